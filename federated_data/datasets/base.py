@@ -1,0 +1,31 @@
+"""What every dataset offers: class names, prompt templates, domains and three disjoint splits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+from federated_data.images import LabelledImages
+
+SplitName = Literal["train", "validation", "test"]
+
+
+class Dataset(ABC):
+    """A family of labelled images.
+
+    A dataset file defines one subclass; its constructor arguments are what a spec string such as
+    ``shapes(domains='neon,chalk')`` may set. Splits never share an image.
+
+    Attributes:
+        class_names: K names as they are put into a template, in label order.
+        templates: prompt templates with one ``{}`` for the class name.
+        domains: names of the domains that ``LabelledImages.domains`` counts.
+    """
+
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...]
+    domains: tuple[str, ...] = ("all",)
+
+    @abstractmethod
+    def split(self, name: SplitName) -> LabelledImages:
+        """Return one split; equal arguments give bit-identical images."""
