@@ -4,6 +4,9 @@ A fit is a loop that a single machine and a federation run alike: every client c
 ``statistics`` of its own calibration data at the current parameters, the sums are added, and
 ``update`` takes one step. Because only sums enter ``update``, the federated fit of a calibrator
 marked ``exact`` equals the fit on the pooled data.
+
+What may travel: ``statistics`` reads ``state.parameters`` alone, so the server keeps ``solver`` to
+itself. Everything is float64 on the CPU; logits of any precision and device are widened first.
 """
 
 from __future__ import annotations
@@ -13,7 +16,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
+
+from calibration.calibrators._tensors import as_logits
 
 Parameters = dict[str, Tensor]
 Sums = dict[str, Tensor]
@@ -24,7 +30,8 @@ class FitState:
     """Where a fit stands.
 
     Attributes:
-        parameters: what ``apply`` needs, float64 tensors by name.
+        parameters: what ``apply`` and ``statistics`` need, float64 tensors by name. During a fit
+            they may be a trial point; once ``done`` they are the result.
         solver: whatever ``update`` remembers between steps, float64 tensors by name.
         done: no further step is needed.
     """
@@ -34,55 +41,171 @@ class FitState:
     done: bool
 
 
+@dataclass(frozen=True)
+class CalibrationContext:
+    """What a calibrator may want beyond logits; only what it ``needs`` must be filled.
+
+    Attributes:
+        zero_shot_logits: ``(N, K)`` logits of the frozen zero-shot model for the same images.
+        text_features: ``(K, D)`` unit text features of the tuned model, one row per class.
+        zero_shot_text_features: ``(K, D)`` unit text features of the frozen zero-shot model.
+        base_text_features: ``(B, D)`` tuned unit text features of the classes seen in training.
+        base_zero_shot_text_features: ``(B, D)`` the same classes by the zero-shot model.
+    """
+
+    zero_shot_logits: Tensor | None = None
+    text_features: Tensor | None = None
+    zero_shot_text_features: Tensor | None = None
+    base_text_features: Tensor | None = None
+    base_zero_shot_text_features: Tensor | None = None
+
+    def require(self, name: str, reader: str) -> Tensor:
+        """Return the field ``name``, or raise a ValueError that says who misses it."""
+        value: Tensor | None = getattr(self, name)
+        if value is None:
+            raise ValueError(f"{reader}: expected a context with {name}, found none")
+        return value
+
+
 class Calibrator(ABC):
     """A map from logits to calibrated log-probabilities, fitted on held-out data.
 
     Attributes:
-        exact: the federated fit equals the fit on pooled data.
-        preserves_argmax: ``apply`` never changes the predicted class.
-        max_steps: the most rounds of statistics a fit may take.
+        exact: the federated fit equals this method's fit on the pooled examples. Where it is
+            False (fine-bin approximations) the fit still equals that of the pooled bins.
+        preserves_argmax: the reported prediction stays the argmax of the *input* logits. A map
+            of the top confidence alone may leave another class with more probability than the
+            predicted one: so report ``predictions`` and ``confidence``, not argmax of ``apply``.
+        needs: fields of ``CalibrationContext`` that ``apply`` reads.
+        fit_needs: fields of ``CalibrationContext`` that ``statistics`` reads.
+        max_steps: the most rounds of statistics a fit may take; 0 where there is nothing to fit.
     """
 
     exact: ClassVar[bool] = True
     preserves_argmax: ClassVar[bool] = True
-    max_steps: ClassVar[int] = 1
+    needs: ClassVar[frozenset[str]] = frozenset()
+    fit_needs: frozenset[str] = frozenset()
+    max_steps: int = 1
 
     @abstractmethod
     def start(self, num_classes: int) -> FitState:
-        """Return the state before the first step; ``apply`` at it is the identity if possible."""
+        """Return the state before the first step; ``apply`` at it is the identity if possible.
+
+        Raises:
+            ValueError: ``num_classes`` is below 2.
+        """
 
     @abstractmethod
-    def statistics(self, logits: Tensor, labels: Tensor, state: FitState) -> Sums:
-        """Return additive sums over ``logits (N, K)`` and ``labels (N,)``; N may be 0."""
+    def statistics(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        state: FitState,
+        *,
+        context: CalibrationContext | None = None,
+    ) -> Sums:
+        """Return additive sums over ``logits (N, K)`` and ``labels (N,)``; N may be 0.
+
+        Every answer holds ``count``, the number of examples (in total or by bin).
+        """
 
     @abstractmethod
     def update(self, state: FitState, sums: Sums) -> FitState:
-        """Take one step from the added sums of all clients."""
+        """Take one step from the added sums of all clients.
+
+        Raises:
+            ValueError: no client had a single example.
+        """
 
     @abstractmethod
-    def apply(self, logits: Tensor, parameters: Parameters) -> Tensor:
-        """Return calibrated log-probabilities ``(N, K)`` float64 of ``logits (N, K)``."""
+    def apply(
+        self,
+        logits: Tensor,
+        parameters: Parameters,
+        *,
+        context: CalibrationContext | None = None,
+    ) -> Tensor:
+        """Return calibrated log-probabilities ``(N, K)`` float64, finite, of ``logits (N, K)``."""
+
+    def predictions(
+        self,
+        logits: Tensor,
+        parameters: Parameters,
+        *,
+        context: CalibrationContext | None = None,
+    ) -> Tensor:
+        """Return the class to report, ``(N,)`` int64; of equal ones the lowest index."""
+        if self.preserves_argmax:
+            return as_logits(logits).argmax(dim=1)
+        return self.apply(logits, parameters, context=context).argmax(dim=1)
+
+    def confidence(
+        self,
+        logits: Tensor,
+        parameters: Parameters,
+        *,
+        context: CalibrationContext | None = None,
+    ) -> Tensor:
+        """Return the calibrated probability of ``predictions``, ``(N,)`` float64 in [0, 1]."""
+        log_probabilities = self.apply(logits, parameters, context=context)
+        chosen = as_logits(logits) if self.preserves_argmax else log_probabilities
+        of_chosen = log_probabilities.gather(1, chosen.argmax(dim=1, keepdim=True))
+        return of_chosen.squeeze(1).exp().clamp(max=1)
+
+    def check(self, parameters: Parameters, num_classes: int) -> None:
+        """Raise a ValueError unless ``parameters`` fit ``num_classes``: names, shapes, finite."""
+        expected = self.start(num_classes).parameters
+        names = sorted(expected.keys() ^ parameters.keys())
+        if names:
+            raise ValueError(f"parameters: expected {sorted(expected)}, found {sorted(parameters)}")
+        for name, value in parameters.items():
+            if value.shape != expected[name].shape:
+                raise ValueError(
+                    f"parameter {name!r}: expected shape {tuple(expected[name].shape)} for "
+                    f"{num_classes} classes, found {tuple(value.shape)}"
+                )
+            if not torch.isfinite(value).all():
+                raise ValueError(f"parameter {name!r}: expected finite values, found others")
 
 
 def add_sums(parts: Iterable[Sums]) -> Sums:
-    """Add the clients' sums name by name."""
+    """Add the clients' sums name by name.
+
+    Raises:
+        ValueError: two clients sent different names.
+    """
     total: Sums = {}
     for part in parts:
-        for name, value in part.items():
-            total[name] = total[name] + value if name in total else value
+        if total and part.keys() != total.keys():
+            raise ValueError(f"sums: expected the names {sorted(total)}, found {sorted(part)}")
+        total = {name: total[name] + value if total else value for name, value in part.items()}
     return total
 
 
-def fit(calibrator: Calibrator, clients: Sequence[tuple[Tensor, Tensor]]) -> Parameters:
+def fit(
+    calibrator: Calibrator,
+    clients: Sequence[tuple[Tensor, Tensor]],
+    contexts: Sequence[CalibrationContext] | None = None,
+) -> Parameters:
     """Fit on the calibration data of all ``clients``, each ``(logits (N, K), labels (N,))``.
 
     One client is the local fit; several are what a federation computes, message for message.
+
+    Args:
+        calibrator: what to fit.
+        clients: at least one; clients without examples are welcome.
+        contexts: one per client, for calibrators with ``fit_needs``.
     """
+    if not clients:
+        raise ValueError("clients: expected at least one, found none")
+    extras = [None] * len(clients) if contexts is None else list(contexts)
     state = calibrator.start(int(clients[0][0].shape[1]))
     for _ in range(calibrator.max_steps):
         if state.done:
             break
-        state = calibrator.update(
-            state, add_sums(calibrator.statistics(*data, state) for data in clients)
-        )
+        parts = [
+            calibrator.statistics(logits, labels, state, context=context)
+            for (logits, labels), context in zip(clients, extras, strict=True)
+        ]
+        state = calibrator.update(state, add_sums(parts))
     return state.parameters

@@ -1,0 +1,147 @@
+"""One step of a server-side descent whose objective only arrives a message round later.
+
+The point to evaluate next is the calibrator's parameters; everything else (the last accepted
+point, its value and slope, the direction, the quasi-Newton memory) is solver state. A step is
+accepted when it lowers the objective enough (Armijo) and shortened by quadratic interpolation
+otherwise. Directions: Newton from a Hessian, or L-BFGS from past gradients.
+
+Source: Nocedal, Wright, "Numerical optimization", 2006, algorithms 3.1, 3.5 and 7.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calibration.calibrators._tensors import scalar
+
+Solver = dict[str, Tensor]
+
+ENOUGH = 1e-4
+"""Share of the decrease promised by the slope that a step must keep."""
+
+MEMORY = 20
+"""Pairs of moves and gradient changes that L-BFGS remembers."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The objective per example where the clients were asked for it.
+
+    Attributes:
+        point: ``(P,)``.
+        value: the objective.
+        gradient: ``(P,)``.
+        residual: 0 at a minimum; the largest gradient entry unless bounds say otherwise.
+    """
+
+    point: Tensor
+    value: float
+    gradient: Tensor
+    residual: float
+
+
+def begin(point: Tensor) -> Solver:
+    """Return the solver state before anything was evaluated at ``point (P,)``."""
+    nothing = torch.zeros_like(point)
+    return {
+        "base": point,
+        "value": scalar(torch.inf),
+        "gradient": nothing,
+        "direction": nothing,
+        "length": scalar(0),
+        "rounds": scalar(0),
+        "moves": torch.zeros(0, len(point), dtype=torch.float64),
+        "turns": torch.zeros(0, len(point), dtype=torch.float64),
+    }
+
+
+def advance(
+    solver: Solver,
+    found: Evaluation,
+    direction: Callable[[Solver], Tensor],
+    tolerance: float,
+    max_rounds: int,
+) -> tuple[Tensor, Solver, bool]:
+    """Judge the evaluated point and say where to look next.
+
+    Args:
+        solver: from ``begin`` or the call before.
+        found: the objective at the point returned last.
+        direction: maps the solver state, after acceptance, to a descent direction ``(P,)``.
+        tolerance: the residual at which to end.
+        max_rounds: evaluations after which to end with the best point so far.
+
+    Returns:
+        The next point (or the result), the solver state, and whether this is the end.
+    """
+    rounds = float(solver["rounds"]) + 1
+    promised = ENOUGH * float(solver["length"] * (solver["gradient"] @ solver["direction"]))
+    before = float(solver["value"])
+    if not found.value <= before + promised + 1e-14 * abs(found.value):
+        return _shorten({**solver, "rounds": scalar(rounds)}, found, rounds >= max_rounds)
+    solver = _remember(solver, found)
+    solver["rounds"] = scalar(rounds)
+    if found.residual <= tolerance or rounds >= max_rounds:
+        return found.point, solver, True
+    along = direction(solver)
+    slope = float(found.gradient @ along)
+    if not slope < 0:  # no descent left within rounding
+        return found.point, solver, True
+    solver |= {"direction": along, "length": scalar(1)}
+    return found.point + along, solver, False
+
+
+def _shorten(solver: Solver, found: Evaluation, last: bool) -> tuple[Tensor, Solver, bool]:
+    """Move back towards the accepted point, to the minimum of the parabola through both."""
+    length, base = float(solver["length"]), solver["base"]
+    slope = float(solver["gradient"] @ solver["direction"])
+    excess = found.value - float(solver["value"]) - slope * length
+    best = -slope * length**2 / (2 * excess) if excess > 0 else 0.5 * length
+    length = min(max(best, 0.1 * length), 0.5 * length)
+    move = length * solver["direction"]
+    if last or bool((move.abs() <= 1e-15 * (1 + base.abs())).all()):
+        return base, solver, True
+    return base + move, {**solver, "length": scalar(length)}, False
+
+
+def _remember(solver: Solver, found: Evaluation) -> Solver:
+    """Accept ``found`` and keep its move and gradient change if they tell a curvature."""
+    accepted = {**solver, "base": found.point, "gradient": found.gradient}
+    accepted["value"] = scalar(found.value)
+    if torch.isinf(solver["value"]):
+        return accepted
+    move, turn = found.point - solver["base"], found.gradient - solver["gradient"]
+    if float(move @ turn) > 1e-12 * float(turn.norm() * move.norm()):
+        accepted["moves"] = torch.cat([solver["moves"], move[None]])[-MEMORY:]
+        accepted["turns"] = torch.cat([solver["turns"], turn[None]])[-MEMORY:]
+    return accepted
+
+
+def quasi_newton_direction(solver: Solver) -> Tensor:
+    """Return the L-BFGS direction from the remembered pairs; at first a cautious gradient step."""
+    moves, turns, gradient = solver["moves"], solver["turns"], solver["gradient"]
+    if not len(moves):
+        return -gradient / max(1.0, float(gradient.norm()))
+    weights = 1 / (moves * turns).sum(dim=1)
+    along: Tensor = gradient.clone()
+    shares: list[Tensor] = []
+    for move, turn, weight in zip(moves.flip(0), turns.flip(0), weights.flip(0), strict=True):
+        shares.append(weight * (move @ along))
+        along = along - shares[-1] * turn
+    along = along * (moves[-1] @ turns[-1]) / (turns[-1] @ turns[-1])
+    for move, turn, weight, share in zip(moves, turns, weights, reversed(shares), strict=True):
+        along = along + move * (share - weight * (turn @ along))
+    return -along
+
+
+def newton_direction(hessian: Tensor, gradient: Tensor) -> Tensor:
+    """Return the shortest Newton direction; directions without curvature are left alone."""
+    curvature, axes = torch.linalg.eigh(hessian)
+    steep = curvature > 1e-12 * curvature[-1].clamp(min=1e-300)
+    inverse = torch.where(steep, 1 / curvature, torch.zeros_like(curvature))
+    direction: Tensor = -axes @ (inverse * (axes.T @ gradient))
+    return direction

@@ -1,0 +1,117 @@
+"""What every calibrator checks and converts: logits, labels, counts, argument values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+PROBABILITY_FLOOR = 1e-12
+"""Calibrated probabilities of 0 and 1 are drawn in by this much: logarithms stay finite."""
+
+
+def scalar(value: float) -> Tensor:
+    """Return ``value`` as a float64 tensor without dimensions."""
+    return torch.tensor(float(value), dtype=torch.float64)
+
+
+def as_logits(logits: Tensor) -> Tensor:
+    """Return ``logits (N, K)`` detached, on the CPU, in float64; N may be 0.
+
+    Raises:
+        ValueError: not two-dimensional, fewer than two classes, or values that are not finite.
+    """
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(f"logits: expected shape (N, K) with K >= 2, found {tuple(logits.shape)}")
+    wide = logits.detach().cpu().to(torch.float64)
+    if not torch.isfinite(wide).all():
+        raise ValueError("logits: expected finite values, found NaN or infinity")
+    return wide
+
+
+def as_labels(labels: Tensor, logits: Tensor) -> Tensor:
+    """Return ``labels (N,)`` as int64 on the CPU, checked against ``logits (N, K)``.
+
+    Raises:
+        ValueError: another length, a type that is not an integer, or a label outside 0..K-1.
+    """
+    size, classes = logits.shape
+    if tuple(labels.shape) != (size,):
+        raise ValueError(f"labels: expected shape ({size},), found {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels: expected integers, found {labels.dtype}")
+    targets = labels.detach().cpu().to(torch.int64)
+    if size and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+        found = f"{int(targets.min())}..{int(targets.max())}"
+        raise ValueError(f"labels: expected values in 0..{classes - 1}, found {found}")
+    return targets
+
+
+def check_classes(num_classes: int) -> None:
+    """Raise a ValueError for fewer than two classes, which have nothing to calibrate."""
+    if num_classes < 2:
+        raise ValueError(f"num_classes: expected at least 2, found {num_classes}")
+
+
+def check_examples(owner: object, sums: Mapping[str, Tensor]) -> float:
+    """Return the number of examples behind ``sums``; raise a ValueError if there are none."""
+    count = float(sums["count"].sum())
+    if not count > 0:
+        raise ValueError(
+            f"{_name(owner)}: expected at least one calibration example among all clients, "
+            f"found {count:g}"
+        )
+    return count
+
+
+def check_whole(owner: object, name: str, value: object, least: int, most: int = 10**6) -> int:
+    """Return ``value`` if it is a whole number in ``least..most``, else raise a ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        expected = f"a whole number from {least} to {most}"
+        raise ValueError(f"{_name(owner)}: {name}: expected {expected}, found {value!r}")
+    return value
+
+
+def check_number(owner: object, name: str, value: object, *, positive: bool = False) -> float:
+    """Return ``value`` as a float if it is finite and >= 0 (``positive``: > 0), else raise."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    wide = float(value) if isinstance(value, int | float) else math.nan
+    if not number or not math.isfinite(wide) or wide < 0 or (positive and wide == 0):
+        expected = f"a number {'>' if positive else '>='} 0"
+        raise ValueError(f"{_name(owner)}: {name}: expected {expected}, found {value!r}")
+    return wide
+
+
+def check_choice(owner: object, name: str, value: object, choices: tuple[str, ...]) -> str:
+    """Return ``value`` if it is one of ``choices``, else raise a ValueError that lists them."""
+    if not isinstance(value, str) or value not in choices:
+        expected = f"one of {', '.join(choices)}"
+        raise ValueError(f"{_name(owner)}: {name}: expected {expected}, found {value!r}")
+    return value
+
+
+def check_flag(owner: object, name: str, value: object) -> bool:
+    """Return ``value`` if it is True or False, else raise a ValueError."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{_name(owner)}: {name}: expected True or False, found {value!r}")
+    return value
+
+
+def pack(values: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Tensor:
+    """Return ``values`` as one flat vector, in the order of ``like`` whatever their own."""
+    return torch.cat([values[name].reshape(-1) for name in like])
+
+
+def unpack(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the inverse of ``pack`` with the names, order and shapes of ``like``."""
+    parts = torch.split(flat, [value.numel() for value in like.values()])
+    return {
+        name: part.reshape(value.shape)
+        for (name, value), part in zip(like.items(), parts, strict=True)
+    }
+
+
+def _name(owner: object) -> str:
+    return type(owner).__module__.rpartition(".")[2]

@@ -1,0 +1,141 @@
+"""The ClientApp: decode a message, call one function, encode the reply."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from calibration.losses.base import Loss
+from calibration.losses.weighted_sum import WeightedSum
+from calibration.stats import StatsSpec
+from client_app.evaluation import local_evaluate
+from client_app.node import Node
+from client_app.training import LocalTrainer, TrainingSettings
+from clip_tuning.adapter import Adapter
+from experiment.config import RunConfig
+from experiment.errors import UserError
+from experiment.fingerprint import code_fingerprint, code_root, library_versions
+from experiment.messages import (
+    ARRAYS, AUX, CLIENT, CLIENT_RULE, CONFIG, EXAMPLES, METRICS, REPLY, ROUND, Hello, train_reply,
+)  # fmt: skip
+from experiment.plugins import load
+from experiment.seeds import derive_seed
+from experiment.spec import parse_sum
+from strategies.client_rule import ClientRule
+from strategies.pooled import encode_stats
+
+app = ClientApp()
+
+_STATE = "client-rule"
+
+
+@app.query("hello")
+def hello(message: Message, context: Context) -> Message:
+    """Say who this node is and what it runs, before anything is trained."""
+    identity = {
+        "fingerprint": code_fingerprint(),
+        "code_root": str(code_root()),
+        "versions": json.dumps(library_versions()),
+    }
+    try:
+        node = _node(context)
+        data = node.data
+        answer = Hello(
+            client=node.key,
+            source="own" if node.partition is None else "partition",
+            partition=-1 if node.partition is None else node.partition,
+            num_partitions=node.num_partitions,
+            num_train=len(data.train),
+            num_test=len(data.test),
+            device=str(node.device),
+            classes=json.dumps(node.federation.class_names),
+            **identity,
+        )
+    except UserError as error:
+        answer = Hello(client=str(context.node_id), problem=str(error), **identity)
+    return Message(answer.to_content(), reply_to=message)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train the received adapter on this node's images."""
+    node = _node(context)
+    settings = message.content.config_records[CONFIG]
+    server_round = int(settings[ROUND])  # type: ignore[arg-type]
+    classifier = node.classifier()
+    classifier.restore(_adapter(message, ARRAYS))
+    trainer = LocalTrainer(
+        classifier,
+        _training_settings(node.config),
+        build_loss(node.config.loss),
+        _rule(str(settings.get(CLIENT_RULE, ""))),
+    )
+    update, state = trainer.run(
+        node.data.train,
+        client=node.key,
+        seed=derive_seed(node.config.seed, "client", node.key, server_round),
+        aux=_adapter(message, AUX),
+        state=_tensors(context.state, _STATE),
+    )
+    if state:  # last, because a deployment keeps whatever was changed before an error
+        context.state[_STATE] = ArrayRecord(state)
+    return train_reply(
+        message,
+        ArrayRecord(update.adapter),
+        {**update.metrics, EXAMPLES: update.num_examples},
+        node.key,
+        ArrayRecord(update.aux) if update.aux else None,
+    )
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Measure the received adapter on this node's held-out images; in round 0, zero-shot CLIP."""
+    node = _node(context)
+    server_round = int(message.content.config_records[CONFIG][ROUND])  # type: ignore[arg-type]
+    classifier = node.classifier() if server_round else node.zero_shot_classifier()
+    classifier.restore(_adapter(message, ARRAYS))
+    spec = StatsSpec(num_bins=node.config.num_bins)
+    stats = local_evaluate(classifier, node.data.test, spec, node.config.eval_batch_size)
+    content = RecordDict({METRICS: encode_stats(stats), REPLY: ConfigRecord({CLIENT: node.key})})
+    return Message(content, reply_to=message)
+
+
+def build_loss(text: str) -> Loss:
+    """Return the loss a run config's ``loss`` describes, such as ``cross_entropy + 10*dca``."""
+    terms = [(weight, load(spec, "calibration.losses", Loss)) for weight, spec in parse_sum(text)]
+    return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else WeightedSum(terms)
+
+
+def _node(context: Context) -> Node:
+    node = Node.from_configs(context.run_config, context.node_config, context.node_id)
+    torch.set_num_threads(node.config.threads)
+    return node
+
+
+def _rule(spec: str) -> ClientRule:
+    return load(spec, "strategies", ClientRule) if spec else ClientRule()
+
+
+def _training_settings(config: RunConfig) -> TrainingSettings:
+    return TrainingSettings(
+        epochs=config.local_epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        augmentation=config.augmentation,  # type: ignore[arg-type]
+        precision=config.precision,
+    )
+
+
+def _adapter(message: Message, name: str) -> Adapter:
+    return _tensors(message.content, name)
+
+
+def _tensors(records: RecordDict, name: str) -> Adapter:
+    record = records.array_records.get(name)
+    return dict(record.to_torch_state_dict()) if record is not None else {}

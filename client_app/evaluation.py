@@ -1,0 +1,16 @@
+"""Measuring a classifier on a client's held-out images."""
+
+from __future__ import annotations
+
+from calibration.stats import CalibrationStats, StatsSpec
+from clip_tuning.classifier import ClipClassifier
+from clip_tuning.prediction import predict
+from federated_data.images import LabelledImages
+
+
+def local_evaluate(
+    classifier: ClipClassifier, data: LabelledImages, spec: StatsSpec, batch_size: int = 256
+) -> CalibrationStats:
+    """Return the calibration sums of ``data``; of no images, the sums of nothing."""
+    logits = predict(classifier, data.images, batch_size)
+    return CalibrationStats.from_logits(logits, data.labels, spec)

@@ -1,0 +1,124 @@
+"""What a node is in a run: its key, its share of the data, its device and its classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+
+from clip_tuning.build import build_classifier, resolve_device
+from clip_tuning.classifier import ClipClassifier
+from experiment.config import RunConfig, Value
+from experiment.errors import UserError
+from federated_data.clients import ClientData, divide, load_federation, share_out
+from federated_data.images import LabelledImages
+from federated_data.protocols.base import Federation
+
+
+@dataclass(frozen=True)
+class Node:
+    """One client of a run.
+
+    Attributes:
+        config: of the run, with the node's own ``dataset`` and ``device`` where it has them.
+        partition: index of its share, None if the node brings its own data.
+        num_partitions: how many shares there are.
+        key: the same in every round and run.
+    """
+
+    config: RunConfig
+    partition: int | None
+    num_partitions: int
+    key: str
+
+    @classmethod
+    def from_configs(
+        cls, run: Mapping[str, Value], node: Mapping[str, Value], node_id: int
+    ) -> Node:
+        """Read the run config and the node config.
+
+        A node has its own data if its config names a ``dataset``; else it takes share
+        ``partition-id`` of ``num-partitions`` of the run's dataset.
+
+        Raises:
+            ConfigError: an error in the run config or in the node's overrides.
+            UserError: the node has neither data of its own nor a share.
+        """
+        own = "dataset" in node
+        overrides = {key: node[key] for key in ("dataset", "device") if key in node}
+        config = RunConfig.from_flat({**run, **overrides})
+        if not own and not {"partition-id", "num-partitions"} <= node.keys():
+            raise UserError(
+                "node config: expected either dataset=... (own data) or partition-id and "
+                f"num-partitions (a share of the run's dataset), found {sorted(node) or 'nothing'}"
+            )
+        partition = None if own else int(node["partition-id"])
+        site = str(node.get("site", node_id if partition is None else partition))
+        return cls(config, partition, 0 if own else int(node["num-partitions"]), site)
+
+    @cached_property
+    def federation(self) -> Federation:
+        """The dataset this node's images come from."""
+        return load_federation(self.config.dataset, self.config.protocol)
+
+    @cached_property
+    def data(self) -> ClientData:
+        """This node's training and test images."""
+        if self.partition is None:
+            images = self.federation.train
+        else:
+            images = self._shares()[self.partition]
+        return divide(images, self.config.local_test_fraction, self.config.seed, self.key)
+
+    def _shares(self) -> list[LabelledImages]:
+        config = self.config
+        if self.partition is None or not 0 <= self.partition < self.num_partitions:
+            raise UserError(
+                f"node config: expected partition-id in 0..{self.num_partitions - 1}, "
+                f"found {self.partition}"
+            )
+        return _shares(
+            config.dataset, config.protocol, config.partition, self.num_partitions, config.seed
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where this node computes."""
+        return resolve_device(self.config.device)
+
+    def classifier(self) -> ClipClassifier:
+        """Return the process's classifier; what is tuned in it must be restored before use."""
+        return self._classifier(self.config.method)
+
+    def zero_shot_classifier(self) -> ClipClassifier:
+        """Return the untuned classifier."""
+        return self._classifier("zero_shot")
+
+    def _classifier(self, method: str) -> ClipClassifier:
+        model, seed = self.config.model, self.config.seed
+        data = self.federation
+        return _classifier(
+            model, method, data.class_names, data.templates, seed, self.device
+        )
+
+
+@lru_cache(maxsize=1)
+def _shares(
+    dataset: str, protocol: str, partition: str, num_clients: int, seed: int
+) -> list[LabelledImages]:
+    return share_out(load_federation(dataset, protocol), partition, num_clients, seed)
+
+
+@lru_cache(maxsize=2)
+def _classifier(
+    model: str,
+    method: str,
+    class_names: tuple[str, ...],
+    templates: tuple[str, ...],
+    seed: int,
+    device: torch.device,
+) -> ClipClassifier:
+    """Keep the last two per process: loading CLIP for each of many clients would be the round."""
+    return build_classifier(model, method, class_names, templates, seed).to(device)

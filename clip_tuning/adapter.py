@@ -1,0 +1,102 @@
+"""The one currency of a federation: named float32 tensors.
+
+The global model, client results, strategy state, checkpoints and exports are all adapters; the base
+weights of CLIP never travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+Adapter = dict[str, Tensor]
+
+
+class AdapterError(ValueError):
+    """An adapter whose names, shapes or values are not what was expected."""
+
+
+def as_adapter(tensors: Mapping[str, Tensor]) -> Adapter:
+    """Return detached float32 CPU copies of ``tensors`` under sorted names."""
+    return {
+        name: tensors[name].detach().to("cpu", torch.float32, copy=True).contiguous()
+        for name in sorted(tensors)
+    }
+
+
+def check_like(adapter: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
+    """Refuse an adapter whose names or shapes differ from ``expected``.
+
+    Args:
+        adapter: what was received.
+        expected: tensors with the right names and shapes.
+        what: how the message names the received adapter.
+
+    Raises:
+        AdapterError: lists up to five missing, unexpected and misshapen names.
+    """
+    problems = []
+    for label, names in (
+        ("missing", expected.keys() - adapter.keys()),
+        ("unexpected", adapter.keys() - expected.keys()),
+    ):
+        if names:
+            problems.append(f"{label}: {_some(sorted(names))}")
+    misshapen = [
+        f"{name} has shape {tuple(adapter[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & adapter.keys())
+        if adapter[name].shape != expected[name].shape
+    ]
+    if misshapen:
+        problems.append(_some(misshapen))
+    if problems:
+        raise AdapterError(f"{what}: " + "; ".join(problems))
+
+
+def check_finite(adapter: Mapping[str, Tensor], what: str) -> None:
+    """Refuse an adapter that holds NaN or infinity.
+
+    Raises:
+        AdapterError: names the first offending tensor and how many of its values are not finite.
+    """
+    for name in sorted(adapter):
+        bad = int((~torch.isfinite(adapter[name])).sum())
+        if bad:
+            raise AdapterError(f"{what}: {name} has {bad} of {adapter[name].numel()} values not finite")
+
+
+def num_bytes(adapter: Mapping[str, Tensor]) -> int:
+    """Return the bytes of the tensors, without names and headers."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in adapter.values())
+
+
+def num_parameters(adapter: Mapping[str, Tensor]) -> int:
+    """Return the number of values in all tensors."""
+    return sum(tensor.numel() for tensor in adapter.values())
+
+
+def save_adapter(adapter: Adapter, path: Path) -> None:
+    """Write an adapter as a safetensors file."""
+    save_file(as_adapter(adapter), path)
+
+
+def load_adapter(path: Path) -> Adapter:
+    """Read an adapter from a safetensors file.
+
+    Raises:
+        AdapterError: the file is missing, truncated or no safetensors file.
+    """
+    try:
+        return as_adapter(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"{path}: not a readable safetensors file: {error}") from None
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

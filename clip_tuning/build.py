@@ -1,0 +1,52 @@
+"""From the names in a run config to a classifier on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from clip_tuning.classifier import ClipClassifier
+from clip_tuning.clip import load_clip
+from clip_tuning.methods.base import TuningMethod
+from experiment.errors import UserError
+from experiment.plugins import load
+from experiment.seeds import derive_seed
+
+
+def build_classifier(
+    model: str, method: str, class_names: Sequence[str], templates: Sequence[str], seed: int
+) -> ClipClassifier:
+    """Load a CLIP and attach a tuning method; equal arguments give equal initial parameters.
+
+    Raises:
+        UserError: unknown names or arguments, or a model that cannot be loaded or tuned so.
+    """
+    tuning = load(method, "clip_tuning.methods", TuningMethod)
+    clip = load_clip(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "initial-adapter"))
+        try:
+            return tuning.attach(clip, class_names, templates).eval()
+        except ValueError as error:
+            raise UserError(f"method {method!r} on model {model!r}: {error}") from error
+
+
+def resolve_device(wanted: str) -> torch.device:
+    """Return the device a run config's ``device`` stands for on this machine.
+
+    Raises:
+        UserError: CUDA or MPS was asked for and this machine has none.
+    """
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(
+            f"device {wanted!r} was asked for, but torch sees no CUDA device here (in Flower's "
+            f"simulation, clients see a GPU only if they are given a share of one: see the README)"
+        )
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps' was asked for, but torch sees no Apple GPU here")
+    return torch.device(wanted)

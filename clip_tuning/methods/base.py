@@ -1,0 +1,30 @@
+"""The contract of a tuning method: what of CLIP is trained, and under which names it travels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from clip_tuning.adapter import save_adapter
+from clip_tuning.classifier import ClipClassifier
+from clip_tuning.clip import Clip
+
+
+class TuningMethod(ABC):
+    """One way to tune CLIP; constructor arguments are what a spec string may set."""
+
+    @abstractmethod
+    def attach(
+        self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]
+    ) -> ClipClassifier:
+        """Return a classifier whose ``tuned`` parameters are this method's.
+
+        New parameters draw from torch's global random stream, which the caller seeds. ``clip`` may
+        be changed in place and belongs to the classifier from then on.
+        """
+
+    def save(self, classifier: ClipClassifier, folder: Path) -> None:
+        """Write what was tuned to ``folder``; by default as ``adapter.safetensors``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_adapter(classifier.export(), folder / "adapter.safetensors")

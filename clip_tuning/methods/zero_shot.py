@@ -1,0 +1,19 @@
+"""Zero-shot CLIP: nothing is tuned, nothing travels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clip_tuning.classifier import ClipClassifier
+from clip_tuning.clip import Clip
+from clip_tuning.methods.base import TuningMethod
+
+
+class ZeroShot(TuningMethod):
+    """The baseline that trains nothing (Radford et al. 2021, arXiv 2103.00020)."""
+
+    def attach(
+        self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]
+    ) -> ClipClassifier:
+        """Return the classifier of the templates' prompts with nothing to tune."""
+        return ClipClassifier(clip, class_names, templates)

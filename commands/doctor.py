@@ -1,0 +1,3 @@
+"""``fl2ora doctor``: placeholder until the next file is written."""
+def doctor() -> None:
+    """TBD."""

@@ -1,0 +1,107 @@
+"""``fl2ora run``: one experiment from a configuration to its table."""
+
+from __future__ import annotations
+
+import json
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from commands.settings import read_settings
+from experiment.config import RunConfig
+from experiment.errors import UserError
+from reporting.run_directory import runs_root
+from reporting.tables import SHOWN, metrics_table, shown_rows
+
+
+class Engine(StrEnum):
+    """Where clients run."""
+
+    RAY = "ray"
+    IN_PROCESS = "in-process"
+
+
+def run(
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file with run-config keys.", show_default=False)
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key; repeatable.")
+    ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Flower's Ray simulation, or everything in this process.")
+    ] = Engine.RAY,
+    clients: Annotated[int, typer.Option(min=1, help="Number of clients.")] = 10,
+    client_cpus: Annotated[
+        int, typer.Option(min=1, help="Ray: CPUs reserved for each client at work.")
+    ] = 1,
+    client_gpus: Annotated[
+        float, typer.Option(min=0, help="Ray: share of a GPU for each client; 0 hides the GPU.")
+    ] = 0.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="End the output with one JSON line.")
+    ] = False,
+) -> None:
+    """Fine-tune CLIP over federated clients and report accuracy and calibration."""
+    settings = read_settings(config, assignments or [])
+    settings = {"run-name": _name(settings), "num-clients": clients, **settings}
+    if not settings.get("output-dir"):
+        settings["output-dir"] = str(Path.cwd() / "runs")
+    run_config = RunConfig.from_flat(settings)
+    folder = runs_root(run_config.output_dir) / run_config.run_name
+    console = Console(stderr=as_json, highlight=False)
+    console.print(f"Run directory: {folder}", markup=False, soft_wrap=True)
+    started = time.monotonic()
+    # Imported here so that a mistake in the settings is answered before torch is loaded.
+    from server_app.plugins import check_plugins
+
+    check_plugins(run_config)
+    if engine is Engine.IN_PROCESS:
+        from commands.in_process_engine import run_in_process
+
+        run_in_process(run_config, clients, folder, console)
+    else:
+        from commands.ray_engine import Resources, run_on_ray
+
+        run_on_ray(run_config, Resources(clients, client_cpus, client_gpus), folder, console)
+    _report(console, folder, time.monotonic() - started)
+    if as_json:
+        print(json.dumps(_outcome(folder, run_config)))
+
+
+def _name(settings: dict[str, bool | int | float | str]) -> str:
+    """Return a readable name for the run: when, and what."""
+    parts = [str(settings.get(key, getattr(RunConfig, key))) for key in ("method", "strategy")]
+    words = [part.partition("(")[0].rpartition(":")[2] for part in parts]
+    return "-".join([time.strftime("%Y%m%d-%H%M%S"), *words])
+
+
+def _report(console: Console, folder: Path, seconds: float) -> None:
+    """Print the table of the central held-out set."""
+    table = Table(title="Central held-out set (server-test)")
+    for name in ("round", *SHOWN):
+        table.add_column("round" if name == "round" else name.upper(), justify="right")
+    rows = shown_rows(metrics_table(folder), "server-test")
+    if not rows:
+        raise UserError(f"{folder}: the run left no metrics")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"{seconds:.0f} s. Everything is in {folder}", markup=False, soft_wrap=True)
+
+
+def _outcome(folder: Path, config: RunConfig) -> dict[str, object]:
+    """Return what ``--json`` prints."""
+    table = metrics_table(folder)
+    last = table[table["source"] == "server-test"].sort_values("round").iloc[-1]
+    final = {
+        name: None if value != value else value
+        for name, value in last.items()
+        if name not in ("round", "source")
+    }
+    return {"run_dir": str(folder), "rounds": config.num_rounds, "final": final}

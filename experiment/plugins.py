@@ -1,0 +1,128 @@
+"""Turning a spec string into an object: a file of ours by its name, or any class by its path."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import typing
+from types import ModuleType
+from typing import Any, TypeVar
+
+from experiment.errors import UserError, listed, nearest
+from experiment.spec import Spec, parse_spec
+
+T = TypeVar("T")
+
+
+def available(package: str, base: type) -> list[str]:
+    """Return the names a spec may use for files of ``package`` that define one ``base``."""
+    modules = importlib.import_module(package).__path__
+    names = [info.name for info in pkgutil.iter_modules(modules) if _may_offer(info.name)]
+    return [name for name in names if _only_class(_module(package, name), base) is not None]
+
+
+def load(spec: str | Spec, package: str, base: type[T]) -> T:
+    """Construct the plug-in that ``spec`` names.
+
+    Args:
+        spec: ``name(...)`` for ``package/name.py``, ``module:Class(...)`` for anything importable.
+        package: where names without a module are looked up.
+        base: what the class must derive from.
+
+    Raises:
+        UserError: unknown name, wrong base, or arguments that do not fit; the message lists the
+            valid names or arguments and the nearest match.
+    """
+    parsed = parse_spec(spec) if isinstance(spec, str) else spec
+    cls = find(parsed, package, base)
+    check_arguments(cls, parsed)
+    try:
+        return cls(*parsed.args, **parsed.kwargs)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{parsed.name}: {error}") from error
+
+
+def find(spec: Spec, package: str, base: type[T]) -> type[T]:
+    """Return the class that ``spec`` names, without constructing it."""
+    if spec.module is not None:
+        return _external(spec.module, spec.name, base)
+    cls = None
+    if _may_offer(spec.name) and importlib.util.find_spec(f"{package}.{spec.name}") is not None:
+        cls = _only_class(_module(package, spec.name), base)
+    if cls is None:
+        names = available(package, base)
+        raise UserError(
+            f"{package} has no {spec.name!r} (valid: {listed(names)}){nearest(spec.name, names)}"
+        )
+    return cls
+
+
+def check_arguments(cls: type, spec: Spec) -> None:
+    """Bind the arguments to the constructor's signature and check their plain types."""
+    signature = inspect.signature(cls)
+    try:
+        bound = signature.bind(*spec.args, **spec.kwargs)
+    except TypeError as error:
+        valid = list(signature.parameters)
+        unknown = [name for name in spec.kwargs if name not in valid]
+        hint = nearest(unknown[0], valid) if unknown else ""
+        raise UserError(
+            f"{spec.name}: {error} (valid arguments: {listed(valid)}){hint}"
+        ) from None
+    hints = typing.get_type_hints(cls.__init__)
+    for name, value in bound.arguments.items():
+        expected = hints.get(name)
+        if isinstance(expected, type) and not fits(value, expected):
+            raise UserError(
+                f"{spec.name}: {name}: expected {expected.__name__}, "
+                f"found {value!r} ({type(value).__name__})"
+            )
+
+
+def fits(value: Any, expected: type) -> bool:
+    """Return whether a literal may stand where ``expected`` (bool, int, float, str) is wanted."""
+    if expected is bool or isinstance(value, bool):
+        return expected is bool and isinstance(value, bool)
+    if expected is float:
+        return isinstance(value, (int, float))
+    return isinstance(value, expected)
+
+
+def _may_offer(name: str) -> bool:
+    return name != "base" and not name.startswith("_")
+
+
+def _module(package: str, name: str) -> ModuleType:
+    return importlib.import_module(f"{package}.{name}")
+
+
+def _only_class(module: ModuleType, base: type[T]) -> type[T] | None:
+    """Return the one public, concrete ``base`` the module defines, if it defines just one."""
+    found = [
+        value
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, base)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+        and not inspect.isabstract(value)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _external(module_name: str, class_name: str, base: type[T]) -> type[T]:
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"{module_name}:{class_name}: cannot import {module_name!r}: {error}") from None
+    cls = getattr(module, class_name, None)
+    if not inspect.isclass(cls):
+        names = [name for name, value in vars(module).items() if inspect.isclass(value)]
+        raise UserError(
+            f"{module_name} has no class {class_name!r}{nearest(class_name, names)}"
+        )
+    if not issubclass(cls, base):
+        raise UserError(f"{module_name}:{class_name} is not a {base.__name__}")
+    return cls

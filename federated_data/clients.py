@@ -1,0 +1,73 @@
+"""What each client holds: its share of a federation, divided once more into training and test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from experiment.errors import UserError
+from experiment.plugins import load
+from experiment.seeds import derive_seed
+from federated_data.datasets.base import Dataset
+from federated_data.images import LabelledImages
+from federated_data.partition.base import PartitionError, Partitioner
+from federated_data.protocols.base import Federation, Protocol
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """One client's images.
+
+    Attributes:
+        train: what it trains on.
+        test: what it only measures on (``clients-test``); may be empty.
+    """
+
+    train: LabelledImages
+    test: LabelledImages
+
+
+@lru_cache(maxsize=2)
+def load_federation(dataset: str, protocol: str) -> Federation:
+    """Load the data that two specs describe; the last two are kept in memory.
+
+    Raises:
+        UserError: an unknown name or argument, or data that is missing or broken.
+    """
+    source = load(dataset, "federated_data.datasets", Dataset)
+    arrangement = load(protocol, "federated_data.protocols", Protocol)
+    try:
+        return arrangement.arrange(source)
+    except (OSError, ValueError) as error:
+        raise UserError(f"dataset {dataset!r}: {error}") from error
+
+
+def share_out(
+    federation: Federation, partition: str, num_clients: int, seed: int
+) -> list[LabelledImages]:
+    """Divide the training data among ``num_clients``; equal arguments give equal shares.
+
+    Raises:
+        UserError: the partition cannot be made, with the reason.
+    """
+    partitioner = load(partition, "federated_data.partition", Partitioner)
+    rng = np.random.default_rng(derive_seed(seed, "partition"))
+    try:
+        shares = partitioner.split(federation.train.labels.numpy(), num_clients, rng)
+    except PartitionError as error:
+        raise UserError(f"partition {partition!r}: {error}") from error
+    return [federation.train.select(torch.from_numpy(share)) for share in shares]
+
+
+def divide(images: LabelledImages, test_fraction: float, seed: int, client: str) -> ClientData:
+    """Hold out a random part of one client's images for measuring; at least one stays to train."""
+    rng = np.random.default_rng(derive_seed(seed, "local-test", client))
+    order = torch.from_numpy(rng.permutation(len(images)))
+    held_out = min(round(len(images) * test_fraction), max(0, len(images) - 1))
+    return ClientData(
+        train=images.select(order[held_out:].sort().values),
+        test=images.select(order[:held_out].sort().values),
+    )

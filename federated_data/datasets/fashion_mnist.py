@@ -1,0 +1,144 @@
+"""Fashion-MNIST from its four IDX files.
+
+Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
+Algorithms", 2017, https://arxiv.org/abs/1708.07747 (MIT licence).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiment.errors import UserError
+from federated_data.datasets._arguments import one_of, whole_number
+from federated_data.datasets.base import Dataset, SplitName
+from federated_data.datasets.idx import read_idx
+from federated_data.datasets.pretraining_split import FASHION_MNIST_PRETRAINING
+from federated_data.images import LabelledImages
+
+
+class FashionMNIST(Dataset):
+    """28x28 grey pictures of ten kinds of clothing.
+
+    The first 2,000 training images taught the embedded CLIP and belong to no split. The last
+    ``validation`` training images are the validation split, the ones between are for training, and
+    the t10k file is the test split.
+
+    Args:
+        folder: holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same two for
+            ``t10k``, each plain or with ``.gz``.
+        train: images in the training split, drawn at random; None: all there are.
+        validation: images in the validation split.
+        seed: decides which images are drawn when ``train`` is set.
+
+    Raises:
+        UserError: if a file is missing (the message says how to get it), for an argument out of
+            its range, or for files that do not fit together.
+    """
+
+    class_names = (
+        "t-shirt",
+        "trousers",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
+    )
+    templates = ("a photo of a {}.",)
+
+    def __init__(
+        self,
+        folder: str = "/usr/share/datasets/fashion-mnist",
+        train: int | None = None,
+        validation: int = 5000,
+        seed: int = 0,
+    ) -> None:
+        """Read the files and choose the splits' images."""
+        whole_number("validation", validation, 1)
+        whole_number("seed", seed, 0)
+        if train is not None:
+            whole_number("train", train, 1)
+        images, labels = read_pair(folder, "train")
+        first, last = FASHION_MNIST_PRETRAINING.stop, len(labels) - validation
+        if last <= first:
+            raise UserError(
+                f"validation: expected less than {len(labels) - first} "
+                f"({len(labels)} training images without the first {first}), found {validation}"
+            )
+        rows = torch.arange(first, last)
+        if train is not None:
+            if train > len(rows):
+                raise UserError(f"train: expected at most {len(rows)} images, found {train}")
+            generator = torch.Generator().manual_seed(seed)
+            rows = rows[torch.randperm(len(rows), generator=generator)[:train].sort().values]
+        self._splits: dict[str, LabelledImages] = {
+            "train": _in_one_domain(images[rows], labels[rows]),
+            "validation": _in_one_domain(images[last:], labels[last:]),
+            "test": _in_one_domain(*read_pair(folder, "t10k")),
+        }
+
+    def split(self, name: SplitName) -> LabelledImages:
+        """Return one split, images ``(N, 1, 28, 28)`` uint8.
+
+        Raises:
+            UserError: if there is no such split.
+        """
+        return self._splits[one_of("split", name, self._splits)]
+
+
+def read_pair(folder: str | Path, part: str) -> tuple[Tensor, Tensor]:
+    """Read the images and labels of ``train`` or ``t10k``.
+
+    Args:
+        folder: where the IDX files lie.
+        part: how their names begin.
+
+    Returns:
+        Images ``(N, 1, 28, 28)`` uint8 and labels ``(N,)`` int64 from 0 to 9.
+
+    Raises:
+        UserError: if a file is missing (the message says how to get it), or if the two files are
+            not what Fashion-MNIST's are.
+    """
+    images = read_idx(_find(Path(folder), f"{part}-images-idx3-ubyte"))
+    labels = read_idx(_find(Path(folder), f"{part}-labels-idx1-ubyte"))
+    if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
+        raise UserError(
+            f"{folder}/{part}-images-idx3-ubyte: expected uint8 of shape (N, 28, 28), "
+            f"found {images.dtype} of shape {images.shape}"
+        )
+    if labels.dtype != np.uint8 or labels.shape != images.shape[:1]:
+        raise UserError(
+            f"{folder}/{part}-labels-idx1-ubyte: expected uint8 of shape {images.shape[:1]}, "
+            f"found {labels.dtype} of shape {labels.shape}"
+        )
+    if labels.size and labels.max() > 9:
+        raise UserError(
+            f"{folder}/{part}-labels-idx1-ubyte: expected labels from 0 to 9, found {labels.max()}"
+        )
+    return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels).long()
+
+
+def _find(folder: Path, name: str) -> Path:
+    """Return the plain file or the gzipped one."""
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    found = "no such folder" if not folder.is_dir() else "neither"
+    raise UserError(
+        f"folder: expected {name} or {name}.gz in {folder}, found {found}; "
+        "get the files with `apt-get install dataset-fashion-mnist` (Debian, into "
+        "/usr/share/datasets/fashion-mnist), or name any folder with the four IDX files"
+    )
+
+
+def _in_one_domain(images: Tensor, labels: Tensor) -> LabelledImages:
+    """Return images of the domain ``all``."""
+    return LabelledImages(images, labels, torch.zeros_like(labels))

@@ -1,0 +1,58 @@
+"""Label skew: each class is shared out by a draw from a symmetric Dirichlet distribution.
+
+Hsu, Qi & Brown 2019, arXiv 1909.06335, in the class-wise form of Yurochkin et al. 2019, arXiv
+1905.12022.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from federated_data.partition.base import Indices, Partitioner, require_examples
+
+
+class Dirichlet(Partitioner):
+    """Class j goes to the clients in proportions ``q_j ~ Dirichlet(beta, ..., beta)``.
+
+    One draw is made; clients left with fewer than ``minimum`` examples are then given random ones
+    from the largest clients. So every feasible request ends, which drawing again until all clients
+    have enough does not.
+
+    Args:
+        beta: concentration; small is skewed, large is like IID.
+        minimum: fewest examples of any client.
+    """
+
+    def __init__(self, beta: float = 0.5, minimum: int = 10) -> None:
+        """Check the arguments; see the class."""
+        if not (beta > 0 and math.isfinite(beta)):
+            raise ValueError(f"beta: expected a finite number above 0, found {beta}")
+        if minimum < 1:
+            raise ValueError(f"minimum: expected at least 1, found {minimum}")
+        self.beta = beta
+        self.minimum = minimum
+
+    def split(self, labels: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
+        """Share out class by class; see ``Partitioner.split``."""
+        require_examples(len(labels), num_clients, self.minimum)
+        shares: list[list[Indices]] = [[] for _ in range(num_clients)]
+        for label in np.unique(labels):
+            members = rng.permutation(np.flatnonzero(labels == label))
+            proportions = rng.dirichlet(np.full(num_clients, self.beta))
+            cuts = np.round(np.cumsum(proportions)[:-1] * len(members)).astype(np.int64)
+            for share, part in zip(shares, np.split(members, cuts), strict=True):
+                share.append(part)
+        clients = [rng.permutation(np.concatenate(share)) for share in shares]
+        return [np.sort(client) for client in self._top_up(clients)]
+
+    def _top_up(self, clients: list[Indices]) -> list[Indices]:
+        """Move examples, one at a time, from the largest client to the first that lacks one."""
+        sizes = np.array([len(client) for client in clients])
+        owned = [list(client) for client in clients]
+        for needy in np.flatnonzero(sizes < self.minimum):
+            while len(owned[needy]) < self.minimum:
+                donor = int(np.argmax([len(client) for client in owned]))
+                owned[needy].append(owned[donor].pop())
+        return [np.array(client, dtype=np.int64) for client in owned]

@@ -1,0 +1,40 @@
+"""Domain generalisation: test on a domain that no client has."""
+
+from __future__ import annotations
+
+import torch
+
+from experiment.errors import listed, nearest
+from federated_data.datasets.base import Dataset
+from federated_data.protocols.base import Federation, Protocol
+from federated_data.protocols.in_distribution import InDistribution
+
+
+class LeaveOneDomainOut(Protocol):
+    """Train on every domain but one, hold out the test images of that one.
+
+    Args:
+        domain: name of the domain left out (Gulrajani & Lopez-Paz 2020, arXiv 2007.01434).
+    """
+
+    def __init__(self, domain: str) -> None:
+        """Keep the name; whether the dataset has it is seen in ``arrange``."""
+        self.domain = domain
+
+    def arrange(self, dataset: Dataset) -> Federation:
+        """Filter both splits by domain; see ``Protocol.arrange``."""
+        if self.domain not in dataset.domains or len(dataset.domains) < 2:
+            raise ValueError(
+                f"domain: expected one of the dataset's two or more domains "
+                f"({listed(dataset.domains)}), found {self.domain!r}"
+                f"{nearest(self.domain, dataset.domains)}"
+            )
+        whole = InDistribution().arrange(dataset)
+        left_out = dataset.domains.index(self.domain)
+        return Federation(
+            train=whole.train.select(torch.nonzero(whole.train.domains != left_out)[:, 0]),
+            test=whole.test.select(torch.nonzero(whole.test.domains == left_out)[:, 0]),
+            class_names=whole.class_names,
+            templates=whole.templates,
+            domains=whole.domains,
+        )

@@ -1,0 +1,64 @@
+"""The record of a run as it happens: JSON lines, one object an event."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+METRICS_FILE = "metrics.jsonl"
+EVENTS_FILE = "events.jsonl"
+
+
+class Tracker(Protocol):
+    """Something that wants to know what happens in a run."""
+
+    def log(self, event: str, **fields: Any) -> None:
+        """Take note of one event."""
+
+    def metrics(self, server_round: int, source: str, values: Mapping[str, float]) -> None:
+        """Take note of the figures of one source after one round (0 is zero-shot)."""
+
+
+class JsonLines:
+    """Writes every event to ``events.jsonl`` and every figure to ``metrics.jsonl`` at once.
+
+    Args:
+        folder: existing run directory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Start the clock; the files appear with their first line."""
+        self._folder = folder
+        self._start = time.monotonic()
+
+    def log(self, event: str, **fields: Any) -> None:
+        """Append one object with ``event`` and ``seconds`` since the start."""
+        seconds = round(time.monotonic() - self._start, 3)
+        self._append(EVENTS_FILE, {"event": event, "seconds": seconds, **fields})
+
+    def metrics(self, server_round: int, source: str, values: Mapping[str, float]) -> None:
+        """Append one object with ``round``, ``source`` and the metrics by name."""
+        row = {"round": server_round, "source": source, **values}
+        self._append(METRICS_FILE, row)
+        self.log("metrics", **row)
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        line = json.dumps({key: _json_safe(value) for key, value in row.items()})
+        with (self._folder / name).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON-lines file; a last line still being written is left out."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    complete = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in complete.splitlines()]
+
+
+def _json_safe(value: Any) -> Any:
+    """JSON has no NaN and no infinity: write null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

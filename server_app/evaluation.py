@@ -1,0 +1,107 @@
+"""Measuring an adapter after a round: on the server where the data is there, else on the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from calibration.stats import CalibrationStats
+from calibration.summary import summarise
+from clip_tuning.adapter import Adapter
+from clip_tuning.classifier import ClipClassifier
+from experiment.config import RunConfig
+from experiment.errors import UserError
+from experiment.messages import ARRAYS, CONFIG, EVALUATE, ROUND
+from federated_data.protocols.base import Federation
+from reporting.events import Tracker
+from server_app.handshake import Peer
+from server_app.held_out import SERVER_TEST, HeldOut, client_figures
+from server_app.receiving import receive
+from strategies.pooled import stats_of
+
+
+class Evaluation:
+    """Measures adapters and tells the tracker.
+
+    Args:
+        grid: where the nodes are.
+        peers: the nodes.
+        config: of the run.
+        federation: the server's data.
+        classifier: on its device; its tuned parameters are overwritten by each ``measure``.
+        tracker: told of every figure.
+
+    Attributes:
+        history: the central test set's sums by round; 0 is zero-shot.
+
+    Raises:
+        UserError: ``evaluate-on`` is ``server`` and a node has data of its own.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        peers: Sequence[Peer],
+        config: RunConfig,
+        federation: Federation,
+        classifier: ClipClassifier,
+        tracker: Tracker,
+    ) -> None:
+        """Decide where the clients' images are measured and collect the server's."""
+        own = [peer.client for peer in peers if peer.hello.source == "own"]
+        if own and config.evaluate_on == "server":
+            raise UserError(
+                f"evaluate-on: 'server' cannot be, clients {', '.join(own)} have data of their own"
+            )
+        self._on_nodes = bool(own) or config.evaluate_on == "nodes"
+        self._held_out = HeldOut(config, federation, [] if self._on_nodes else peers)
+        self._grid = grid
+        self._peers = peers
+        self._config = config
+        self._classifier = classifier
+        self._tracker = tracker
+        self.history: dict[int, CalibrationStats] = {}
+
+    def measure_zero_shot(self, zero_shot: ClipClassifier) -> None:
+        """Measure the untuned model as round 0, by the same code on the same images."""
+        self._measure(0, zero_shot, {})
+
+    def measure(self, server_round: int, adapter: Adapter) -> None:
+        """Measure an adapter and log all its figures."""
+        self._classifier.restore(adapter)
+        self._measure(server_round, self._classifier, adapter)
+
+    def _measure(self, server_round: int, classifier: ClipClassifier, adapter: Adapter) -> None:
+        central, clients = self._held_out.measure(classifier)
+        if self._on_nodes:
+            clients = self._ask_nodes(server_round, adapter)
+        self.history[server_round] = central
+        figures = {SERVER_TEST: summarise(central), **client_figures(clients)}
+        for source, values in figures.items():
+            self._tracker.metrics(server_round, source, values)
+
+    def _ask_nodes(self, server_round: int, adapter: Adapter) -> dict[str, CalibrationStats]:
+        """Let every node measure the adapter on its own held-out images; round 0 is zero-shot."""
+        names = {peer.node: peer.client for peer in self._peers}
+        content = {
+            ARRAYS: ArrayRecord(adapter),
+            CONFIG: ConfigRecord({ROUND: server_round}),
+        }
+        questions = [
+            Message(RecordDict(dict(content)), dst_node_id=node, message_type=EVALUATE)
+            for node in names
+        ]
+        answers: dict[str, CalibrationStats] = {}
+        for reply in receive(self._grid, questions, self._config.round_timeout):
+            client = names.get(reply.metadata.src_node_id, str(reply.metadata.src_node_id))
+            try:
+                answers[client] = stats_of(reply)
+            except ValueError as error:
+                self._tracker.log(
+                    "drop", round=server_round, client=client, reason=f"evaluation: {error}"
+                )
+        for client in sorted(names.values() - answers.keys()):
+            self._tracker.log("unmeasured", round=server_round, client=client)
+        return answers

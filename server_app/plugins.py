@@ -1,0 +1,64 @@
+"""Constructing what a run config names, and checking all of it at once before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+
+from calibration.losses.base import Loss
+from clip_tuning.methods.base import TuningMethod
+from experiment.config import RunConfig
+from experiment.errors import ConfigError, UserError
+from experiment.plugins import load
+from experiment.spec import parse_spec, parse_sum
+from federated_data.datasets.base import Dataset
+from federated_data.partition.base import Partitioner
+from federated_data.protocols.base import Protocol
+from strategies.base import Strategy
+
+# Flower's strategies wait for two nodes unless told otherwise; sampling is the round loop's.
+_FLOWER_DEFAULTS = {
+    "fraction_evaluate": 0.0, "min_train_nodes": 1, "min_evaluate_nodes": 0,
+    "min_available_nodes": 1,
+}  # fmt: skip
+
+
+def build_strategy(text: str) -> FlowerStrategy:
+    """Return one of our strategies by name, or any Flower strategy as ``module:Class(...)``.
+
+    Raises:
+        UserError: unknown name, no strategy, or arguments that do not fit.
+    """
+    spec = parse_spec(text)
+    if spec.module is None:
+        return load(spec, "strategies", Strategy)
+    strategy = load(spec, "strategies", FlowerStrategy)
+    for name, value in _FLOWER_DEFAULTS.items():
+        if hasattr(strategy, name) and name not in spec.kwargs:
+            setattr(strategy, name, value)
+    return strategy
+
+
+def check_plugins(config: RunConfig) -> None:
+    """Construct everything the run config names, and throw it away.
+
+    Raises:
+        ConfigError: whatever cannot be constructed, all at once.
+    """
+    checks: dict[str, Callable[[], object]] = {
+        "dataset": lambda: load(config.dataset, "federated_data.datasets", Dataset),
+        "partition": lambda: load(config.partition, "federated_data.partition", Partitioner),
+        "protocol": lambda: load(config.protocol, "federated_data.protocols", Protocol),
+        "method": lambda: load(config.method, "clip_tuning.methods", TuningMethod),
+        "loss": lambda: [load(s, "calibration.losses", Loss) for _, s in parse_sum(config.loss)],
+        "strategy": lambda: build_strategy(config.strategy),
+    }
+    problems = []
+    for key, check in checks.items():
+        try:
+            check()
+        except UserError as error:
+            problems.append(f"{key}: {error}")
+    if problems:
+        raise ConfigError(problems)

@@ -1,0 +1,135 @@
+"""The round loop: sample, train, drop what is unusable, aggregate, measure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+
+from clip_tuning.adapter import Adapter, as_adapter, num_bytes
+from experiment.config import RunConfig
+from experiment.messages import METRICS
+from reporting.events import Tracker
+from server_app.chosen_grid import ChosenGrid
+from server_app.evaluation import Evaluation
+from server_app.handshake import Peer
+from server_app.receiving import receive
+from server_app.sampling import sample
+from strategies.base import Strategy
+from strategies.replies import Drop, usable_replies
+
+
+class Rounds:
+    """Runs federated training.
+
+    Args:
+        grid: where the nodes are.
+        peers: the nodes, sorted by client key.
+        strategy: ours or one of Flower's.
+        config: of the run.
+        evaluation: measures adapters.
+        tracker: told of every reply, drop and figure.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        peers: Sequence[Peer],
+        strategy: FlowerStrategy,
+        config: RunConfig,
+        evaluation: Evaluation,
+        tracker: Tracker,
+    ) -> None:
+        """Keep the parts; nothing is sent yet."""
+        self._grid = grid
+        self._peers = peers
+        self._strategy = strategy
+        self._config = config
+        self._evaluation = evaluation
+        self._tracker = tracker
+
+    def run(self, adapter: Adapter) -> Adapter:
+        """Run ``num-rounds`` rounds from ``adapter`` and return the last global adapter."""
+        last = self._config.num_rounds
+        for server_round in range(1, last + 1):
+            adapter = self._train(server_round, adapter)
+            if server_round % self._config.eval_every == 0 or server_round == last:
+                self._evaluation.measure(server_round, adapter)
+        return adapter
+
+    def _train(self, server_round: int, adapter: Adapter) -> Adapter:
+        """Run one round of training; the adapter is kept where too few replies are usable."""
+        started = time.monotonic()
+        config = self._config
+        chosen = sample(
+            self._peers, config.fraction_train, config.min_train_clients, config.seed, server_round
+        )
+        self._tracker.log(
+            "round-start", round=server_round, clients=[peer.client for peer in chosen]
+        )
+        view = ChosenGrid(self._grid, [peer.node for peer in chosen])
+        messages = self._strategy.configure_train(
+            server_round, ArrayRecord(adapter), ConfigRecord({}), view
+        )
+        usable = self._usable(server_round, messages, chosen, adapter)
+        least = min(config.min_train_clients, len(chosen))
+        first = list(islice(usable, least))
+        if len(first) < least:
+            self._tracker.log(
+                "adapter-kept", round=server_round, usable=len(first), expected=least
+            )
+            return adapter
+        arrays, metrics = self._strategy.aggregate_train(
+            server_round, self._ordered(chain(first, usable))
+        )
+        self._tracker.log(
+            "round-end",
+            round=server_round,
+            duration=round(time.monotonic() - started, 3),
+            bytes_per_adapter=num_bytes(adapter),
+            **(dict(metrics) if metrics else {}),
+        )
+        return as_adapter(arrays.to_torch_state_dict()) if arrays else adapter
+
+    def _usable(
+        self,
+        server_round: int,
+        messages: Iterable[Message],
+        chosen: Sequence[Peer],
+        adapter: Adapter,
+    ) -> Iterator[Message]:
+        """Send, and yield the usable replies as they come; log each reply and each drop."""
+        clients = {peer.node: peer.client for peer in chosen}
+        silent = set(clients)
+
+        def drop(lost: Drop) -> None:
+            silent.discard(lost.node)
+            client = clients.get(lost.node, lost.client)
+            self._tracker.log("drop", round=server_round, client=client, reason=lost.reason)
+
+        replies = receive(self._grid, messages, self._config.round_timeout)
+        for message in usable_replies(replies, adapter, drop):
+            silent.discard(message.metadata.src_node_id)
+            self._tracker.log(
+                "client",
+                round=server_round,
+                client=clients[message.metadata.src_node_id],
+                **dict(message.content.metric_records[METRICS]),
+            )
+            yield message
+        for node in sorted(silent):
+            drop(Drop(clients[node], node, f"no reply in {self._config.round_timeout:g} s"))
+
+    def _ordered(self, replies: Iterator[Message]) -> Iterable[Message]:
+        """Let ours stream; Flower's own strategies get a list in the order of the clients.
+
+        Their float32 sums depend on the order, ours do not.
+        """
+        if isinstance(self._strategy, Strategy):
+            return replies
+        rank = {peer.node: index for index, peer in enumerate(self._peers)}
+        return sorted(replies, key=lambda message: rank[message.metadata.src_node_id])

@@ -1,0 +1,125 @@
+"""The contract of a strategy: pure functions on adapters behind Flower's Strategy interface."""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+
+from clip_tuning.adapter import Adapter, as_adapter
+from experiment.messages import ARRAYS, CLIENT_RULE, CONFIG, EVALUATE, EXAMPLES, ROUND, TRAIN
+from strategies.pooled import pooled_metrics
+from strategies.replies import Drop, decode_update, usable_replies
+from strategies.updates import ClientUpdate
+
+logger = logging.getLogger(__name__)
+
+
+class Strategy(FlowerStrategy):
+    """How client updates become the next global adapter.
+
+    A subclass implements ``aggregate``; what it remembers between rounds goes through ``state`` and
+    ``load_state``. It runs in fl2ora's round loop and under Flower's plain ``Strategy.start``.
+    """
+
+    @abstractmethod
+    def aggregate(
+        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
+    ) -> Adapter:
+        """Return the next global adapter.
+
+        Args:
+            server_round: counted from 1.
+            current: the adapter the clients started from.
+            updates: at least one usable update, in the order of arrival; may be a stream.
+        """
+
+    def client_rule(self) -> str:
+        """Return the spec of the client half, sent with every train message; empty: plain SGD."""
+        return ""
+
+    def state(self) -> Adapter:
+        """Return what the strategy remembers between rounds."""
+        return {}
+
+    def load_state(self, state: Adapter) -> None:
+        """Take up what ``state`` returned."""
+
+    def summary(self) -> None:
+        """Log the strategy's name."""
+        logger.info("Strategy: %s", type(self).__name__)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Address one train message to every node the grid shows."""
+        self._current = as_adapter(arrays.to_torch_state_dict())
+        settings = {**config, ROUND: server_round, CLIENT_RULE: self.client_rule()}
+        return _messages(TRAIN, arrays, ConfigRecord(settings), grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate what is usable; ``(None, None)`` where nothing is, which keeps the adapter."""
+        usable = iter(usable_replies(replies, self._current, _log_drop))
+        first = next(usable, None)
+        if first is None:
+            return None, None
+        means = _Means()
+        updates = means.watch(decode_update(message) for message in chain([first], usable))
+        adapter = as_adapter(self.aggregate(server_round, self._current, updates))
+        return ArrayRecord(adapter), means.record()
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Address one evaluate message to every node the grid shows."""
+        return _messages(EVALUATE, arrays, ConfigRecord({**config, ROUND: server_round}), grid)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Return the pooled calibration metrics of all nodes' sums."""
+        return pooled_metrics(replies)
+
+
+def _messages(
+    kind: str, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+) -> Iterable[Message]:
+    for node in grid.get_node_ids():
+        content = RecordDict({ARRAYS: arrays, CONFIG: config})
+        yield Message(content=content, message_type=kind, dst_node_id=node)
+
+
+def _log_drop(drop: Drop) -> None:
+    logger.warning("Reply of client %s not used: %s", drop.client, drop.reason)
+
+
+class _Means:
+    """Example-weighted means of what clients report, gathered while updates stream by."""
+
+    def __init__(self) -> None:
+        self.examples: list[int] = []
+        self.losses: list[float] = []
+
+    def watch(self, updates: Iterable[ClientUpdate]) -> Iterator[ClientUpdate]:
+        for update in updates:
+            self.examples.append(update.num_examples)
+            self.losses.append(update.metrics.get("loss", math.nan) * update.num_examples)
+            yield update
+
+    def record(self) -> MetricRecord:
+        total = sum(self.examples)
+        return MetricRecord(
+            {
+                "clients": len(self.examples),
+                EXAMPLES: total,
+                "loss": math.fsum(self.losses) / max(1, total),
+            }
+        )

@@ -1,0 +1,81 @@
+"""What a client sends back, and the running mean over such updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from clip_tuning.adapter import Adapter
+
+
+@dataclass(frozen=True)
+class ClientUpdate:
+    """The result of one client's local training.
+
+    Attributes:
+        client: key that stays the same between rounds.
+        adapter: the client's tuned parameters after training (not the change).
+        num_examples: images it trained on.
+        metrics: scalars it reported, such as ``loss`` and ``steps``.
+        aux: further tensors its client rule returned.
+    """
+
+    client: str
+    adapter: Adapter
+    num_examples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    aux: Adapter = field(default_factory=dict)
+
+
+class WeightedMean:
+    """A mean of adapters that are added one at a time; memory does not grow with their number.
+
+    Sums are kept as unevaluated pairs of float64 (Knuth's two-sum), about 106 bits, so that the
+    float32 result does not depend on the order in which clients answer.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.total_weight = 0.0
+        self._high: dict[str, Tensor] = {}
+        self._low: dict[str, Tensor] = {}
+
+    def add(self, adapter: Mapping[str, Tensor], weight: float) -> None:
+        """Add one adapter; ``weight`` is non-negative and finite.
+
+        Raises:
+            ValueError: the weight is negative or not finite, or the names differ from before.
+        """
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"weight: expected a finite number of at least 0, found {weight}")
+        if self._high and self._high.keys() != adapter.keys():
+            raise ValueError("adapter: its names differ from those added before")
+        for name, tensor in adapter.items():
+            self._accumulate(name, tensor.to(torch.float64) * weight)
+        self.total_weight += weight
+
+    def _accumulate(self, name: str, term: Tensor) -> None:
+        if name not in self._high:
+            self._high[name], self._low[name] = term.clone(), torch.zeros_like(term)
+            return
+        high = self._high[name]
+        total = high + term
+        part = total - high
+        self._low[name] += (high - (total - part)) + (term - part)
+        self._high[name] = total
+
+    def result(self) -> Adapter:
+        """Return the mean as float32.
+
+        Raises:
+            ValueError: nothing with a positive weight was added.
+        """
+        if self.total_weight <= 0:
+            raise ValueError("no update with a positive weight was added")
+        return {
+            name: ((high + self._low[name]) / self.total_weight).to(torch.float32)
+            for name, high in self._high.items()
+        }

@@ -1,0 +1,401 @@
+"""What every calibrator promises, checked on every file of the package."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import calibration.calibrators
+from calibration.calibrators.base import CalibrationContext, Calibrator, FitState, add_sums, fit
+from calibration.calibrators.files import build_calibrator
+
+torch.set_num_threads(1)
+
+FITTED = {
+    "temperature": True,
+    "vector": False,
+    "vector(solver='lbfgs')": False,
+    "matrix": False,
+    "matrix(solver='lbfgs')": False,
+    "dirichlet": False,
+    "dirichlet(solver='lbfgs')": False,
+    "ensemble": True,
+    "ensemble(objective='ce')": True,
+    "histogram_binning": True,
+    "histogram_binning(bins=20, laplace=True)": True,
+    "isotonic": True,
+    "bbq": True,
+    "beta": True,
+    "beta(smooth=False)": True,
+    "platt": True,
+    "spline": True,
+    "parametrised_temperature(steps=40)": True,
+    "order_preserving(steps=40)": True,
+    "zero_shot_temperature": True,
+}
+TOP1_STEMS = ("histogram_binning", "isotonic", "bbq", "beta", "platt", "spline")
+TOP1 = [spec for spec in FITTED if spec.split("(")[0] in TOP1_STEMS]
+MONOTONE = [spec for spec, preserves in FITTED.items() if preserves and spec not in TOP1]
+UNFITTED = ["sals", "dac"]
+STEMS = sorted({spec.split("(")[0] for spec in FITTED} | set(UNFITTED))
+
+
+def draw(seed, n, k=4):
+    """Return logits (n, k) that are twice too sharp, and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(n, k, generator=generator)
+    labels = torch.multinomial((logits / 2).softmax(1), 1, generator=generator).squeeze(1)
+    return logits, labels
+
+
+def contexts_of(clients):
+    """Return contexts whose zero-shot logits are flatter than the tuned ones."""
+    return [CalibrationContext(zero_shot_logits=0.5 * logits) for logits, _ in clients]
+
+
+def split(logits, labels, sizes):
+    """Return one client per size; the last takes what is left."""
+    bounds = torch.tensor([0, *sizes]).cumsum(0).tolist()
+    return [(logits[a:b], labels[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)] + [
+        (logits[bounds[-1] :], labels[bounds[-1] :])
+    ]
+
+
+def fitted(spec, logits, labels):
+    data = [(logits, labels)]
+    calibrator = build_calibrator(spec)
+    return calibrator, fit(calibrator, data, contexts_of(data))
+
+
+def test_each_file_holds_exactly_one_public_calibrator_named_after_it():
+    folder = Path(calibration.calibrators.__path__[0])
+    files = sorted(p.stem for p in folder.glob("[a-z]*.py") if p.stem not in ("base", "files"))
+    assert files == STEMS
+    assert len(files) == 16
+    for stem in files:
+        module = importlib.import_module(f"calibration.calibrators.{stem}")
+        public = [
+            name
+            for name, value in vars(module).items()
+            if inspect.isclass(value)
+            and issubclass(value, Calibrator)
+            and value.__module__ == module.__name__
+            and not name.startswith("_")
+        ]
+        assert public == [stem.title().replace("_", "")]
+
+
+@pytest.mark.parametrize("spec", FITTED)
+@pytest.mark.parametrize("sizes", [(60, 0, 100), (0, 1, 2), (119, 0, 0, 60)])
+def test_federated_fit_equals_the_pooled_fit(spec, sizes):
+    logits, labels = draw(sum(sizes), 240)
+    clients = split(logits, labels, sizes)
+    calibrator, pooled = fitted(spec, logits, labels)
+    federated = fit(calibrator, clients, contexts_of(clients))
+    assert pooled.keys() == federated.keys()
+    for name, value in pooled.items():
+        torch.testing.assert_close(federated[name], value, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("spec", FITTED)
+def test_fit_does_not_depend_on_which_client_comes_first(spec):
+    logits, labels = draw(5, 150)
+    clients = split(logits, labels, (30, 50))
+    calibrator = build_calibrator(spec)
+    first = fit(calibrator, clients, contexts_of(clients))
+    second = fit(calibrator, clients[::-1], contexts_of(clients[::-1]))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("spec", FITTED)
+def test_statistics_read_only_the_parameters_of_the_state(spec):
+    logits, labels = draw(6, 30)
+    context = contexts_of([(logits, labels)])[0]
+    calibrator = build_calibrator(spec)
+    state = calibrator.start(4)
+    kept = calibrator.statistics(logits, labels, state, context=context)
+    reordered = dict(sorted(state.parameters.items()))
+    bare = calibrator.statistics(
+        logits, labels, FitState(reordered, {}, False), context=context
+    )
+    assert kept.keys() == bare.keys()
+    assert all(torch.equal(kept[name], bare[name]) for name in kept)
+    assert float(kept["count"].sum()) == 30
+
+
+@pytest.mark.parametrize("spec", FITTED)
+def test_update_survives_parameters_in_another_order(spec):
+    logits, labels = draw(7, 80)
+    context = contexts_of([(logits, labels)])[0]
+    calibrator, wanted = fitted(spec, logits, labels)
+    state = calibrator.start(4)
+    while not state.done:
+        state = FitState(dict(sorted(state.parameters.items())), state.solver, False)
+        state = calibrator.update(
+            state, calibrator.statistics(logits, labels, state, context=context)
+        )
+    for name, value in wanted.items():
+        torch.testing.assert_close(state.parameters[name], value, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("spec", FITTED)
+def test_a_fit_ends_within_its_steps(spec):
+    logits, labels = draw(8, 100)
+    context = contexts_of([(logits, labels)])[0]
+    calibrator = build_calibrator(spec)
+    state, rounds = calibrator.start(4), 0
+    while not state.done:
+        assert rounds < calibrator.max_steps
+        state = calibrator.update(
+            state, calibrator.statistics(logits, labels, state, context=context)
+        )
+        rounds += 1
+    assert rounds >= 1
+
+
+@pytest.mark.parametrize("spec", FITTED)
+def test_no_examples_anywhere_is_an_error(spec):
+    empty = [(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))] * 2
+    stem = spec.split("(")[0]
+    name = "temperature" if stem == "zero_shot_temperature" else stem
+    with pytest.raises(ValueError, match=f"{name}: expected at least one calibration example"):
+        fit(build_calibrator(spec), empty, contexts_of(empty))
+
+
+@pytest.mark.parametrize("spec", [s for s in FITTED if s not in TOP1])
+def test_start_is_the_identity(spec):
+    logits, _ = draw(9, 20)
+    calibrator = build_calibrator(spec)
+    applied = calibrator.apply(logits, calibrator.start(4).parameters)
+    torch.testing.assert_close(applied, logits.double().log_softmax(1), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("spec", "within"), [
+    ("histogram_binning", 1 / 30), ("isotonic", 1 / 2000), ("bbq", 1 / 1440), ("spline", 1e-12),
+    ("beta", 1e-12), ("platt", 1e-12),
+])  # fmt: skip
+def test_start_is_nearly_the_identity_for_top1_calibrators(spec, within):
+    logits, _ = draw(10, 200)
+    calibrator = build_calibrator(spec)
+    confidence = calibrator.confidence(logits, calibrator.start(4).parameters)
+    wanted = logits.double().softmax(1).amax(1)
+    assert float((confidence - wanted).abs().max()) <= within + 1e-12
+
+
+@pytest.mark.parametrize("spec", FITTED)
+@pytest.mark.parametrize("classes", [2, 3, 12])
+def test_apply_returns_finite_normalised_float64_rows(spec, classes):
+    logits, labels = draw(11, 120, classes)
+    calibrator, parameters = fitted(spec, logits, labels)
+    for rows in (logits, logits * 300, logits[:0], torch.zeros(2, classes)):
+        applied = calibrator.apply(rows, parameters)
+        assert applied.dtype == torch.float64
+        assert applied.shape == rows.shape
+        assert torch.isfinite(applied).all()
+        ones = torch.ones(len(rows), dtype=torch.float64)
+        torch.testing.assert_close(applied.exp().sum(1), ones, rtol=1e-9, atol=1e-9)
+        confidence = calibrator.confidence(rows, parameters)
+        assert confidence.shape == (len(rows),)
+        assert ((confidence >= 0) & (confidence <= 1)).all()
+
+
+@pytest.mark.parametrize("spec", FITTED)
+@pytest.mark.parametrize("right", [True, False])
+def test_data_right_or_wrong_throughout_ends_in_finite_parameters(spec, right):
+    logits, _ = draw(12, 60)
+    labels = logits.argmax(1) if right else logits.argmin(1)
+    calibrator, parameters = fitted(spec, logits, labels)
+    calibrator.check(parameters, 4)
+    before = logits.double().log_softmax(1)
+    applied = calibrator.apply(logits, parameters)
+    assert torch.isfinite(applied).all()
+    if spec.split("(")[0] not in ("histogram_binning", "isotonic", "spline", "bbq"):
+        assert nll(applied, labels) <= nll(before, labels)
+    moved = calibrator.confidence(logits, parameters).mean() - before.exp().amax(1).mean()
+    assert float(moved) >= 0 if right else float(moved) <= 0
+
+
+def nll(log_probabilities, labels):
+    return float(-log_probabilities.gather(1, labels[:, None]).mean())
+
+
+@pytest.mark.parametrize("spec", [s for s in FITTED if s not in TOP1 + ["zero_shot_temperature"]])
+def test_fitting_lowers_the_loss_of_sharp_logits(spec):
+    logits, labels = draw(13, 400)
+    calibrator, parameters = fitted(spec, logits, labels)
+    before = nll(logits.double().log_softmax(1), labels)
+    assert nll(calibrator.apply(logits, parameters), labels) < before - 0.05
+
+
+@pytest.mark.parametrize("spec", FITTED)
+def test_fitting_closes_the_gap_between_confidence_and_accuracy(spec):
+    logits, labels = draw(14, 600)
+    calibrator, parameters = fitted(spec, logits, labels)
+    correct = (calibrator.predictions(logits, parameters) == labels).double().mean()
+    gap = float(calibrator.confidence(logits, parameters).mean() - correct)
+    raw = logits.double().softmax(1)
+    raw_gap = float((raw.amax(1) - (raw.argmax(1) == labels).double()).mean())
+    assert raw_gap > 0.1
+    assert abs(gap) < (raw_gap if spec == "zero_shot_temperature" else 0.3 * raw_gap)
+
+
+@pytest.mark.parametrize("spec", FITTED)
+def test_half_precision_logits_give_what_their_widened_values_give(spec):
+    logits, labels = draw(15, 50)
+    halves = logits.half()
+    calibrator, parameters = fitted(spec, halves, labels.to(torch.int32))
+    _, widened = fitted(spec, halves.double(), labels)
+    assert all(torch.equal(parameters[name], widened[name]) for name in widened)
+    assert torch.equal(
+        calibrator.apply(halves, parameters), calibrator.apply(halves.double(), widened)
+    )
+
+
+PARAMETERS = {}
+
+
+def parameters_of(spec, classes):
+    """Fit once per calibrator and number of classes."""
+    if (spec, classes) not in PARAMETERS:
+        PARAMETERS[spec, classes] = fitted(spec, *draw(16, 80, classes))
+    return PARAMETERS[spec, classes]
+
+
+EIGHTHS = st.integers(-160, 160).map(lambda i: i / 8)
+ROWS = st.integers(2, 5).flatmap(
+    lambda k: st.lists(st.lists(EIGHTHS, min_size=k, max_size=k), min_size=1, max_size=6)
+)
+
+
+@pytest.mark.parametrize("spec", MONOTONE)
+@settings(max_examples=40, deadline=None)
+@given(rows=ROWS)
+def test_monotone_calibrators_keep_the_argmax_of_every_row(spec, rows):
+    logits = torch.tensor(rows)
+    calibrator, parameters = parameters_of(spec, logits.shape[1])
+    applied = calibrator.apply(logits, parameters)
+    assert torch.equal(applied.argmax(1), logits.argmax(1))
+    assert torch.equal(calibrator.predictions(logits, parameters), logits.argmax(1))
+
+
+@pytest.mark.parametrize("spec", TOP1)
+@settings(max_examples=40, deadline=None)
+@given(rows=ROWS)
+def test_top1_calibrators_give_the_confidence_to_the_predicted_class_only(spec, rows):
+    logits = torch.tensor(rows)
+    calibrator, parameters = parameters_of(spec, logits.shape[1])
+    predicted = logits.argmax(1)
+    assert torch.equal(calibrator.predictions(logits, parameters), predicted)
+    applied = calibrator.apply(logits, parameters)
+    confidence = calibrator.confidence(logits, parameters)
+    given_to = applied.exp().gather(1, predicted[:, None]).squeeze(1)
+    torch.testing.assert_close(given_to, confidence, rtol=0, atol=2e-12)
+    others = torch.ones_like(applied).scatter(1, predicted[:, None], 0).bool()
+    shift = applied - logits.double()
+    for row, mask in zip(shift, others, strict=True):
+        assert float(row[mask].max() - row[mask].min()) < 1e-9  # ratios of the others stay
+
+
+@pytest.mark.parametrize("spec", [s for s, preserves in FITTED.items() if not preserves])
+def test_calibrators_that_may_move_the_argmax_say_so_and_report_their_own(spec):
+    logits = torch.tensor([[1.0, 0.9], [0.9, 1.0], [3.0, 0.0], [1.0, 0.95]])
+    calibrator, parameters = fitted(spec, logits, torch.tensor([1, 1, 0, 1]))
+    assert not calibrator.preserves_argmax
+    applied = calibrator.apply(logits, parameters)
+    assert not torch.equal(applied.argmax(1), logits.argmax(1))
+    assert torch.equal(calibrator.predictions(logits, parameters), applied.argmax(1))
+    torch.testing.assert_close(
+        calibrator.confidence(logits, parameters), applied.exp().amax(1)
+    )
+
+
+@pytest.mark.parametrize("spec", [*FITTED, *UNFITTED])
+def test_flags_of_the_class_say_what_was_tested(spec):
+    calibrator = build_calibrator(spec)
+    assert calibrator.preserves_argmax is FITTED.get(spec, True)
+    assert calibrator.exact is (spec not in ("isotonic", "spline"))
+
+
+@pytest.mark.parametrize("spec", [*FITTED, *UNFITTED])
+def test_one_class_is_refused(spec):
+    with pytest.raises(ValueError, match="num_classes: expected at least 2, found 1"):
+        build_calibrator(spec).start(1)
+
+
+@pytest.mark.parametrize(("logits", "labels", "message"), [
+    (torch.zeros(3), torch.zeros(3).long(), r"logits: expected shape \(N, K\)"),
+    (torch.zeros(3, 1), torch.zeros(3).long(), "logits: expected shape"),
+    (torch.full((1, 2), torch.nan), torch.zeros(1).long(), "logits: expected finite"),
+    (torch.zeros(3, 2), torch.zeros(2).long(), r"labels: expected shape \(3,\), found \(2,\)"),
+    (torch.zeros(1, 2), torch.zeros(1), "labels: expected integers, found torch.float32"),
+    (torch.zeros(1, 2), torch.tensor([2]), r"labels: expected values in 0..1, found 2..2"),
+    (torch.zeros(1, 2), torch.tensor([-1]), r"labels: expected values in 0..1, found -1..-1"),
+])  # fmt: skip
+@pytest.mark.parametrize("spec", ["temperature", "histogram_binning", "beta", "vector",
+                                  "order_preserving"])  # fmt: skip
+def test_bad_data_is_refused(spec, logits, labels, message):
+    calibrator = build_calibrator(spec)
+    with pytest.raises(ValueError, match=message):
+        calibrator.statistics(logits, labels, calibrator.start(2))
+
+
+@pytest.mark.parametrize(("spec", "message"), [
+    ("vector(ridge=-1)", "vector: ridge: expected a number >= 0, found -1"),
+    ("matrix(solver='adam')", "matrix: solver: expected one of auto, newton, lbfgs, found 'adam'"),
+    ("dirichlet(intercept='x')", "dirichlet: intercept: expected a number >= 0, found 'x'"),
+    ("matrix(tolerance=0)", "matrix: tolerance: expected a number > 0, found 0"),
+    ("vector(max_steps=0)", "vector: max_steps: expected a whole number from 1"),
+    ("ensemble(objective='nll')", "ensemble: objective: expected one of mse, ce"),
+    ("ensemble(weight_steps=True)", "ensemble: weight_steps: expected a whole number"),
+    ("histogram_binning(bins=0)", "histogram_binning: bins: expected a whole number from 1"),
+    ("histogram_binning(laplace=1)", "histogram_binning: laplace: expected True or False, found 1"),
+    ("isotonic(bins=2.5)", "isotonic: bins: expected a whole number from 2 to .*, found 2.5"),
+    ("bbq(bins=[])", "bbq: bins: expected at least one"),
+    ("bbq(bins=[4, 4])", "bbq: bins: expected .* none twice"),
+    ("bbq(bins=[997, 991])", "bbq: bins: expected a least common multiple up to 100000"),
+    ("bbq(bins=['a'])", "bbq: bins: expected a whole number"),
+    ("bbq(bins=5)", "bbq: bins: expected a list of whole numbers or None, found 5"),
+    ("bbq(pseudo_count=0)", "bbq: pseudo_count: expected a number > 0, found 0"),
+    ("beta(smooth='yes')", "beta: smooth: expected True or False, found 'yes'"),
+    ("spline(knots=2)", "spline: knots: expected a whole number from 3 to 100, found 2"),
+    ("parametrised_temperature(top=0)", "parametrised_temperature: top: expected"),
+    ("order_preserving(learning_rate=0)", "order_preserving: learning_rate: expected a number > 0"),
+    ("dac(neighbours=0)", "dac: neighbours: expected a whole number from 1"),
+    ("zero_shot_temperature(temperature=0)", "zero_shot_temperature: temperature: expected"),
+])  # fmt: skip
+def test_bad_arguments_are_refused_by_name(spec, message):
+    with pytest.raises(ValueError, match=message):
+        build_calibrator(spec)
+
+
+def test_add_sums_adds_by_name_and_refuses_other_names():
+    one, two = {"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([3.0, 4.0])}
+    assert add_sums([one, two])["a"].tolist() == [4, 6]
+    assert one["a"].tolist() == [1, 2]
+    with pytest.raises(ValueError, match=r"expected the names \['a'\], found \['b'\]"):
+        add_sums([one, {"b": torch.zeros(2)}])
+
+
+def test_fit_without_clients_is_refused():
+    with pytest.raises(ValueError, match="clients: expected at least one"):
+        fit(build_calibrator("temperature"), [])
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda p: p.pop("bias"), r"expected \['bias', 'weight'\], found \['weight'\]"),
+    (lambda p: p.update(extra=torch.zeros(1)), "extra"),
+    (lambda p: p.update(bias=torch.zeros(3)), r"'bias': expected shape \(4,\) for 4 classes"),
+    (lambda p: p.update(bias=torch.full((4,), torch.inf)), "'bias': expected finite"),
+])  # fmt: skip
+def test_check_names_the_parameter_that_does_not_fit(change, message):
+    calibrator = build_calibrator("vector")
+    parameters = dict(calibrator.start(4).parameters)
+    calibrator.check(parameters, 4)
+    change(parameters)
+    with pytest.raises(ValueError, match=message):
+        calibrator.check(parameters, 4)
