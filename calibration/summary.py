@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
+
+from calibration.binning import Floats
 from calibration.metrics.adaptive import adaptive_ece_of
 from calibration.metrics.binned import (
     accuracy_of,
@@ -14,7 +18,7 @@ from calibration.metrics.binned import (
     over_confidence_of,
     under_confidence_of,
 )
-from calibration.stats import CalibrationStats
+from calibration.stats import CalibrationStats, StatsSpec
 
 
 def summarise(stats: CalibrationStats) -> dict[str, float]:
@@ -44,3 +48,39 @@ def summarise(stats: CalibrationStats) -> dict[str, float]:
         "over_confidence": over_confidence_of(stats),
         "under_confidence": under_confidence_of(stats),
     }
+
+
+def summarise_clients(clients: Sequence[CalibrationStats]) -> dict[str, float]:
+    """Return the spread of client-local figures, under names that never look like pooled ones.
+
+    The mean over clients of a calibration error is another quantity than the error of the pooled
+    data, ``summarise(sum(clients))``, and never below it when weighted: errors of opposite sign
+    cancel between clients.
+
+    Args:
+        clients: the sums of each client; those without examples are left out.
+
+    Returns:
+        ``num_clients`` (with examples) and, for every figure of ``summarise``, with ``<figure>``
+        its name: ``client_mean_<figure>`` (each client counts once),
+        ``client_weighted_mean_<figure>`` (by examples), ``client_std_<figure>`` (population),
+        ``client_min_<figure>`` and ``client_max_<figure>``; NaN without clients.
+    """
+    parts = [summarise(stats) for stats in clients if stats.num_examples]
+    result = {"num_clients": float(len(parts))}
+    for name in summarise(CalibrationStats.zero(StatsSpec(1, fine_bins=0))):
+        if name == "num_examples":
+            continue
+        values = np.array([part[name] for part in parts])
+        weights = np.array([part["num_examples"] for part in parts])
+        found = _spread(values, weights) if parts else [math.nan] * 5
+        kinds = ("mean", "weighted_mean", "std", "min", "max")
+        result |= {f"client_{kind}_{name}": x for kind, x in zip(kinds, found, strict=True)}
+    return result
+
+
+def _spread(values: Floats, weights: Floats) -> list[float]:
+    mean = float(values.mean())
+    spread = float(values.std()) if math.isfinite(mean) else math.nan
+    weighted = float(np.average(values, weights=weights))
+    return [mean, weighted, spread, float(values.min()), float(values.max())]

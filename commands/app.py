@@ -6,6 +6,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from commands.doctor import doctor
 from commands.run import run
@@ -27,9 +28,6 @@ def main() -> None:
     try:
         cli()
     except UserError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {_plain(str(error))}")
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(2)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -157,9 +157,9 @@ class FullAffineCalibrator(AffineCalibrator):
 
     def hessian(self, features: Tensor, probabilities: Tensor) -> Tensor:
         """Return the sum of ``(diag(p) - p p') (x, 1)(x, 1)'`` in the order of the parameters."""
-        size, classes = features.shape
+        classes = features.shape[1]
         p, x = probabilities, features
-        rows = torch.cat([(p[:, :, None] * x[:, None, :]).reshape(size, -1), p], dim=1)
+        rows = torch.cat([(p[:, :, None] * x[:, None, :]).flatten(1), p], dim=1)
         total = -rows.T @ rows
         square = classes * classes
         for i in range(classes):

@@ -54,7 +54,7 @@ def draw(seed, n, k=4):
 
 def contexts_of(clients):
     """Return contexts whose zero-shot logits are flatter than the tuned ones."""
-    return [CalibrationContext(zero_shot_logits=0.5 * logits) for logits, _ in clients]
+    return [CalibrationContext(zero_shot_logits=0.8 * logits.double()) for logits, _ in clients]
 
 
 def split(logits, labels, sizes):
@@ -216,8 +216,9 @@ def test_data_right_or_wrong_throughout_ends_in_finite_parameters(spec, right):
     assert torch.isfinite(applied).all()
     if spec.split("(")[0] not in ("histogram_binning", "isotonic", "spline", "bbq"):
         assert nll(applied, labels) <= nll(before, labels)
-    moved = calibrator.confidence(logits, parameters).mean() - before.exp().amax(1).mean()
-    assert float(moved) >= 0 if right else float(moved) <= 0
+    if calibrator.preserves_argmax:
+        moved = calibrator.confidence(logits, parameters).mean() - before.exp().amax(1).mean()
+        assert float(moved) >= 0 if right else float(moved) <= 0
 
 
 def nll(log_probabilities, labels):
