@@ -17,6 +17,7 @@ Source: Efron & Tibshirani, "An introduction to the bootstrap" (1993), for the b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -180,7 +181,7 @@ def _intervals(
     result = {}
     for name, interval in plain.items():
         low = interval.low
-        if name in gaps:
+        if name in gaps and math.isfinite(interval.value):
             raised = _quantile([figure[name] for figure in noise], (1 + level) / 2)
             low = max(0.0, min(low, interval.value - raised))
         result[name] = Interval(interval.value, low, interval.high, level, over)

@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from calibration.losses.base import Loss
-from calibration.losses.weighted_sum import WeightedSum
+from calibration.losses._weighted_sum import WeightedSum
 from calibration.stats import StatsSpec
 from client_app.evaluation import local_evaluate
 from client_app.node import Node
@@ -55,7 +55,9 @@ def hello(message: Message, context: Context) -> Message:
             **identity,
         )
     except UserError as error:
-        answer = Hello(client=str(context.node_id), problem=str(error), **identity)
+        known = context.node_config
+        name = known.get("site", known.get("partition-id", f"node-{context.node_id}"))
+        answer = Hello(client=str(name), problem=str(error), **identity)
     return Message(answer.to_content(), reply_to=message)
 
 

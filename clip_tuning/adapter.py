@@ -67,7 +67,9 @@ def check_finite(adapter: Mapping[str, Tensor], what: str) -> None:
     for name in sorted(adapter):
         bad = int((~torch.isfinite(adapter[name])).sum())
         if bad:
-            raise AdapterError(f"{what}: {name} has {bad} of {adapter[name].numel()} values not finite")
+            raise AdapterError(
+                f"{what}: {name} has {bad} of {adapter[name].numel()} values not finite"
+            )
 
 
 def num_bytes(adapter: Mapping[str, Tensor]) -> int:

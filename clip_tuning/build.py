@@ -47,6 +47,11 @@ def resolve_device(wanted: str) -> torch.device:
             f"device {wanted!r} was asked for, but torch sees no CUDA device here (in Flower's "
             f"simulation, clients see a GPU only if they are given a share of one: see the README)"
         )
+    count = torch.cuda.device_count() if wanted.startswith("cuda:") else 0
+    if wanted.startswith("cuda:") and int(wanted[5:]) >= count:
+        raise UserError(
+            f"device {wanted!r} was asked for, but torch sees {count} here, counted from cuda:0"
+        )
     if wanted == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' was asked for, but torch sees no Apple GPU here")
     return torch.device(wanted)

@@ -10,7 +10,6 @@ from torch.nn.functional import normalize
 
 from clip_tuning.adapter import Adapter, as_adapter, check_finite, check_like
 from clip_tuning.clip import Clip
-from clip_tuning.preprocessing import Preprocessing
 from clip_tuning.prompts import fill_templates, tokenise
 
 
@@ -37,7 +36,9 @@ class ClipClassifier(nn.Module):
         self.tuned: Mapping[str, nn.Parameter] = {}
         texts = fill_templates(class_names, templates)
         longest = int(clip.model.config.text_config.max_position_embeddings)
-        self.register_buffer("prompt_ids", tokenise(clip.tokenizer, texts, longest), persistent=False)
+        self.register_buffer(
+            "prompt_ids", tokenise(clip.tokenizer, texts, longest), persistent=False
+        )
 
     def tune(self, parameters: Mapping[str, nn.Parameter]) -> ClipClassifier:
         """Make ``parameters`` the ones in training, everything else frozen."""
@@ -59,7 +60,8 @@ class ClipClassifier(nn.Module):
 
     def logits(self, images: Tensor, classes: Tensor) -> Tensor:
         """Return ``(B, K)`` float32 logits of unit features ``(B, D)`` and ``(K, D)``."""
-        return self.clip.logit_scale.exp() * images.float() @ classes.float().T
+        scale: Tensor = self.clip.logit_scale.exp()
+        return scale * images.float() @ classes.float().T
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return ``(B, K)`` logits of ``pixels (B, 3, H, W)``."""

@@ -18,7 +18,7 @@ def predict(classifier: ClipClassifier, images: Tensor, batch_size: int = 256) -
     device = classifier.clip.device
     classes = classifier.encode_classes()
     rows = [torch.zeros((0, len(classifier.class_names)))]
-    for part in images.split(batch_size) if len(images) else ():
+    for part in torch.split(images, batch_size) if len(images) else ():
         pixels = classifier.preprocessing.evaluation(part.to(device))
         rows.append(classifier.logits(classifier.encode_images(pixels), classes).float().cpu())
     return torch.cat(rows)

@@ -75,9 +75,10 @@ class Preprocessing:
 
     def _centre_crop(self, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[-2:]
-        scale = self.resize / min(height, width)
-        if scale != 1:
-            target = (max(self.size, round(height * scale)), max(self.size, round(width * scale)))
+        shorter = min(height, width)
+        if shorter != self.resize:
+            # Rounded down, as transformers and torchvision do.
+            target = (height * self.resize // shorter, width * self.resize // shorter)
             pixels = interpolate(pixels, size=target, mode="bicubic", antialias=True).clamp(0, 1)
         top = (pixels.shape[-2] - self.size) // 2
         left = (pixels.shape[-1] - self.size) // 2

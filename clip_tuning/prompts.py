@@ -37,7 +37,8 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_lengt
     encoded = tokenizer(list(texts), padding="longest", return_tensors=None)["input_ids"]
     ids = torch.tensor(encoded, dtype=torch.int64)
     if ids.shape[1] > max_length:
-        longest = max(texts, key=len)
+        lengths = [len(row) for row in tokenizer(list(texts))["input_ids"]]
+        longest = texts[lengths.index(max(lengths))]
         raise UserError(
             f"prompt {longest!r} has {ids.shape[1]} tokens; the text tower takes {max_length}"
         )

@@ -26,7 +26,7 @@ _CONFIG = """[superlink]
 default = "{name}"
 
 [superlink.{name}]
-address = "127.0.0.1:{port}"
+address = "{address}"
 insecure = true
 """
 
@@ -39,19 +39,26 @@ class PrivateSuperLink:
 
     Args:
         python_path: folders added to the apps' import path, for plug-ins outside the repository.
+        simulation: run clients with Ray; else wait for SuperNodes to connect to ``address``.
+
+    Attributes:
+        address: where it can be reached, ``host:port``.
+        environment: of everything that belongs to it.
     """
 
-    def __init__(self, python_path: Sequence[str] = ()) -> None:
+    def __init__(self, python_path: Sequence[str] = (), *, simulation: bool = True) -> None:
         """Prepare the home; nothing is started yet."""
+        self._simulation = simulation
         self.home = Path(tempfile.mkdtemp(prefix="fl2ora-flower-"))
         self.log_file = self.home / "superlink.log"
-        self._port = _free_port()
+        self._port = free_port()
+        self.address = f"127.0.0.1:{self._port}"
         (self.home / "config.toml").write_text(
-            _CONFIG.format(name=_NAME, port=self._port), encoding="utf-8"
+            _CONFIG.format(name=_NAME, address=self.address), encoding="utf-8"
         )
         (self.home / "work").mkdir()
         paths = [*python_path, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._environment = {
+        self.environment = {
             **os.environ,
             # The SuperLink starts further commands by name, from an unactivated environment too.
             "PATH": os.pathsep.join([str(_BIN), os.environ.get("PATH", os.defpath)]),
@@ -71,12 +78,14 @@ class PrivateSuperLink:
         Raises:
             UserError: it ended or did not answer in time; its last lines are in the message.
         """
-        address = ["--host", "127.0.0.1", "--port", str(self._port)]
+        options = ["--insecure", "--host", "127.0.0.1", "--port", str(self._port)]
+        if self._simulation:
+            options.append("--simulation")
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
-                [*_tool("flower-superlink"), "--insecure", "--simulation", *address],
+                [tool("flower-superlink"), *options],
                 cwd=self.home / "work",
-                env=self._environment,
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -91,19 +100,17 @@ class PrivateSuperLink:
     def __exit__(self, *_: object) -> None:
         """Stop everything that was started and remove the home."""
         if self._process is not None:
-            _stop(self._process)
+            stop(self._process)
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def submit(self, app: Path, run_config: Path, federation: str) -> str:
-        """Submit a run and return its id.
+    def submit(self, app: Path, run_config: Path, federation: str = "") -> str:
+        """Submit a run and return its id; ``federation`` is for simulations.
 
         Raises:
             UserError: Flower refused it, with Flower's words.
         """
-        output = self._flwr(
-            "run", str(app), _NAME, "--run-config", str(run_config),
-            "--federation-config", federation,
-        )  # fmt: skip
+        extra = ["--federation-config", federation] if federation else []
+        output = self._flwr("run", str(app), _NAME, "--run-config", str(run_config), *extra)
         answer = _last_json(output)
         if not answer.get("success"):
             raise UserError(f"Flower did not start the run: {answer.get('error-message', output)}")
@@ -126,9 +133,9 @@ class PrivateSuperLink:
 
     def _flwr(self, *arguments: str) -> str:
         done = subprocess.run(
-            [*_tool("flwr"), *arguments, "--format", "json"],
+            [tool("flwr"), *arguments, "--format", "json"],
             cwd=self.home / "work",
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
@@ -148,16 +155,21 @@ class PrivateSuperLink:
         raise UserError(f"Flower's SuperLink did not start in {_START_SECONDS:g} s:\n{self.log_tail()}")
 
 
-def _tool(name: str) -> list[str]:
-    """Return the command beside this Python, else the one on the path."""
+def tool(name: str) -> str:
+    """Return the path of the command beside this Python, else of the one on the path.
+
+    Raises:
+        UserError: there is none.
+    """
     beside = _BIN / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
         raise UserError(f"{name}: not found beside {sys.executable}; install fl2ora's dependencies")
-    return [found]
+    return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -174,7 +186,7 @@ def _last_json(output: str) -> dict[str, object]:
     return {"success": False, "error-message": output.strip() or "no output"}
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """End a process and all its descendants, Ray's too; those that linger are killed."""
     with contextlib.suppress(psutil.NoSuchProcess):
         parent = psutil.Process(process.pid)

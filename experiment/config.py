@@ -7,6 +7,8 @@ Flower admits only keys it finds there; a test holds the two against each other.
 from __future__ import annotations
 
 import math
+import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -43,7 +45,8 @@ class RunConfig:
     model: str = _key("embedded", "embedded, a hub name, or a folder in transformers format")
     dataset: str = _key("shapes(styles='held-back')", "federated_data/datasets", parse=parse_spec)
     partition: str = _key(
-        "dirichlet(beta=0.5)", "how clients share the data: federated_data/partition",
+        "dirichlet(beta=0.5)",
+        "how clients share the data: federated_data/partition",
         parse=parse_spec,
     )
     protocol: str = _key(
@@ -67,9 +70,7 @@ class RunConfig:
     learning_rate: float = _key(0.1, "of the clients' SGD", above=0)
     momentum: float = _key(0.9, "of the clients' SGD", minimum=0, maximum=1)
     weight_decay: float = _key(5e-4, "of the clients' SGD", minimum=0)
-    augmentation: str = _key(
-        "none", "of training images", choices=("none", "flip", "crop_flip")
-    )
+    augmentation: str = _key("none", "of training images", choices=("none", "flip", "crop_flip"))
     local_test_fraction: float = _key(
         0.2, "share of each client's data held out for clients-test", minimum=0, maximum=0.9
     )
@@ -103,11 +104,12 @@ class RunConfig:
         accepted: dict[str, Any] = {}
         for key, value in values.items():
             if key in known:
-                problem = _problem(known[key].metadata, type(known[key].default), value)
+                default: Any = known[key].default
+                problem = _problem(known[key].metadata, type(default), value)
                 if problem:
                     problems.append(f"{key}: {problem}")
                 else:
-                    accepted[known[key].name] = type(known[key].default)(value)
+                    accepted[known[key].name] = type(default)(value)
         if "device" in accepted and not _is_device(accepted["device"]):
             found = accepted["device"]
             problems.append(
@@ -129,7 +131,7 @@ def key_of(name: str) -> str:
 
 
 def _is_device(text: str) -> bool:
-    return text in DEVICES or (text.startswith("cuda:") and text[5:].isdigit())
+    return text in DEVICES or (re.fullmatch(r"cuda:[0-9]+", text) is not None)
 
 
 def _problem(metadata: Mapping[str, Any], expected: type, value: Value) -> str | None:
@@ -139,7 +141,7 @@ def _problem(metadata: Mapping[str, Any], expected: type, value: Value) -> str |
     if isinstance(value, str):
         return _text_problem(metadata, value)
     limits = metadata["limits"]
-    if not math.isfinite(value):
+    if not abs(value) <= sys.float_info.max:  # NaN, infinity, or a whole number beyond all floats
         return f"expected a finite number, found {value}"
     if value < limits["minimum"] or value <= limits["above"] or value > limits["maximum"]:
         return f"expected {_range(limits)}, found {value}"

@@ -85,7 +85,7 @@ class Hello:
 
 def metrics_record(metrics: Mapping[str, float]) -> MetricRecord:
     """Encode scalar metrics."""
-    return MetricRecord({name: value for name, value in metrics.items()})
+    return MetricRecord(dict(metrics))
 
 
 def config_record(values: Mapping[str, Value]) -> ConfigRecord:

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-import typing
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from experiment.errors import UserError, listed, nearest
 from experiment.spec import Spec, parse_spec
 
 T = TypeVar("T")
+Base = Callable[..., T]  # a class; type[T] would not admit an abstract one
 
 
 def available(package: str, base: type) -> list[str]:
@@ -23,7 +24,7 @@ def available(package: str, base: type) -> list[str]:
     return [name for name in names if _only_class(_module(package, name), base) is not None]
 
 
-def load(spec: str | Spec, package: str, base: type[T]) -> T:
+def load(spec: str | Spec, package: str, base: Base[T]) -> T:
     """Construct the plug-in that ``spec`` names.
 
     Args:
@@ -44,11 +45,12 @@ def load(spec: str | Spec, package: str, base: type[T]) -> T:
         raise UserError(f"{parsed.name}: {error}") from error
 
 
-def find(spec: Spec, package: str, base: type[T]) -> type[T]:
+def find(spec: Spec, package: str, base: Base[T]) -> type[T]:
     """Return the class that ``spec`` names, without constructing it."""
+    assert isinstance(base, type)
     if spec.module is not None:
         return _external(spec.module, spec.name, base)
-    cls = None
+    cls: type[T] | None = None
     if _may_offer(spec.name) and importlib.util.find_spec(f"{package}.{spec.name}") is not None:
         cls = _only_class(_module(package, spec.name), base)
     if cls is None:
@@ -61,20 +63,17 @@ def find(spec: Spec, package: str, base: type[T]) -> type[T]:
 
 def check_arguments(cls: type, spec: Spec) -> None:
     """Bind the arguments to the constructor's signature and check their plain types."""
-    signature = inspect.signature(cls)
+    signature = _signature(cls)
     try:
         bound = signature.bind(*spec.args, **spec.kwargs)
     except TypeError as error:
         valid = list(signature.parameters)
         unknown = [name for name in spec.kwargs if name not in valid]
         hint = nearest(unknown[0], valid) if unknown else ""
-        raise UserError(
-            f"{spec.name}: {error} (valid arguments: {listed(valid)}){hint}"
-        ) from None
-    hints = typing.get_type_hints(cls.__init__)
-    for name, value in bound.arguments.items():
-        expected = hints.get(name)
-        if isinstance(expected, type) and not fits(value, expected):
+        raise UserError(f"{spec.name}: {error} (valid arguments: {listed(valid)}){hint}") from None
+    for name, value in _named_values(bound):
+        expected = signature.parameters[name].annotation
+        if expected in (bool, int, float, str) and not fits(value, expected):
             raise UserError(
                 f"{spec.name}: {name}: expected {expected.__name__}, "
                 f"found {value!r} ({type(value).__name__})"
@@ -88,6 +87,28 @@ def fits(value: Any, expected: type) -> bool:
     if expected is float:
         return isinstance(value, (int, float))
     return isinstance(value, expected)
+
+
+def _signature(cls: type) -> inspect.Signature:
+    """Return the constructor's signature, with types where they can be told."""
+    try:
+        return inspect.signature(cls, eval_str=True)
+    except NameError:  # of a class whose types are imported for type checkers only
+        return inspect.signature(cls)
+
+
+def _named_values(bound: inspect.BoundArguments) -> list[tuple[str, Any]]:
+    """Return parameter names with their values, each value of ``*args`` and ``**kwargs`` alone."""
+    kinds = {name: bound.signature.parameters[name].kind for name in bound.arguments}
+    pairs: list[tuple[str, Any]] = []
+    for name, value in bound.arguments.items():
+        if kinds[name] is inspect.Parameter.VAR_POSITIONAL:
+            pairs += [(name, item) for item in value]
+        elif kinds[name] is inspect.Parameter.VAR_KEYWORD:
+            pairs += [(name, item) for item in value.values()]
+        else:
+            pairs.append((name, value))
+    return pairs
 
 
 def _may_offer(name: str) -> bool:
@@ -116,13 +137,13 @@ def _external(module_name: str, class_name: str, base: type[T]) -> type[T]:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise UserError(f"{module_name}:{class_name}: cannot import {module_name!r}: {error}") from None
+        raise UserError(
+            f"{module_name}:{class_name}: cannot import {module_name!r}: {error}"
+        ) from None
     cls = getattr(module, class_name, None)
     if not inspect.isclass(cls):
         names = [name for name, value in vars(module).items() if inspect.isclass(value)]
-        raise UserError(
-            f"{module_name} has no class {class_name!r}{nearest(class_name, names)}"
-        )
+        raise UserError(f"{module_name} has no class {class_name!r}{nearest(class_name, names)}")
     if not issubclass(cls, base):
         raise UserError(f"{module_name}:{class_name} is not a {base.__name__}")
     return cls

@@ -7,6 +7,7 @@ parsed as a Python call whose arguments are literals; nothing in it is ever eval
 from __future__ import annotations
 
 import ast
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,10 @@ from experiment.errors import UserError
 
 _NAME = r"[A-Za-z_][\w-]*"
 _SPEC = re.compile(
-    rf"^\s*(?:(?P<module>{_NAME}(?:\.{_NAME})*):)?(?P<name>{_NAME})\s*(?P<call>\(.*\))?\s*$", re.DOTALL
+    rf"^\s*(?:(?P<module>{_NAME}(?:\.{_NAME})*):)?(?P<name>{_NAME})\s*(?P<call>\(.*\))?\s*$",
+    re.DOTALL,
 )
+_EXPONENT = re.compile(r"[\s\d.-]*[\d.][eE]$")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ def parse_spec(text: str) -> Spec:
     """
     match = _SPEC.match(text)
     if match is None:
-        raise UserError(f"{text!r} is not of the form name, name(argument=value) or module:Name(...)")
+        raise UserError(
+            f"{text!r} is not of the form name, name(argument=value) or module:Name(...)"
+        )
     module, name = match["module"], match["name"]
     args, kwargs = _literals(match["call"] or "()", text)
     return Spec(module, name if module else name.replace("-", "_"), args, kwargs)
@@ -64,17 +69,18 @@ def parse_sum(text: str) -> list[tuple[float, Spec]]:
 
 def _split(text: str) -> list[str]:
     """Split at the plus signs outside brackets and quotes."""
-    terms, depth, quote, start = [], 0, "", 0
+    terms, depth, quote, escaped, start = [], 0, "", False, 0
     for position, char in enumerate(text):
         if quote:
-            quote = "" if char == quote else quote
+            quote = "" if char == quote and not escaped else quote
+            escaped = char == "\\" and not escaped
         elif char in "'\"":
             quote = char
         elif char in "([{":
             depth += 1
         elif char in ")]}":
             depth -= 1
-        elif char == "+" and depth == 0 and not re.search(r"[\d.][eE]$", text[start:position]):
+        elif char == "+" and depth == 0 and not _EXPONENT.match(text[start:position]):
             terms.append(text[start:position])
             start = position + 1
     return [*terms, text[start:]]
@@ -85,17 +91,20 @@ def _term(text: str) -> tuple[float, Spec]:
     if not star or "(" in number:
         return 1.0, parse_spec(text)
     try:
-        return float(number), parse_spec(rest)
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{text.strip()!r}: expected number*name, found {number.strip()!r}") from None
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise UserError(
+            f"{text.strip()!r}: expected number*name with a finite number, found {number.strip()!r}"
+        )
+    return weight, parse_spec(rest)
 
 
 def _literals(call: str, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     try:
         node = ast.parse(f"f{call}", mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise UserError(f"{text!r}: the brackets do not hold a list of arguments") from None
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         raise UserError(f"{text!r}: expected one call, name(argument=value)")
@@ -104,6 +113,8 @@ def _literals(call: str, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     for keyword in node.keywords:
         if keyword.arg is None:
             raise UserError(f"{text!r}: ** is not allowed")
+        if keyword.arg in kwargs:
+            raise UserError(f"{text!r}: argument {keyword.arg!r} is given twice")
         kwargs[keyword.arg] = _literal(keyword.value, text)
     return args, kwargs
 

@@ -13,7 +13,7 @@ from experiment.plugins import load
 from experiment.seeds import derive_seed
 from federated_data.datasets.base import Dataset
 from federated_data.images import LabelledImages
-from federated_data.partition.base import PartitionError, Partitioner
+from federated_data.partition.base import Partitioner, PartitionError
 from federated_data.protocols.base import Federation, Protocol
 
 

@@ -29,6 +29,8 @@ class LabelledImages:
                 f"images: expected uint8 of shape (N, C, H, W), "
                 f"found {self.images.dtype} of shape {tuple(self.images.shape)}"
             )
+        if self.images.shape[1] not in (1, 3):
+            raise ValueError(f"images: expected 1 or 3 channels, found {self.images.shape[1]}")
         expected = (self.images.shape[0],)
         for name in ("labels", "domains"):
             tensor: Tensor = getattr(self, name)

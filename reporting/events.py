@@ -47,7 +47,7 @@ class JsonLines:
         self.log("metrics", **row)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        line = json.dumps({key: _json_safe(value) for key, value in row.items()})
+        line = json.dumps(_json_safe(row))
         with (self._folder / name).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -61,4 +61,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _json_safe(value: Any) -> Any:
     """JSON has no NaN and no infinity: write null."""
+    if isinstance(value, Mapping):
+        return {key: _json_safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_safe(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

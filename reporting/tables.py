@@ -14,9 +14,14 @@ _PERCENT = frozenset({"accuracy", "ece", "mce", "confidence", "ace", "mce_weight
 
 
 def metrics_table(folder: Path) -> pd.DataFrame:
-    """Return every row of ``metrics.jsonl``: ``round``, ``source`` and the metrics by name."""
+    """Return every row of ``metrics.jsonl``: ``round``, ``source`` and the metrics by name.
+
+    What a row lacks and what JSON holds as null is NaN.
+    """
     rows = read_lines(folder / METRICS_FILE)
-    return pd.DataFrame(rows, columns=None if rows else ["round", "source"])
+    table = pd.DataFrame(rows, columns=None if rows else ["round", "source"])
+    numbers = table.columns.drop("source")
+    return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
 
 
 def write_csv(folder: Path) -> Path:

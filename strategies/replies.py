@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message
 from torch import Tensor
 
-from clip_tuning.adapter import Adapter, AdapterError, check_finite, check_like
+from clip_tuning.adapter import Adapter, AdapterError, as_adapter, check_finite, check_like
 from experiment.messages import ARRAYS, AUX, EXAMPLES, METRICS, client_of
 from strategies.updates import ClientUpdate
 
@@ -74,8 +75,8 @@ def _problem(message: Message, expected: Mapping[str, Tensor]) -> str | None:
     if ARRAYS not in content.array_records or METRICS not in content.metric_records:
         return f"expected records {ARRAYS!r} and {METRICS!r}, found {sorted(content)}"
     examples = content.metric_records[METRICS].get(EXAMPLES)
-    if not isinstance(examples, (int, float)) or not examples > 0:
-        return f"{EXAMPLES}: expected a number above 0, found {examples}"
+    if not isinstance(examples, (int, float)) or not 0 < examples < math.inf:
+        return f"{EXAMPLES}: expected a finite number above 0, found {examples}"
     try:
         adapter = _adapter(message)
         check_like(adapter, expected, "update")
@@ -86,7 +87,7 @@ def _problem(message: Message, expected: Mapping[str, Tensor]) -> str | None:
 
 
 def _adapter(message: Message) -> Adapter:
-    return dict(message.content.array_records[ARRAYS].to_torch_state_dict())
+    return as_adapter(message.content.array_records[ARRAYS].to_torch_state_dict())
 
 
 def _number(value: object) -> float:

@@ -42,9 +42,9 @@ class AffineCalibrator(Calibrator):
 
     def __init__(self, solver: str, tolerance: float, max_steps: int) -> None:
         """Check the arguments; see the subclasses."""
-        self.solver = check_choice(self, "solver", solver, SOLVERS)
-        self.tolerance = check_number(self, "tolerance", tolerance, positive=True)
-        self.max_steps = check_whole(self, "max_steps", max_steps, 1)
+        self.solver = check_choice("solver", solver, SOLVERS)
+        self.tolerance = check_number("tolerance", tolerance, positive=True)
+        self.max_steps = check_whole("max_steps", max_steps, 1)
 
     @abstractmethod
     def identity(self, num_classes: int) -> Parameters:

@@ -47,7 +47,7 @@ class LogisticCalibrator(Top1Calibrator):
 
     def __init__(self, smooth: bool = True) -> None:
         """Check the arguments; see the class."""
-        self.smooth = check_flag(self, "smooth", smooth)
+        self.smooth = check_flag("smooth", smooth)
 
     @abstractmethod
     def inputs(self, top: Top1) -> Tensor:

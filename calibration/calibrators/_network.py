@@ -45,10 +45,10 @@ class NetworkCalibrator(Calibrator):
 
     def __init__(self, hidden: int, steps: int, learning_rate: float, seed: int) -> None:
         """Check the arguments; see the subclasses."""
-        self.hidden = check_whole(self, "hidden", hidden, 1)
-        self.max_steps = check_whole(self, "steps", steps, 1)
-        self.learning_rate = check_number(self, "learning_rate", learning_rate, positive=True)
-        self.seed = check_whole(self, "seed", seed, 0)
+        self.hidden = check_whole("hidden", hidden, 1)
+        self.max_steps = check_whole("steps", steps, 1)
+        self.learning_rate = check_number("learning_rate", learning_rate, positive=True)
+        self.seed = check_whole("seed", seed, 0)
 
     @abstractmethod
     def sizes(self, num_classes: int) -> list[int]:

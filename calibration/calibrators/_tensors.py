@@ -60,42 +60,42 @@ def check_examples(owner: object, sums: Mapping[str, Tensor]) -> float:
     count = float(sums["count"].sum())
     if not count > 0:
         raise ValueError(
-            f"{_name(owner)}: expected at least one calibration example among all clients, "
-            f"found {count:g}"
+            f"{type(owner).__name__}: expected at least one calibration example among all "
+            f"clients, found {count:g}"
         )
     return count
 
 
-def check_whole(owner: object, name: str, value: object, least: int, most: int = 10**6) -> int:
+def check_whole(name: str, value: object, least: int, most: int = 10**6) -> int:
     """Return ``value`` if it is a whole number in ``least..most``, else raise a ValueError."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         expected = f"a whole number from {least} to {most}"
-        raise ValueError(f"{_name(owner)}: {name}: expected {expected}, found {value!r}")
+        raise ValueError(f"{name}: expected {expected}, found {value!r}")
     return value
 
 
-def check_number(owner: object, name: str, value: object, *, positive: bool = False) -> float:
+def check_number(name: str, value: object, *, positive: bool = False) -> float:
     """Return ``value`` as a float if it is finite and >= 0 (``positive``: > 0), else raise."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     wide = float(value) if isinstance(value, int | float) else math.nan
     if not number or not math.isfinite(wide) or wide < 0 or (positive and wide == 0):
         expected = f"a number {'>' if positive else '>='} 0"
-        raise ValueError(f"{_name(owner)}: {name}: expected {expected}, found {value!r}")
+        raise ValueError(f"{name}: expected {expected}, found {value!r}")
     return wide
 
 
-def check_choice(owner: object, name: str, value: object, choices: tuple[str, ...]) -> str:
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     """Return ``value`` if it is one of ``choices``, else raise a ValueError that lists them."""
     if not isinstance(value, str) or value not in choices:
         expected = f"one of {', '.join(choices)}"
-        raise ValueError(f"{_name(owner)}: {name}: expected {expected}, found {value!r}")
+        raise ValueError(f"{name}: expected {expected}, found {value!r}")
     return value
 
 
-def check_flag(owner: object, name: str, value: object) -> bool:
+def check_flag(name: str, value: object) -> bool:
     """Return ``value`` if it is True or False, else raise a ValueError."""
     if not isinstance(value, bool):
-        raise ValueError(f"{_name(owner)}: {name}: expected True or False, found {value!r}")
+        raise ValueError(f"{name}: expected True or False, found {value!r}")
     return value
 
 
@@ -111,7 +111,3 @@ def unpack(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: part.reshape(value.shape)
         for (name, value), part in zip(like.items(), parts, strict=True)
     }
-
-
-def _name(owner: object) -> str:
-    return type(owner).__module__.rpartition(".")[2]

@@ -56,19 +56,19 @@ class Bbq(Top1Calibrator):
 
     def __init__(self, bins: Sequence[int] | None = None, pseudo_count: float = 2.0) -> None:
         """Check the arguments; see the class."""
-        self.pseudo_count = check_number(self, "pseudo_count", pseudo_count, positive=True)
+        self.pseudo_count = check_number("pseudo_count", pseudo_count, positive=True)
         self.limited = bins is None
         if bins is not None and not isinstance(bins, list | tuple):
             expected = "a list of whole numbers or None"
-            raise ValueError(f"bbq: bins: expected {expected}, found {bins!r}")
+            raise ValueError(f"bins: expected {expected}, found {bins!r}")
         sizes = [b for b in range(1, GRID + 1) if GRID % b == 0] if bins is None else list(bins)
-        self.sizes = [check_whole(self, "bins", size, 1) for size in sizes]
+        self.sizes = [check_whole("bins", size, 1) for size in sizes]
         if not sizes or len(set(sizes)) < len(sizes):
-            raise ValueError(f"bbq: bins: expected at least one number, none twice, found {bins!r}")
+            raise ValueError(f"bins: expected at least one number, none twice, found {bins!r}")
         self.grid = math.lcm(*self.sizes)
         if self.grid > LARGEST_GRID:
             raise ValueError(
-                f"bbq: bins: expected a least common multiple up to {LARGEST_GRID}, "
+                f"bins: expected a least common multiple up to {LARGEST_GRID}, "
                 f"found {self.grid} for {bins!r}"
             )
 

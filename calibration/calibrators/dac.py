@@ -49,8 +49,8 @@ class Dac(Calibrator):
 
     def __init__(self, neighbours: int = 5, base_distance: float = 0.05) -> None:
         """Check the arguments; see the class."""
-        self.neighbours = check_whole(self, "neighbours", neighbours, 1)
-        self.base_distance = check_number(self, "base_distance", base_distance)
+        self.neighbours = check_whole("neighbours", neighbours, 1)
+        self.base_distance = check_number("base_distance", base_distance)
 
     def start(self, num_classes: int) -> FitState:
         """Return the finished state without parameters."""

@@ -41,13 +41,13 @@ class Dirichlet(FullAffineCalibrator):
         off_diagonal: float = 1e-2,
         intercept: float = 1e-2,
         solver: str = "auto",
-        tolerance: float = 1e-7,
+        tolerance: float = 1e-6,
         max_steps: int = 300,
     ) -> None:
         """Check the arguments; see the class."""
         super().__init__(solver, tolerance, max_steps)
-        self.off_diagonal = check_number(self, "off_diagonal", off_diagonal)
-        self.intercept = check_number(self, "intercept", intercept)
+        self.off_diagonal = check_number("off_diagonal", off_diagonal)
+        self.intercept = check_number("intercept", intercept)
 
     def features(self, logits: Tensor) -> Tensor:
         """Return ``ln p``."""

@@ -51,8 +51,8 @@ class Ensemble(Calibrator):
 
     def __init__(self, objective: str = "mse", weight_steps: int = 100) -> None:
         """Check the arguments; see the class."""
-        self.objective = check_choice(self, "objective", objective, ("mse", "ce"))
-        self.weight_steps = check_whole(self, "weight_steps", weight_steps, 1)
+        self.objective = check_choice("objective", objective, ("mse", "ce"))
+        self.weight_steps = check_whole("weight_steps", weight_steps, 1)
         self._scaling = Temperature()
         self.max_steps = self._scaling.max_steps + (1 if objective == "mse" else weight_steps)
 

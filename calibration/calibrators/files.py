@@ -10,6 +10,7 @@ import ast
 import importlib
 import inspect
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from calibration.calibrators.base import CalibrationContext, Calibrator, Paramet
 FORMAT = {"format": "fl2ora calibrator", "version": 1}
 DESCRIPTION = "calibrator.json"
 NUMBERS = "calibrator.safetensors"
+
+_SPEC = re.compile(r"^\s*(?P<name>[A-Za-z_][\w-]*)\s*(?P<call>\(.*\))?\s*$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -69,19 +72,22 @@ def build_calibrator(spec: str) -> Calibrator:
     """Return the calibrator of this package that ``spec`` names, e.g. ``temperature``.
 
     Args:
-        spec: ``name`` or ``name(argument=literal, ...)``; the name is that of its file.
+        spec: ``name`` or ``name(argument=literal, ...)``; the name is that of its file, hyphens
+            read as underscores.
 
     Raises:
         ValueError: not such a string, no such file, or an argument it does not take.
     """
+    match = _SPEC.match(spec)
     try:
-        tree = ast.parse(spec.strip(), mode="eval").body
-        call = tree if isinstance(tree, ast.Call) else None
-        name = ast.literal_eval(ast.Constant((call.func if call else tree).id))  # type: ignore[attr-defined]
-        values = [ast.literal_eval(value) for value in call.args] if call else []
-        named = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords} if call else {}
-    except (SyntaxError, ValueError, AttributeError) as error:
+        call = ast.parse(f"f{match['call'] or '()'}", mode="eval").body if match else None
+        if match is None or not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError("not one call")
+        values = [ast.literal_eval(value) for value in call.args]
+        named = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError) as error:
         raise ValueError(f"calibrator: expected name(argument=literal), found {spec!r}") from error
+    name = match["name"].replace("-", "_")
     names = sorted(p.stem for p in Path(__file__).parent.glob("[a-z]*.py"))
     known = [name for name in names if name not in ("base", "files")]
     if name not in known:

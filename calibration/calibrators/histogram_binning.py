@@ -36,8 +36,8 @@ class HistogramBinning(Top1Calibrator):
 
     def __init__(self, bins: int = 15, laplace: bool = False) -> None:
         """Check the arguments; see the class."""
-        self.bins = check_whole(self, "bins", bins, 1)
-        self.laplace = check_flag(self, "laplace", laplace)
+        self.bins = check_whole("bins", bins, 1)
+        self.laplace = check_flag("laplace", laplace)
 
     def start(self, num_classes: int) -> FitState:
         """Return the mid-points, within half a bin of the identity."""

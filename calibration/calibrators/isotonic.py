@@ -43,7 +43,7 @@ class Isotonic(Top1Calibrator):
 
     def __init__(self, bins: int = 1000) -> None:
         """Check the arguments; see the class."""
-        self.bins = check_whole(self, "bins", bins, 2)
+        self.bins = check_whole("bins", bins, 2)
 
     def start(self, num_classes: int) -> FitState:
         """Return the identity up to half a bin at either end."""

@@ -34,12 +34,12 @@ class Matrix(FullAffineCalibrator):
         self,
         ridge: float = 1e-4,
         solver: str = "auto",
-        tolerance: float = 1e-7,
+        tolerance: float = 1e-6,
         max_steps: int = 300,
     ) -> None:
         """Check the arguments; see the class."""
         super().__init__(solver, tolerance, max_steps)
-        self.ridge = check_number(self, "ridge", ridge)
+        self.ridge = check_number("ridge", ridge)
 
     def penalty(self, num_classes: int) -> tuple[Parameters, Parameters]:
         """Return the ridge towards the identity."""

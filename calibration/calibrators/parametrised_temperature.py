@@ -47,7 +47,7 @@ class ParametrisedTemperature(NetworkCalibrator):
     ) -> None:
         """Check the arguments; see the class."""
         super().__init__(hidden, steps, learning_rate, seed)
-        self.top = check_whole(self, "top", top, 1)
+        self.top = check_whole("top", top, 1)
 
     def sizes(self, num_classes: int) -> list[int]:
         """Return the widths: inputs, two hidden layers, one temperature."""

@@ -42,8 +42,8 @@ class Spline(Top1Calibrator):
 
     def __init__(self, bins: int = 1000, knots: int = 6) -> None:
         """Check the arguments; see the class."""
-        self.bins = check_whole(self, "bins", bins, 2)
-        self.knots = check_whole(self, "knots", knots, 3, 100)
+        self.bins = check_whole("bins", bins, 2)
+        self.knots = check_whole("knots", knots, 3, 100)
 
     def start(self, num_classes: int) -> FitState:
         """Return the identity: no gap."""

@@ -35,12 +35,12 @@ class Vector(AffineCalibrator):
         self,
         ridge: float = 1e-4,
         solver: str = "auto",
-        tolerance: float = 1e-7,
+        tolerance: float = 1e-6,
         max_steps: int = 200,
     ) -> None:
         """Check the arguments; see the class."""
         super().__init__(solver, tolerance, max_steps)
-        self.ridge = check_number(self, "ridge", ridge)
+        self.ridge = check_number("ridge", ridge)
 
     def identity(self, num_classes: int) -> Parameters:
         """Return factors of 1 and offsets of 0."""

@@ -34,7 +34,7 @@ class ZeroShotTemperature(Calibrator):
     def __init__(self, temperature: float | None = None) -> None:
         """Check the arguments; see the class."""
         if temperature is not None:
-            check_number(self, "temperature", temperature, positive=True)
+            check_number("temperature", temperature, positive=True)
         self.temperature = temperature
         self._scaling = Temperature()
         self.fit_needs = frozenset({"zero_shot_logits"} if temperature is None else ())

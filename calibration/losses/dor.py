@@ -45,7 +45,7 @@ class Dor(Loss):
     """
 
     is_penalty = True
-    needs = frozenset({"encode_texts", "class_names"})
+    needs = frozenset({"encode_texts", "class_names", "seed"})
 
     def __init__(self, sample: int = 32, words: str = "", nearest: int = 0, seed: int = 0) -> None:
         """Check the arguments; see the class."""

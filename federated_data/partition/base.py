@@ -18,9 +18,7 @@ class Partitioner(ABC):
     """Divides N examples among clients; constructor arguments are what a spec string may set."""
 
     @abstractmethod
-    def split(
-        self, labels: Indices, num_clients: int, rng: np.random.Generator
-    ) -> list[Indices]:
+    def split(self, labels: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
         """Return one sorted index array per client: disjoint, together all of ``0..N-1``.
 
         Args:

@@ -12,6 +12,8 @@ import numpy as np
 
 from federated_data.partition.base import Indices, Partitioner, require_examples
 
+_EQUAL_SHARES = 1e12  # from here on a draw is equal shares; far above, its sums overflow
+
 
 class Dirichlet(Partitioner):
     """Class j goes to the clients in proportions ``q_j ~ Dirichlet(beta, ..., beta)``.
@@ -40,7 +42,7 @@ class Dirichlet(Partitioner):
         shares: list[list[Indices]] = [[] for _ in range(num_clients)]
         for label in np.unique(labels):
             members = rng.permutation(np.flatnonzero(labels == label))
-            proportions = rng.dirichlet(np.full(num_clients, self.beta))
+            proportions = rng.dirichlet(np.full(num_clients, min(self.beta, _EQUAL_SHARES)))
             cuts = np.round(np.cumsum(proportions)[:-1] * len(members)).astype(np.int64)
             for share, part in zip(shares, np.split(members, cuts), strict=True):
                 share.append(part)

@@ -96,9 +96,7 @@ def test_simplex_minimum_with_equal_members_splits_between_none_wrongly():
 def test_apply_is_the_mixture():
     weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
     beta = torch.tensor(1 / T, dtype=torch.float64)
-    applied = Ensemble().apply(
-        torch.tensor(Z), {"inverse_temperature": beta, "weights": weights}
-    )
+    applied = Ensemble().apply(torch.tensor(Z), {"inverse_temperature": beta, "weights": weights})
     wanted = np.tensordot([0.2, 0.5, 0.3], members(T), 1)
     np.testing.assert_allclose(applied.exp(), wanted, rtol=1e-12)
 

@@ -229,7 +229,9 @@ def test_zero_shot_temperature_is_fitted_on_zero_shot_logits_and_applied_to_tune
 
 def test_zero_shot_temperature_without_zero_shot_logits_says_so():
     calibrator = ZeroShotTemperature()
-    with pytest.raises(ValueError, match="zero_shot_temperature: expected a context with zero_shot"):
+    with pytest.raises(
+        ValueError, match="zero_shot_temperature: expected a context with zero_shot"
+    ):
         calibrator.statistics(*CLIENT_0, calibrator.start(3))
 
 

@@ -16,7 +16,6 @@ FOLDER = Path(calibration.losses.__file__).parent
 NAMES = sorted(
     file.stem for file in FOLDER.glob("*.py") if file.stem != "base" and file.stem[0] != "_"
 )
-SPEC_NAMES = [name for name in NAMES if name != "weighted_sum"]
 
 # More settings than the default, where a setting takes another path through the code.
 SETTINGS: dict[str, list[dict[str, object]]] = {
@@ -34,7 +33,7 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
     "nucfl": [{"penalty": "dca"}, {"penalty": "mdca", "weight": 2.5}],
     "soft_binned_ece": [{}, {"num_bins": 4, "norm": 1}, {"num_bins": 30, "temperature": 1e-4}],
 }
-CASES = [(name, kwargs) for name in SPEC_NAMES for kwargs in SETTINGS.get(name, [{}])]
+CASES = [(name, kwargs) for name in NAMES for kwargs in SETTINGS.get(name, [{}])]
 CASE_IDS = [
     name + "".join(f",{key}={value}" for key, value in kwargs.items()) for name, kwargs in CASES
 ]

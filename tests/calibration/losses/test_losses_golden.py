@@ -148,6 +148,11 @@ def test_avuc_threshold_of_the_batch_is_midway():
     )
 
 
+def test_avuc_counts_an_entropy_at_the_threshold_as_certain():
+    logits = torch.tensor([[1.0, 0.0]])  # alone, its entropy is the threshold of the batch
+    assert make("avuc")(logits, torch.tensor([0]), EMPTY).item() == 0
+
+
 def test_mixup_weighs_both_labels():
     logits, labels = torch.tensor(LOGITS, dtype=torch.float64), torch.tensor(LABELS)
     mixed = torch.tensor([2, 0, 1])

@@ -103,11 +103,19 @@ def test_the_least_penalty_has_no_gradient(name):
     assert logits.grad.abs().max() == 0
 
 
-@pytest.mark.parametrize("name", ["mmce_weighted"])
+def test_zs_norm_of_equal_logits_has_no_gradient():
+    logits = torch.full((1, 3), 7.0, requires_grad=True)
+    context = LossContext(zero_shot_logits=torch.tensor([[4.0, 2.0, 3.0]]))
+    value = make("zs_norm")(logits, torch.tensor([1]), context)
+    value.backward()
+    assert value.item() == pytest.approx(math.log(3), abs=1e-6)
+    assert logits.grad.abs().max() == 0
+
+
 @pytest.mark.parametrize("labels", [[0, 1], [1, 2]])
-def test_weighted_mmce_needs_right_and_wrong(name, labels):
+def test_weighted_mmce_needs_right_and_wrong(labels):
     logits = torch.tensor([[2.0, 1, 0], [0, 2, 1]], requires_grad=True)
-    value = make(name)(logits, torch.tensor(labels), LossContext())
+    value = make("mmce_weighted")(logits, torch.tensor(labels), LossContext())
     value.backward()
     assert value.item() == 0
     assert logits.grad.abs().max() == 0
@@ -151,6 +159,17 @@ def test_half_precision_is_raised_first(name, kwargs, dtype):
     if value.requires_grad:
         value.backward()
         assert torch.isfinite(half.grad).all()
+
+
+@pytest.mark.parametrize(("name", "kwargs"), CASES, ids=CASE_IDS)
+def test_autocast_changes_nothing(name, kwargs):
+    generator = torch.Generator().manual_seed(5)
+    logits, labels = torch.randn(6, 4, generator=generator), torch.tensor([0, 1, 2, 3, 0, 1])
+    context = full_context(6, 4, torch.float32)
+    expected = make(name, kwargs)(logits, labels, context)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = make(name, kwargs)(logits, labels, context)
+    torch.testing.assert_close(value, expected)
 
 
 def test_half_precision_confidence_is_not_rounded_to_one():

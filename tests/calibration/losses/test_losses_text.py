@@ -97,10 +97,11 @@ def test_dor_keeps_the_words_nearest_to_a_class():
 
 
 def test_dor_asks_for_class_features_only_to_rank_words():
-    assert make("dor").needs == {"encode_texts", "class_names"}
+    assert make("dor").needs == {"encode_texts", "class_names", "seed"}
     assert make("dor", {"nearest": 5}).needs == {
         "encode_texts",
         "class_names",
+        "seed",
         "zero_shot_text_features",
     }
 
@@ -129,6 +130,14 @@ def test_kgcoop_moves_tuned_features_alone():
     make("kgcoop")(LOGITS, LABELS, context).backward()
     assert context.text_features.grad.abs().max() > 0
     assert context.zero_shot_text_features.grad is None
+
+
+def test_dor_moves_tuned_features_alone():
+    tuned, frozen = (torch.randn(3, 4).requires_grad_() for _ in range(2))
+    context = LossContext(encode_texts=lambda words: (tuned, frozen))
+    make("dor", {"words": "gate,oak,pond"})(LOGITS, LABELS, context).backward()
+    assert tuned.grad.abs().max() > 0
+    assert frozen.grad is None
 
 
 @pytest.mark.parametrize("form", ["distance", "orthogonality", "gram"])

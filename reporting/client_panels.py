@@ -1,0 +1,73 @@
+"""Small multiples: one reliability diagram for each client."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from calibration.metrics.binned import ece_of
+from calibration.reliability import reliability_bins
+from calibration.stats import CalibrationStats
+from reporting.figure_style import BLACK, COLUMN, LIGHT, PAGE, fitted, no_data, percent
+from reporting.reliability_axes import draw_bins, draw_head, keys_of_bins
+
+CLIENTS_SHOWN = 20
+_STRIP = 0.24  # of the height of a diagram: the counts below it
+
+
+def client_grid(shown: int) -> tuple[int, int, float, float]:
+    """Return columns, rows, and width and height in inches, for that many clients."""
+    columns = max(1, min(shown, 2 if shown <= 4 else 5))
+    rows = max(1, math.ceil(shown / columns))
+    width = COLUMN if shown <= 4 else PAGE
+    return columns, rows, width, rows * (width / columns + 0.3) + 0.95
+
+
+def draw_clients(figure: Figure, clients: Mapping[str, CalibrationStats], limit: int) -> None:
+    """Draw the panels of ``reporting.figures.clients_figure`` on an empty figure."""
+    ranked = sorted(
+        ((name, stats) for name, stats in clients.items() if stats.num_examples),
+        key=lambda item: (-ece_of(item[1]), item[0]),
+    )
+    shown = ranked[:limit]
+    figure.suptitle(_title(len(shown), len(ranked), len(clients)), fontsize=7.5)
+    columns, rows, width, _ = client_grid(len(shown))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    if not shown:
+        no_data(axes[0, 0])
+        return
+    for panel in axes.flat[len(shown) :]:
+        panel.set_axis_off()
+    for index, (name, stats) in enumerate(shown):
+        panel = axes.flat[index]
+        figures = f"ECE {percent(ece_of(stats))}, N {stats.num_examples:,}"
+        draw_head(panel, fitted(name, width / columns - 0.3), figures)
+        draw_bins(panel, stats, faded=True)
+        _draw_strip(panel, stats)
+        lowest, first = index + columns >= len(shown), index % columns == 0
+        panel.tick_params(labelbottom=lowest, labelleft=first)
+        panel.set_xlabel("confidence (%)" if lowest else "")
+        panel.set_ylabel("accuracy (%)" if first else "")
+    figure.legend(handles=keys_of_bins(), loc="outside lower center", ncols=2 if columns < 3 else 5)
+
+
+def _title(shown: int, measured: int, clients: int) -> str:
+    which = f"{shown} of {measured}" if shown < measured else f"{measured}"
+    empty = f" ({clients - measured} more without examples)" if clients > measured else ""
+    return f"{which} client{'s' * (measured != 1)}{empty}, worst ECE first; few examples, paler bin"
+
+
+def _draw_strip(axes: Axes, stats: CalibrationStats) -> None:
+    """Draw the counts below the diagram, scaled to the fullest bin."""
+    bins = reliability_bins(stats)
+    height = 0.85 * _STRIP * bins.count / bins.count.max()
+    axes.bar(
+        bins.edges[:-1], height, float(bins.edges[1]), bottom=-_STRIP, align="edge",
+        facecolor=LIGHT, edgecolor="white", linewidth=0.3,
+    )  # fmt: skip
+    axes.set_ylim(-_STRIP, 1)
+    axes.axhline(0, color=BLACK, linewidth=0.5)
+    axes.spines.left.set_bounds(0, 1)

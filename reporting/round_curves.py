@@ -1,0 +1,68 @@
+"""Accuracy and ECE over the rounds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from reporting.figure_style import BLUE, GREEN, VERMILLION, no_data
+
+_METRICS = {"accuracy": "accuracy (%)", "ece": "ECE (%)"}
+_LINES: dict[str, dict[str, Any]] = {
+    "server-test": {"color": BLUE, "marker": "o", "label": "server's test set"},
+    "clients-test": {"color": VERMILLION, "marker": "s", "label": "clients' images, pooled"},
+    "clients-test-mean": {
+        **{"color": GREEN, "marker": "^", "linestyle": (0, (3, 1.5))},
+        **{"label": "mean of clients ± sd"},
+    },
+}
+_BANDS = {"clients-test-mean": "clients-test-sd"}
+_MARKERS = 12  # a line, at most: more would hide it
+
+
+def draw_rounds(figure: Figure, table: pd.DataFrame) -> None:
+    """Draw the two panels of ``reporting.figures.rounds_figure`` on an empty figure."""
+    panels = figure.subplots(len(_METRICS), 1, sharex=True)
+    handles: dict[str, Any] = {}
+    for axes, (metric, label) in zip(panels, _METRICS.items(), strict=True):
+        drawn = {source: _line(axes, table, metric, source) for source in _LINES}
+        handles |= {source: line for source, line in drawn.items() if line is not None}
+        axes.set_ylabel(label)
+        axes.grid(axis="y")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+        if not any(line is not None for line in drawn.values()):
+            no_data(axes)
+            axes.set_yticks([])
+    if any(line is not None for line in handles.values()):
+        panels[1].set_ylim(bottom=0)
+        figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=2)
+    panels[1].xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
+    panels[1].set_xlabel("round (0: zero-shot)")
+
+
+def _line(axes: Axes, table: pd.DataFrame, metric: str, source: str) -> Any:
+    """Draw one source, with its band; return the line, or None without a single figure."""
+    values = _values(table, metric, source)
+    if not values.notna().any():
+        return None
+    look = _LINES[source]
+    every = math.ceil(len(values) / _MARKERS)
+    (line,) = axes.plot(values.index, values, markersize=3, markevery=every, **look)
+    spread = _values(table, metric, _BANDS.get(source, "")).reindex(values.index)
+    low, high = (values - spread).clip(0, 1), (values + spread).clip(0, 1)
+    axes.fill_between(values.index, low, high, color=look["color"], alpha=0.18, linewidth=0)
+    return line
+
+
+def _values(table: pd.DataFrame, metric: str, source: str) -> pd.Series[float]:
+    """Return the figures of one source by round, the last where a round stands twice."""
+    if not {"round", "source", metric} <= set(table.columns):
+        return pd.Series(dtype=float)
+    rows = table[table["source"] == source].drop_duplicates("round", keep="last")
+    values = pd.to_numeric(rows.set_index("round")[metric], errors="coerce")
+    return values.astype(float).sort_index()

@@ -1,0 +1,128 @@
+"""What all tests share: one thread, no network, and a tiny CLIP in transformers' own format."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+from federated_data.images import LabelledImages
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+CONTEXT_LENGTH = 77
+IMAGE_SIDE = 32
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Keep torch to one thread: sums in the same order, and no fight over few cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a random two-layer CLIP, laid out as transformers saves one.
+
+    Shared by the whole session: copy it before changing it. Like OpenAI's tokenizer, its own gives
+    the end of text the highest id and pads with it; every byte is a token.
+    """
+    folder = tmp_path_factory.mktemp("models") / "tiny-clip"
+    tokenizer = _byte_tokenizer()
+    end = tokenizer.convert_tokens_to_ids(END)
+    assert end == len(tokenizer) - 1
+    tower = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "hidden_act": "quick_gelu",
+    }
+    config = CLIPConfig(
+        vision_config={**tower, "image_size": IMAGE_SIDE, "patch_size": 8},
+        text_config={
+            **tower,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": CONTEXT_LENGTH,
+            "bos_token_id": tokenizer.convert_tokens_to_ids(START),
+            "eos_token_id": end,
+            "pad_token_id": end,
+        },
+        projection_dim=16,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20)
+        model = CLIPModel(config)
+        # Weights as small as CLIP's initial ones hardly tell two inputs apart.
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight") and parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.15)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "crop_size": {"height": IMAGE_SIDE, "width": IMAGE_SIDE},
+                "do_center_crop": True,
+                "do_convert_rgb": True,
+                "do_normalize": True,
+                "do_rescale": True,
+                "do_resize": True,
+                "image_mean": [0.48145466, 0.4578275, 0.40821073],
+                "image_processor_type": "CLIPImageProcessor",
+                "image_std": [0.26862954, 0.26130258, 0.27577711],
+                "resample": 3,
+                "rescale_factor": 1 / 255,
+                "size": {"shortest_edge": IMAGE_SIDE},
+            }
+        )
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_images() -> Callable[..., LabelledImages]:
+    """Return a maker of noise: ``(count, classes=3, side=32, channels=3, domains=1, seed=0)``."""
+
+    def make(
+        count: int,
+        classes: int = 3,
+        side: int = IMAGE_SIDE,
+        channels: int = 3,
+        domains: int = 1,
+        seed: int = 0,
+    ) -> LabelledImages:
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.randint(0, 256, (count, channels, side, side), generator=generator)
+        return LabelledImages(
+            images.to(torch.uint8), torch.arange(count) % classes, torch.arange(count) % domains
+        )
+
+    return make
+
+
+def _byte_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer with one token a byte, start 256 and end 257."""
+    vocabulary = {char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.add_special_tokens([START, END])
+    core.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}",
+        special_tokens=[(token, core.token_to_id(token)) for token in (START, END)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token=START,
+        eos_token=END,
+        pad_token=END,
+        model_max_length=CONTEXT_LENGTH,
+        clean_up_tokenization_spaces=False,
+    )

@@ -1,0 +1,61 @@
+"""The Flower bundle holds every module that is needed, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from flwr.cli.build import build_fab_from_disk
+
+from experiment.fingerprint import ROOMS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def bundle() -> zipfile.ZipFile:
+    content = build_fab_from_disk(ROOT)
+    assert len(content) < 10e6, f"{len(content)} bytes"
+    return zipfile.ZipFile(io.BytesIO(content))
+
+
+def test_it_holds_every_file_of_the_rooms_and_little_else(bundle: zipfile.ZipFile) -> None:
+    files = set(bundle.namelist())
+    rooms = {
+        path.relative_to(ROOT).as_posix()
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in (".py", ".json") and "__pycache__" not in path.parts
+    }
+    assert len(rooms) > 50
+    assert rooms - files == set()
+    rest = {name for name in files - rooms if not name.startswith(".info")}
+    assert rest == {"pyproject.toml", "README.md", "LICENSE"}
+
+
+def test_every_import_of_ours_is_inside(bundle: zipfile.ZipFile) -> None:
+    files = set(bundle.namelist())
+    ours = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    checked = 0
+    for name in sorted(files):
+        if not name.endswith(".py"):
+            continue
+        for module in _imports(bundle.read(name).decode()):
+            if module.partition(".")[0] in ours:
+                path = module.replace(".", "/")
+                assert {f"{path}.py", f"{path}/__init__.py"} & files, f"{name} imports {module}"
+                checked += 1
+    assert checked > 100
+
+
+def _imports(source: str) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.append(node.module)
+    return found

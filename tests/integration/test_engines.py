@@ -1,0 +1,96 @@
+"""One code path: in this process, in Ray's simulation and in a deployment, with equal adapters."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from commands.private_superlink import PrivateSuperLink, free_port, stop, tool
+from commands.ray_engine import Resources, run_on_ray
+from rich.console import Console
+from runs import SMALL, final_adapter, run_small
+
+from experiment.config import RunConfig
+from experiment.errors import UserError
+from reporting.events import read_lines
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIENTS = 2
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_small(tmp_path_factory.mktemp("in-process"), clients=CLIENTS)
+
+
+def config(tmp_path: Path, **settings: object) -> RunConfig:
+    keys = {"output-dir": str(tmp_path), "run-name": "run", "start-timeout": 120.0, **settings}
+    return RunConfig.from_flat({**SMALL, "num-clients": CLIENTS, **keys})  # type: ignore[dict-item]
+
+
+def test_ray_ends_with_the_same_adapter(tmp_path: Path, reference: Path) -> None:
+    folder = tmp_path / "run"
+    run_on_ray(config(tmp_path), Resources(CLIENTS), folder, Console(quiet=True))
+    assert_equal_runs(folder, reference)
+    assert (folder / "superlink.log").exists()
+
+
+def test_a_failing_run_on_ray_says_why(tmp_path: Path) -> None:
+    broken = config(tmp_path, partition="dirichlet(minimum=1000)")
+    with pytest.raises(UserError, match="2 clients with at least 1000 examples each need 2000"):
+        run_on_ray(broken, Resources(CLIENTS), tmp_path / "run", Console(quiet=True))
+
+
+def test_a_deployment_ends_with_the_same_adapter(tmp_path: Path, reference: Path) -> None:
+    run_config = tmp_path / "run.toml"
+    flat = config(tmp_path).flat()
+    run_config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in flat.items()))
+    with PrivateSuperLink(simulation=False) as superlink, contextlib.ExitStack() as nodes:
+        for index in range(CLIENTS):
+            nodes.enter_context(supernode(superlink, index, tmp_path))
+        run_id = superlink.submit(ROOT, run_config)
+        deadline = time.monotonic() + 400
+        status = ""
+        while not status.startswith("finished") and time.monotonic() < deadline:
+            time.sleep(5)
+            status = superlink.status(run_id)
+        assert status == "finished:completed", superlink.log_tail(40)
+    assert_equal_runs(tmp_path / "run", reference)
+
+
+@contextlib.contextmanager
+def supernode(superlink: PrivateSuperLink, index: int, tmp_path: Path) -> Iterator[None]:
+    """Start a SuperNode as one would on a machine of its own, with its own Flower home."""
+    home = tmp_path / f"node-{index}"
+    home.mkdir()
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                tool("flower-supernode"), "--insecure", "--superlink", superlink.address,
+                "--port", str(free_port()),
+                "--node-config", f"partition-id={index} num-partitions={CLIENTS}",
+            ],
+            cwd=home,
+            env={**superlink.environment, "FLWR_HOME": str(home)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        yield
+    finally:
+        stop(process)
+
+
+def assert_equal_runs(folder: Path, reference: Path) -> None:
+    """Adapters bit for bit, and every metric."""
+    expected = final_adapter(reference)
+    found = final_adapter(folder)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert read_lines(folder / "metrics.jsonl") == read_lines(reference / "metrics.jsonl")

@@ -1,0 +1,105 @@
+"""A client that fails is dropped with its reason; the others go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, Context, Message
+from misbehaving import Alter, Wrapped
+from runs import events, final_adapter, run_small
+
+from strategies.updates import WeightedMean
+
+
+def only_node_2(change: Alter) -> Wrapped:
+    def alter(message: Message, context: Context, reply: Message) -> Message:
+        bad = context.node_id == 2 and message.metadata.message_type == "train"
+        return change(message, context, reply) if bad else reply
+
+    return Wrapped(alter)
+
+
+def raises(message: Message, context: Context, reply: Message) -> Message:
+    raise RuntimeError("out of memory")
+
+
+def returns_nan(message: Message, context: Context, reply: Message) -> Message:
+    arrays = reply.content.array_records["arrays"].to_torch_state_dict()
+    first = next(iter(arrays))
+    reply.content["arrays"] = ArrayRecord({**arrays, first: arrays[first] * float("nan")})
+    return reply
+
+
+def renames(message: Message, context: Context, reply: Message) -> Message:
+    arrays = reply.content.array_records["arrays"].to_torch_state_dict()
+    first = next(iter(arrays))
+    reply.content["arrays"] = ArrayRecord({"x": arrays.pop(first), **arrays})
+    return reply
+
+
+def misshapes(message: Message, context: Context, reply: Message) -> Message:
+    arrays = reply.content.array_records["arrays"].to_torch_state_dict()
+    first = next(iter(arrays))
+    reply.content["arrays"] = ArrayRecord({**arrays, first: torch.zeros(1, 1)})
+    return reply
+
+
+def claims_no_examples(message: Message, context: Context, reply: Message) -> Message:
+    reply.content.metric_records["metrics"]["num-examples"] = 0
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (raises, "RuntimeError: out of memory"),
+        (returns_nan, "values not finite"),
+        (renames, "missing: "),
+        (misshapes, "has shape (1, 1), expected"),
+        (claims_no_examples, "num-examples"),
+    ],
+)
+def test_one_bad_client_is_dropped_and_the_others_are_averaged(
+    tmp_path: Path, change: Alter, reason: str
+) -> None:
+    app = only_node_2(change)
+    folder = run_small(tmp_path, client_app=app, num_rounds=1)
+    drops = events(folder, "drop")
+    assert [(d["client"], d["round"]) for d in drops] == [("1", 1)]
+    assert reason in drops[0]["reason"]
+    assert "client 1: " in (folder / "summary.md").read_text()
+    mean = WeightedMean()
+    for node, reply in app.replies_to("train"):
+        if node != 2:
+            count = reply.content.metric_records["metrics"]["num-examples"]
+            mean.add(reply.content.array_records["arrays"].to_torch_state_dict(), count)
+    expected = mean.result()
+    assert all(torch.equal(t, expected[n]) for n, t in final_adapter(folder).items())
+
+
+def test_too_few_usable_replies_keep_the_adapter(tmp_path: Path) -> None:
+    app = only_node_2(raises)
+    folder = run_small(tmp_path, client_app=app, num_rounds=1, min_train_clients=3)
+    started = app.of("train")[0][1].content.array_records["arrays"].to_torch_state_dict()
+    assert all(torch.equal(t, started[n]) for n, t in final_adapter(folder).items())
+    assert [(e["usable"], e["expected"]) for e in events(folder, "adapter-kept")] == [(2, 3)]
+    assert "adapter kept, 2 usable replies, 3 needed" in (folder / "summary.md").read_text()
+
+
+def test_a_client_without_examples_is_dropped(tmp_path: Path) -> None:
+    empty = {1: {"dataset": "tiny_datasets:NoTrainingImages()", "site": "x"}}
+    folder = run_small(tmp_path, node_configs=empty, num_rounds=1)
+    assert [d["client"] for d in events(folder, "drop") if "no training images" in d["reason"]] == ["x"]
+
+
+def test_a_client_that_does_not_answer_the_evaluation_is_recorded(tmp_path: Path) -> None:
+    def alter(message: Message, context: Context, reply: Message) -> Message:
+        if message.metadata.message_type == "evaluate" and context.node_id == 1:
+            raise RuntimeError("disk full")
+        return reply
+
+    folder = run_small(tmp_path, client_app=Wrapped(alter), evaluate_on="nodes", num_rounds=1)
+    assert {d["reason"] for d in events(folder, "drop")} == {"evaluation: RuntimeError: disk full"}
+    assert [e["client"] for e in events(folder, "unmeasured")] == ["0", "0"]

@@ -1,0 +1,91 @@
+"""Nodes that cannot work together are refused before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Context, Message
+from misbehaving import Wrapped
+from runs import events, run_small
+from server_app.handshake import natural_key
+
+from experiment.errors import UserError
+
+
+def saying(**fields: Any) -> Wrapped:
+    def alter(message: Message, context: Context, reply: Message) -> Message:
+        if message.metadata.message_type == "query.hello" and context.node_id == 2:
+            reply.content.config_records["hello"].update(fields)
+        return reply
+
+    return Wrapped(alter)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"fingerprint": "0123456789abcdef", "code_root": "/elsewhere"},
+            ["client 1", "0123456789abcdef at /elsewhere", "differs from the server's"],
+        ),
+        (
+            {"versions": json.dumps({"torch": "1.0.0", "flwr": "1.0"})},
+            ["client 1: torch 1.0.0 differs", "client 1: flwr 1.0 differs"],
+        ),
+        ({"client": "0"}, ["client key '0' is used by 2 nodes"]),
+        ({"classes": '["cat", "dog"]'}, ["its 2 classes ('cat', 'dog')", "in names or order"]),
+        ({"problem": "the disk is gone"}, ["client 1: the disk is gone"]),
+    ],
+)
+def test_a_node_that_does_not_fit_is_refused(
+    tmp_path: Path, fields: dict[str, Any], words: list[str]
+) -> None:
+    app = saying(**fields)
+    with pytest.raises(UserError) as caught:
+        run_small(tmp_path, client_app=app)
+    assert all(word in str(caught.value) for word in words)
+    assert not app.of("train")
+    assert events(tmp_path / "runs" / "run", "failed")[0]["kind"] == "UserError"
+
+
+def test_torch_builds_for_other_devices_may_work_together(tmp_path: Path) -> None:
+    version = torch.__version__.partition("+")[0]
+    app = saying(versions=json.dumps({"torch": f"{version}+cu999"}))
+    run_small(tmp_path, client_app=app, num_rounds=0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_asking_for_cuda_without_cuda_stops_before_training(tmp_path: Path) -> None:
+    app = Wrapped()
+    nodes = {index: {"device": "cuda"} for index in range(3)}
+    with pytest.raises(UserError, match="client 2: device 'cuda' was asked for") as caught:
+        run_small(tmp_path, client_app=app, node_configs=nodes)
+    assert str(caught.value).count("torch sees no CUDA device") == 3
+    assert not app.of("train")
+
+
+def test_too_few_nodes_are_waited_for_and_then_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected 5 nodes, found 3 after 0.6 s"):
+        run_small(tmp_path, num_clients=5, start_timeout=0.6)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"partition-id": 7}, "partition-id in 0..2, found 7"),
+        ({"device": "cdua"}, "did you mean 'cuda'"),
+        ({"dataset": "shapse()"}, "did you mean 'shapes'"),
+    ],
+)
+def test_a_wrong_node_config_is_named(tmp_path: Path, config: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        run_small(tmp_path, node_configs={1: config})
+    assert words in str(caught.value)
+
+
+def test_clients_named_by_numbers_sort_by_value() -> None:
+    assert sorted(["10", "b", "2", "a", "1"], key=natural_key) == ["1", "2", "10", "a", "b"]

@@ -1,0 +1,171 @@
+"""What a run measures and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from flwr.app import ArrayRecord, MetricRecord
+from peft import PeftModel
+from runs import SMALL, events, final_adapter, run_small
+from server_app.in_process import InProcessGrid
+from server_app.sampling import sample
+
+from calibration.summary import summarise
+from calibration.stats import CalibrationStats, StatsSpec
+from client_app.app import app as client_app
+from clip_tuning.build import build_classifier
+from clip_tuning.embedded import load_embedded
+from clip_tuning.prediction import predict
+from experiment.config import RunConfig
+from experiment.errors import ConfigError, UserError
+from federated_data.clients import load_federation
+from reporting.events import read_lines
+from strategies.fedavg import FedAvg
+
+METRICS = {
+    "accuracy", "confidence", "ece", "mce", "mce_weighted", "ace", "nll", "brier",
+    "over_confidence", "under_confidence",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_small(tmp_path_factory.mktemp("run"))
+
+
+def test_every_promised_file_is_there(folder: Path) -> None:
+    expected = {
+        "run.json", "events.jsonl", "metrics.jsonl", "metrics.csv", "summary.md",
+        "global.safetensors", "adapter", "reliability.png", "reliability.svg",
+    }  # fmt: skip
+    assert expected <= {path.name for path in folder.iterdir()}
+    run = json.loads((folder / "run.json").read_text())
+    assert run["config"]["seed"] == 3
+    assert set(run["config"]) == set(RunConfig().flat())
+    assert {"fingerprint", "versions", "run_id"} <= run.keys()
+
+
+def test_every_source_has_every_metric_every_round(folder: Path) -> None:
+    rows = read_lines(folder / "metrics.jsonl")
+    sources = {"server-test", "clients-test", "clients-test-mean", "clients-test-sd"}
+    for server_round in (0, 1, 2):
+        here = {row["source"]: row for row in rows if row["round"] == server_round}
+        assert here.keys() == {*sources, "clients-test-worst"}
+        assert all(here[source].keys() >= METRICS for source in sources)
+    table = pd.read_csv(folder / "metrics.csv")
+    assert len(table) == len(rows)
+    assert set(table["source"]) == {row["source"] for row in rows}
+
+
+def test_the_last_row_is_what_the_saved_adapter_gives(folder: Path) -> None:
+    federation = load_federation(SMALL["dataset"], "in_distribution")
+    classifier = build_classifier(
+        "embedded", "lora", federation.class_names, federation.templates, 99
+    )
+    classifier.restore(final_adapter(folder))
+    logits = predict(classifier, federation.test.images)
+    expected = summarise(CalibrationStats.from_logits(logits, federation.test.labels, StatsSpec()))
+    rows = read_lines(folder / "metrics.jsonl")
+    last = [r for r in rows if r["source"] == "server-test" and r["round"] == 2][0]
+    for name in METRICS:
+        assert last[name] == pytest.approx(expected[name], abs=1e-9), name
+
+
+def test_row_zero_is_zero_shot(folder: Path) -> None:
+    federation = load_federation(SMALL["dataset"], "in_distribution")
+    plain = build_classifier(
+        "embedded", "zero_shot", federation.class_names, federation.templates, 0
+    )
+    logits = predict(plain, federation.test.images)
+    expected = summarise(CalibrationStats.from_logits(logits, federation.test.labels, StatsSpec()))
+    rows = read_lines(folder / "metrics.jsonl")
+    first = [r for r in rows if r["source"] == "server-test" and r["round"] == 0][0]
+    assert first["ece"] == pytest.approx(expected["ece"], abs=1e-12)
+    assert first["accuracy"] == expected["accuracy"]
+
+
+def test_the_exported_adapter_loads_with_peft(folder: Path) -> None:
+    base, _, _ = load_embedded()
+    loaded = PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+    federation = load_federation(SMALL["dataset"], "in_distribution")
+    classifier = build_classifier(
+        "embedded", "lora", federation.class_names, federation.templates, 1
+    )
+    classifier.restore(final_adapter(folder))
+    pixels = classifier.preprocessing.evaluation(federation.test.images[:8])
+    with torch.inference_mode():
+        theirs = loaded.get_image_features(pixel_values=pixels).pooler_output
+        ours = classifier.clip.get_image_features(pixel_values=pixels).pooler_output
+    assert torch.equal(theirs, ours)
+
+
+def test_nodes_measure_what_the_server_measures(tmp_path: Path, folder: Path) -> None:
+    on_nodes = run_small(tmp_path, evaluate_on="nodes")
+    here = read_lines(folder / "metrics.jsonl")
+    there = read_lines(on_nodes / "metrics.jsonl")
+    assert [(r["round"], r["source"]) for r in here] == [(r["round"], r["source"]) for r in there]
+    for mine, theirs in zip(here, there, strict=True):
+        for name in mine.keys() & METRICS:
+            assert mine[name] == pytest.approx(theirs[name], abs=1e-6), (mine["source"], name)
+
+
+def test_evaluation_follows_eval_every_and_the_last_round(tmp_path: Path) -> None:
+    rows = read_lines(run_small(tmp_path, num_rounds=3, eval_every=2) / "metrics.jsonl")
+    assert sorted({row["round"] for row in rows}) == [0, 2, 3]
+
+
+def test_no_rounds_is_a_zero_shot_run(tmp_path: Path) -> None:
+    done = run_small(tmp_path, num_rounds=0)
+    assert {row["round"] for row in read_lines(done / "metrics.jsonl")} == {0}
+    assert events(done, "finished")
+
+
+def test_all_plug_in_errors_come_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run_small(tmp_path, method="lroa", strategy="fedavg(weight='x')", loss="dca + dcaa")
+    assert len(caught.value.problems) == 3
+    assert "did you mean 'lora'" in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_infeasible_partition_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="30 clients with at least 10 examples each need 300"):
+        run_small(tmp_path, clients=30, partition="dirichlet(beta=0.1)")
+
+
+def test_a_server_cannot_measure_what_only_nodes_have(tmp_path: Path) -> None:
+    own = {0: {"dataset": SMALL["dataset"], "site": "clinic"}}
+    with pytest.raises(UserError, match="clients clinic have data of their own"):
+        run_small(tmp_path, node_configs=own, evaluate_on="server")
+
+
+def test_ours_runs_under_flowers_plain_start() -> None:
+    config = RunConfig.from_flat(SMALL).flat()
+    grid = InProcessGrid(client_app, config, 2)
+    federation = load_federation(SMALL["dataset"], "in_distribution")
+    start = build_classifier(
+        "embedded", "lora", federation.class_names, federation.templates, 3
+    ).export()
+    result = FedAvg().start(grid=grid, initial_arrays=ArrayRecord(start), num_rounds=1)
+    trained = result.arrays.to_torch_state_dict()
+    assert trained.keys() == start.keys()
+    assert any(not torch.equal(trained[name], start[name]) for name in start)
+    measured = result.evaluate_metrics_clientapp[1]
+    assert isinstance(measured, MetricRecord)
+    assert measured.keys() >= METRICS
+    assert measured["num_examples"] == 20
+
+
+def test_sampling_depends_on_seed_and_round_alone() -> None:
+    clients = list("abcdefghij")
+    assert sample(clients, 0.3, 1, 0, 1) == sample(clients, 0.3, 1, 0, 1)
+    drawn = {tuple(sample(clients, 0.3, 1, 0, r)) for r in range(20)}
+    assert len(drawn) > 10
+    assert all(len(d) == 3 and list(d) == sorted(d) for d in drawn)
+    assert sample(clients, 1.0, 1, 0, 1) == clients
+    assert len(sample(clients, 0.01, 4, 0, 1)) == 4
+    assert len(sample(clients, 0.01, 1, 0, 1)) == 1

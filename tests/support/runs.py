@@ -1,0 +1,53 @@
+"""Small federated runs in this process, for tests of several rooms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, RecordDict
+from flwr.clientapp import ClientApp
+
+from client_app.app import app as real_client_app
+from clip_tuning.adapter import Adapter, load_adapter
+from experiment.config import RunConfig
+from reporting.events import read_lines
+from server_app.app import app as server_app
+from server_app.in_process import InProcessGrid
+
+SMALL: dict[str, Any] = {
+    "dataset": "shapes(styles='held-back', train=96, validation=16, test=64)",
+    "partition": "iid",
+    "num-rounds": 2,
+    "learning-rate": 0.3,
+    "start-timeout": 5.0,
+    "seed": 3,
+}
+
+
+def run_small(
+    tmp_path: Path,
+    clients: int = 3,
+    client_app: ClientApp = real_client_app,
+    node_configs: dict[int, dict[str, Any]] | None = None,
+    **settings: Any,
+) -> Path:
+    """Run the real ServerApp in this process and return the run directory."""
+    keys = {name.replace("_", "-"): value for name, value in settings.items()}
+    config = RunConfig.from_flat(
+        {**SMALL, "output-dir": str(tmp_path / "runs"), "run-name": "run", **keys}
+    ).flat()
+    grid = InProcessGrid(client_app, config, clients, node_configs=node_configs)
+    context = Context(1, 0, {}, RecordDict(), dict(config))
+    server_app(grid, context)
+    return tmp_path / "runs" / config["run-name"]
+
+
+def final_adapter(folder: Path) -> Adapter:
+    """Return the global adapter a run ended with."""
+    return load_adapter(folder / "global.safetensors")
+
+
+def events(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """Return a run's events of one kind."""
+    return [event for event in read_lines(folder / "events.jsonl") if event["event"] == kind]
