@@ -27,8 +27,8 @@ class SmoothCurve:
 
     Attributes:
         confidence: ``(P,)`` equally spaced from 0 to 1.
-        accuracy: ``(P,)`` estimate of the accuracy at that confidence, in [0, 1]; NaN where the
-            kernel holds less than one example.
+        accuracy: ``(P,)`` estimate of the accuracy at that confidence, in [0, 1]; NaN beyond the
+            least and greatest confidence, and where the kernel holds less than one example.
         density: ``(P,)`` of the confidences, smoothed alike; its integral over [0, 1] is 1, or 0
             without examples.
         bandwidth: width of the kernel, in units of confidence; NaN without examples.
@@ -48,7 +48,8 @@ def smooth_reliability(
     With ``K`` the Gaussian kernel reflected at 0 and 1, the curve at ``t`` is
     ``t + sum_g (A_g - C_g) K(t, c_g) / sum_g n_g K(t, c_g)``, cut to [0, 1]. Smoothing ``a - c``
     rather than ``a`` keeps calibrated predictions on the diagonal right up to both ends. The mean
-    distance to the diagonal, weighted with the density, then is the smooth ECE at this bandwidth.
+    distance to the diagonal, weighted with the density, then is the smooth ECE at this bandwidth,
+    if the confidences reach from 0 to 1.
 
     Args:
         stats: sums over the examples.
@@ -70,11 +71,13 @@ def smooth_reliability(
     if not centre.size:
         return SmoothCurve(confidence, nothing, np.zeros(points), math.nan)
     width = smooth_ece_of(stats).value if bandwidth is None else bandwidth
-    width = max(width, 1 / (points - 1))
+    spacing = 1 / (points - 1)
+    width = max(width, spacing)
     kernel = _reflected_gaussian(confidence, centre, width)
     held = kernel @ count
     gap = kernel @ (correct - count * centre)
-    residual = np.divide(gap, held, out=nothing, where=held >= 1)
+    inside = (confidence > centre.min() - spacing) & (confidence < centre.max() + spacing)
+    residual = np.divide(gap, held, out=nothing, where=inside & (held >= 1))
     density = held / (count.sum() * width * math.sqrt(2 * math.pi))
     return SmoothCurve(confidence, np.clip(confidence + residual, 0.0, 1.0), density, width)
 

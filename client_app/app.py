@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from calibration.losses.base import Loss
 from calibration.losses._weighted_sum import WeightedSum
+from calibration.losses.base import Loss
 from calibration.stats import StatsSpec
 from client_app.evaluation import local_evaluate
 from client_app.node import Node
@@ -19,7 +20,17 @@ from experiment.config import RunConfig
 from experiment.errors import UserError
 from experiment.fingerprint import code_fingerprint, code_root, library_versions
 from experiment.messages import (
-    ARRAYS, AUX, CLIENT, CLIENT_RULE, CONFIG, EXAMPLES, METRICS, REPLY, ROUND, Hello, train_reply,
+    ARRAYS,
+    AUX,
+    CLIENT,
+    CLIENT_RULE,
+    CONFIG,
+    EXAMPLES,
+    METRICS,
+    REPLY,
+    ROUND,
+    Hello,
+    train_reply,
 )  # fmt: skip
 from experiment.plugins import load
 from experiment.seeds import derive_seed
@@ -35,16 +46,11 @@ _STATE = "client-rule"
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
     """Say who this node is and what it runs, before anything is trained."""
-    identity = {
-        "fingerprint": code_fingerprint(),
-        "code_root": str(code_root()),
-        "versions": json.dumps(library_versions()),
-    }
     try:
         node = _node(context)
         data = node.data
         answer = Hello(
-            client=node.key,
+            node.key,
             source="own" if node.partition is None else "partition",
             partition=-1 if node.partition is None else node.partition,
             num_partitions=node.num_partitions,
@@ -52,12 +58,17 @@ def hello(message: Message, context: Context) -> Message:
             num_test=len(data.test),
             device=str(node.device),
             classes=json.dumps(node.federation.class_names),
-            **identity,
         )
     except UserError as error:
         known = context.node_config
         name = known.get("site", known.get("partition-id", f"node-{context.node_id}"))
-        answer = Hello(client=str(name), problem=str(error), **identity)
+        answer = Hello(str(name), problem=str(error))
+    answer = replace(
+        answer,
+        fingerprint=code_fingerprint(),
+        code_root=str(code_root()),
+        versions=json.dumps(library_versions()),
+    )
     return Message(answer.to_content(), reply_to=message)
 
 

@@ -66,10 +66,8 @@ class Node:
     @cached_property
     def data(self) -> ClientData:
         """This node's training and test images."""
-        if self.partition is None:
-            images = self.federation.train
-        else:
-            images = self._shares()[self.partition]
+        own = self.partition is None
+        images = self.federation.train if own else self._shares()[self.partition or 0]
         return divide(images, self.config.local_test_fraction, self.config.seed, self.key)
 
     def _shares(self) -> list[LabelledImages]:
@@ -99,9 +97,7 @@ class Node:
     def _classifier(self, method: str) -> ClipClassifier:
         model, seed = self.config.model, self.config.seed
         data = self.federation
-        return _classifier(
-            model, method, data.class_names, data.templates, seed, self.device
-        )
+        return _classifier(model, method, data.class_names, data.templates, seed, self.device)
 
 
 @lru_cache(maxsize=1)

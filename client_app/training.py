@@ -16,7 +16,7 @@ from clip_tuning.preprocessing import Augmentation
 from experiment.errors import UserError
 from experiment.seeds import derive_seed
 from federated_data.images import LabelledImages
-from strategies.client_rule import ClientRule
+from strategies.client_rule import ClientRule, LocalStart
 from strategies.updates import ClientUpdate
 
 
@@ -109,7 +109,19 @@ class LocalTrainer:
         """
         if len(data) == 0:
             raise UserError(f"client {client!r} has no training images")
-        self.rule.begin(self.classifier.tuned, self.classifier.export(), aux or {}, state or {})
+        self.rule.begin(
+            LocalStart(
+                tuned=self.classifier.tuned,
+                received=self.classifier.export(),
+                aux=aux or {},
+                state=state or {},
+                num_examples=len(data),
+                learning_rate=self.settings.learning_rate,
+                momentum=self.settings.momentum,
+                weight_decay=self.settings.weight_decay,
+                seed=seed,
+            )
+        )
         total, steps = 0.0, 0
         with _training(self.classifier, seed):
             for batch in self._batches(data, seed):

@@ -77,9 +77,11 @@ class Preprocessing:
         height, width = pixels.shape[-2:]
         shorter = min(height, width)
         if shorter != self.resize:
-            # Rounded down, as transformers and torchvision do.
-            target = (height * self.resize // shorter, width * self.resize // shorter)
-            pixels = interpolate(pixels, size=target, mode="bicubic", antialias=True).clamp(0, 1)
+            # As PIL does, which CLIP was trained with: the longer side rounded down, first the
+            # width and then the height, and what bicubic overshoots cut off after each.
+            height, width = (side * self.resize // shorter for side in (height, width))
+            for size in ((pixels.shape[-2], width), (height, width)):
+                pixels = interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
         top = (pixels.shape[-2] - self.size) // 2
         left = (pixels.shape[-1] - self.size) // 2
         return pixels[..., top : top + self.size, left : left + self.size]

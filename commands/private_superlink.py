@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -147,12 +148,15 @@ class PrivateSuperLink:
         while time.monotonic() < deadline:
             if not self.alive():
                 raise UserError(f"Flower's SuperLink ended at once:\n{self.log_tail()}")
-            with contextlib.suppress(OSError), socket.create_connection(
-                ("127.0.0.1", self._port), timeout=1
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", self._port), timeout=1),
             ):
                 return
             time.sleep(0.2)
-        raise UserError(f"Flower's SuperLink did not start in {_START_SECONDS:g} s:\n{self.log_tail()}")
+        raise UserError(
+            f"Flower's SuperLink did not start in {_START_SECONDS:g} s:\n{self.log_tail()}"
+        )
 
 
 def tool(name: str) -> str:
@@ -175,7 +179,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _last_json(output: str) -> dict[str, object]:
+def _last_json(output: str) -> dict[str, Any]:
     """Read the JSON object that Flower prints after whatever else it has to say."""
     start = output.find("{")
     while start >= 0:

@@ -31,7 +31,8 @@ def run(
         Path | None, typer.Argument(help="TOML file with run-config keys.", show_default=False)
     ] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set one key; repeatable."),
     ] = None,
     engine: Annotated[
         Engine, typer.Option(help="Flower's Ray simulation, or everything in this process.")

@@ -42,7 +42,9 @@ def _read_file(file: Path) -> dict[str, Value]:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a TOML file: {error}") from None
-    nested = [key for key, value in content.items() if not isinstance(value, bool | int | float | str)]
+    nested = [
+        key for key, value in content.items() if not isinstance(value, bool | int | float | str)
+    ]
     if nested:
         raise UserError(
             f"{file}: expected flat keys with numbers, texts or true/false; "
@@ -53,7 +55,9 @@ def _read_file(file: Path) -> dict[str, Value]:
 
 def _unquoted(text: str) -> str:
     text = text.strip()
-    quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"" and text[0] not in text[1:-1]
+    quoted = (
+        len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"" and text[0] not in text[1:-1]
+    )
     return text[1:-1] if quoted else text
 
 
@@ -63,4 +67,4 @@ def _literal(text: str) -> Value:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
-    return value if isinstance(value, bool | int | float | str) else text.strip()
+    return value if isinstance(value, int | float | str) else text.strip()

@@ -11,19 +11,19 @@ from matplotlib.figure import Figure
 from calibration.metrics.binned import ece_of
 from calibration.reliability import reliability_bins
 from calibration.stats import CalibrationStats
-from reporting.figure_style import BLACK, COLUMN, LIGHT, PAGE, fitted, no_data, percent
-from reporting.reliability_axes import draw_bins, draw_head, keys_of_bins
+from reporting.figure_style import BLACK, COLUMN, LIGHT, NOTHING, PAGE, empty, fitted, percent
+from reporting.reliability_axes import FEW, draw_bins, draw_head, keys_of_bins
 
 CLIENTS_SHOWN = 20
 _STRIP = 0.24  # of the height of a diagram: the counts below it
 
 
-def client_grid(shown: int) -> tuple[int, int, float, float]:
-    """Return columns, rows, and width and height in inches, for that many clients."""
-    columns = max(1, min(shown, 2 if shown <= 4 else 5))
-    rows = max(1, math.ceil(shown / columns))
-    width = COLUMN if shown <= 4 else PAGE
-    return columns, rows, width, rows * (width / columns + 0.3) + 0.95
+def clients_size(shown: int) -> tuple[float, float]:
+    """Return width and height in inches for that many clients."""
+    if shown == 0:
+        return NOTHING
+    columns, rows, width = _grid(shown)
+    return width, rows * (width / columns + 0.3) + 1.1
 
 
 def draw_clients(figure: Figure, clients: Mapping[str, CalibrationStats], limit: int) -> None:
@@ -34,11 +34,11 @@ def draw_clients(figure: Figure, clients: Mapping[str, CalibrationStats], limit:
     )
     shown = ranked[:limit]
     figure.suptitle(_title(len(shown), len(ranked), len(clients)), fontsize=7.5)
-    columns, rows, width, _ = client_grid(len(shown))
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     if not shown:
-        no_data(axes[0, 0])
+        empty(figure)
         return
+    columns, rows, width = _grid(len(shown))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for panel in axes.flat[len(shown) :]:
         panel.set_axis_off()
     for index, (name, stats) in enumerate(shown):
@@ -54,10 +54,19 @@ def draw_clients(figure: Figure, clients: Mapping[str, CalibrationStats], limit:
     figure.legend(handles=keys_of_bins(), loc="outside lower center", ncols=2 if columns < 3 else 5)
 
 
+def _grid(shown: int) -> tuple[int, int, float]:
+    """Return columns, rows and width in inches."""
+    width, most = (COLUMN, 2) if shown <= 2 else (PAGE, 5)
+    rows = math.ceil(shown / most)
+    return math.ceil(shown / rows), rows, width
+
+
 def _title(shown: int, measured: int, clients: int) -> str:
     which = f"{shown} of {measured}" if shown < measured else f"{measured}"
-    empty = f" ({clients - measured} more without examples)" if clients > measured else ""
-    return f"{which} client{'s' * (measured != 1)}{empty}, worst ECE first; few examples, paler bin"
+    order = ", worst ECE first" if measured > 1 else ""
+    none = f"; {clients - measured} more without examples" if clients > measured else ""
+    pale = f"\npale: fewer than {FEW} examples in the bin" if measured else ""
+    return f"{which} client{'s' * (measured != 1)}{order}{none}{pale}"
 
 
 def _draw_strip(axes: Axes, stats: CalibrationStats) -> None:

@@ -22,8 +22,9 @@ from matplotlib.figure import Figure
 
 COLUMN = 8.5 / 2.54  # inches: one column of a paper
 PAGE = 17.5 / 2.54  # inches: both columns
+NOTHING = (COLUMN, 1.2)  # inches: a figure that only says "no data"
 SMALL = 6.5  # points
-_LETTER = 0.074  # inches, of a bold letter of 7.5 points
+_LETTER = 0.066  # inches, of a bold letter of 7.5 points
 
 BLACK, GREY, LIGHT = "#000000", "#6E6E6E", "#BDBDBD"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
@@ -88,8 +89,16 @@ def save(figure: Figure, path: Path) -> list[Path]:
 def no_data(axes: Axes, text: str = "no data") -> None:
     """Say in the middle of the axes that there is nothing to show."""
     axes.text(
-        0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=8
-    )
+        0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center",
+        color=GREY, fontsize=8, backgroundcolor="white", zorder=4,
+    )  # fmt: skip
+
+
+def empty(figure: Figure) -> None:
+    """Say on an empty figure that there is nothing to show."""
+    axes = figure.subplots()
+    axes.set_axis_off()
+    no_data(axes)
 
 
 def percent(value: float, digits: int = 1) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from calibration.stats import CalibrationStats
-from reporting.client_panels import CLIENTS_SHOWN, client_grid, draw_clients
+from reporting.client_panels import CLIENTS_SHOWN, clients_size, draw_clients
 from reporting.figure_style import COLUMN, new_figure, save
 from reporting.reliability_panels import draw_reliability, draw_smooth, panels_size
 from reporting.round_curves import draw_rounds
@@ -74,8 +74,7 @@ def clients_figure(
     if limit < 1:
         raise ValueError(f"limit must be at least 1, found {limit}")
     shown = min(limit, sum(stats.num_examples > 0 for stats in clients.values()))
-    _, _, width, height = client_grid(shown)
-    with new_figure(width, height) as figure:
+    with new_figure(*clients_size(shown)) as figure:
         draw_clients(figure, clients, limit)
         return save(figure, path)
 

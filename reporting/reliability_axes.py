@@ -19,6 +19,7 @@ from calibration.stats import CalibrationStats
 from reporting.figure_style import BLACK, BLUE, GREEN, LIGHT, SKY, SMALL, VERMILLION, no_data
 
 LEVEL = 0.95
+FEW = 30  # examples: with fewer the interval of an accuracy is wider than about 0.3
 _QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _Look = Mapping[str, Any]
 _BAR: _Look = {"facecolor": SKY, "edgecolor": "white", "linewidth": 0.4}
@@ -53,7 +54,7 @@ def draw_bins(axes: Axes, stats: CalibrationStats, *, faded: bool = False) -> No
     Args:
         axes: to draw on.
         stats: sums over the examples.
-        faded: let bins with few examples be pale, and whiskers thin.
+        faded: let bins of fewer than ``FEW`` examples be pale, and whiskers thin.
     """
     _frame(axes)
     if not stats.num_examples:
@@ -62,8 +63,7 @@ def draw_bins(axes: Axes, stats: CalibrationStats, *, faded: bool = False) -> No
     bins = reliability_bins(stats)
     shown = bins.count > 0
     centre, width = _bars(bins)
-    share = bins.count / bins.count.max()
-    opacity = 0.2 + 0.8 * np.sqrt(share) if faded else np.ones(len(share))
+    opacity = np.clip(np.sqrt(bins.count / FEW), 0.25 if faded else 1.0, 1.0)
     _fade(axes.bar(centre[shown], bins.accuracy[shown], width, **_BAR), opacity[shown])
     for way, look in _GAPS:
         gap = shown & (way * np.nan_to_num(bins.gap) > 0)

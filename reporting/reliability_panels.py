@@ -13,7 +13,7 @@ from calibration.metrics.binned import accuracy_of, ece_of, mce_of
 from calibration.metrics.smooth import smooth_ece_of
 from calibration.smooth_reliability import smooth_reliability
 from calibration.stats import CalibrationStats
-from reporting.figure_style import COLUMN, PAGE, fitted, no_data, percent
+from reporting.figure_style import COLUMN, NOTHING, PAGE, empty, fitted, percent
 from reporting.reliability_axes import (
     draw_bins,
     draw_counts,
@@ -32,6 +32,8 @@ _Panel = Callable[[Axes, Axes, CalibrationStats], str]
 
 def panels_size(count: int, title: str = "") -> tuple[float, float]:
     """Return width and height in inches for ``count`` panels."""
+    if count == 0:
+        return NOTHING
     columns, rows, width = _grid(count)
     legend = 0.65 if width == COLUMN else 0.35
     return width, rows * (_side(columns, width) + _STRIP + 0.95) + legend + (0.2 if title else 0)
@@ -58,7 +60,7 @@ def _draw(
 ) -> None:
     figure.suptitle(title, fontsize=8.5)
     if not panels:
-        no_data(figure.subplots())
+        empty(figure)
         return
     strip, keys = words
     columns, rows, width = _grid(len(panels))
@@ -93,7 +95,8 @@ def _smooth(above: Axes, below: Axes, stats: CalibrationStats) -> str:
     curve = smooth_reliability(stats, bandwidth=width)
     draw_density(below, stats, curve)
     draw_curve(above, stats, curve)
-    return f"{_size(stats)}\nsmooth ECE {percent(error)}, σ {curve.bandwidth:.2g}"
+    sigma = "-" if math.isnan(curve.bandwidth) else f"{curve.bandwidth:.2g}"
+    return f"{_size(stats)}\nsmooth ECE {percent(error)}, σ {sigma}"
 
 
 def _size(stats: CalibrationStats) -> str:

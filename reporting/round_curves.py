@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from reporting.figure_style import BLUE, GREEN, VERMILLION, no_data
 
@@ -38,10 +38,13 @@ def draw_rounds(figure: Figure, table: pd.DataFrame) -> None:
         if not any(line is not None for line in drawn.values()):
             no_data(axes)
             axes.set_yticks([])
-    if any(line is not None for line in handles.values()):
+    if handles:
         panels[1].set_ylim(bottom=0)
         figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=2)
-    panels[1].xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
+        if panels[1].dataLim.width == 0:  # a single round
+            panels[1].set_xlim(panels[1].dataLim.x0 - 0.5, panels[1].dataLim.x0 + 0.5)
+    locator = MaxNLocator(7, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
+    panels[1].xaxis.set_major_locator(locator if handles else NullLocator())
     panels[1].set_xlabel("round (0: zero-shot)")
 
 

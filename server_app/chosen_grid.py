@@ -6,7 +6,7 @@ decided in one place and by the run's seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -14,12 +14,21 @@ from flwr.supercore.run import Run
 
 
 class ChosenGrid(Grid):
-    """``grid`` with ``get_node_ids`` answering ``nodes``; all else is handed through."""
+    """``grid`` with ``get_node_ids`` answering ``clients``; all else is handed through.
 
-    def __init__(self, grid: Grid, nodes: Sequence[int]) -> None:
+    Args:
+        grid: to be wrapped.
+        clients: keys of the chosen clients by node id.
+    """
+
+    def __init__(self, grid: Grid, clients: Mapping[int, str]) -> None:
         """Wrap ``grid``."""
         self._grid = grid
-        self._nodes = list(nodes)
+        self._clients = dict(clients)
+
+    def client_of(self, node: int) -> str:
+        """Return the key of the client at a chosen node."""
+        return self._clients[node]
 
     def set_run(self, run: Run) -> None:
         """Hand through."""
@@ -43,7 +52,7 @@ class ChosenGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the chosen nodes."""
-        return list(self._nodes)
+        return list(self._clients)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Hand through."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from calibration.stats import CalibrationStats
@@ -85,7 +85,7 @@ class Evaluation:
     def _ask_nodes(self, server_round: int, adapter: Adapter) -> dict[str, CalibrationStats]:
         """Let every node measure the adapter on its own held-out images; round 0 is zero-shot."""
         names = {peer.node: peer.client for peer in self._peers}
-        content = {
+        content: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
             ARRAYS: ArrayRecord(adapter),
             CONFIG: ConfigRecord({ROUND: server_round}),
         }

@@ -1,4 +1,4 @@
-"""What the server measures after a round: the central test set, and the clients' held-out images."""
+"""What the server measures: the central test set, and the clients' held-out images."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 class InProcessGrid(Grid):
     """Runs a ClientApp for ``num_clients`` nodes, one message at a time, when replies are pulled.
 
-    Node ids are 1 to ``num_clients``; each node keeps its ``Context.state`` from message to message,
-    as Flower's simulation does.
+    Node ids are 1 to ``num_clients``; each node keeps its ``Context.state`` from message to
+    message, as Flower's simulation does.
 
     Args:
         client_app: the very object a SuperNode would run.

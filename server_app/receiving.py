@@ -17,7 +17,8 @@ def receive(grid: Grid, messages: Iterable[Message], timeout: float) -> Iterator
 
     A reply is handed on and forgotten, so memory does not grow with the number of nodes.
     """
-    waiting = set(grid.push_messages(messages))
+    # A list, because Flower's grid goes over the messages twice; None stands for one it refused.
+    waiting = {identifier for identifier in grid.push_messages(list(messages)) if identifier}
     deadline = time.monotonic() + timeout
     pause = _FIRST_WAIT
     while waiting and time.monotonic() < deadline:

@@ -51,6 +51,8 @@ class Rounds:
         self._config = config
         self._evaluation = evaluation
         self._tracker = tracker
+        if isinstance(strategy, Strategy):
+            strategy.num_clients = len(peers)
 
     def run(self, adapter: Adapter) -> Adapter:
         """Run ``num-rounds`` rounds from ``adapter`` and return the last global adapter."""
@@ -71,7 +73,7 @@ class Rounds:
         self._tracker.log(
             "round-start", round=server_round, clients=[peer.client for peer in chosen]
         )
-        view = ChosenGrid(self._grid, [peer.node for peer in chosen])
+        view = ChosenGrid(self._grid, {peer.node: peer.client for peer in chosen})
         messages = self._strategy.configure_train(
             server_round, ArrayRecord(adapter), ConfigRecord({}), view
         )
@@ -79,9 +81,7 @@ class Rounds:
         least = min(config.min_train_clients, len(chosen))
         first = list(islice(usable, least))
         if len(first) < least:
-            self._tracker.log(
-                "adapter-kept", round=server_round, usable=len(first), expected=least
-            )
+            self._tracker.log("adapter-kept", round=server_round, usable=len(first), expected=least)
             return adapter
         arrays, metrics = self._strategy.aggregate_train(
             server_round, self._ordered(chain(first, usable))

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from clip_tuning.adapter import Adapter, as_adapter
-from experiment.messages import ARRAYS, CLIENT_RULE, CONFIG, EVALUATE, EXAMPLES, ROUND, TRAIN
+from experiment.messages import ARRAYS, AUX, CLIENT_RULE, CONFIG, EVALUATE, EXAMPLES, ROUND, TRAIN
 from strategies.pooled import pooled_metrics
 from strategies.replies import Drop, decode_update, usable_replies
 from strategies.updates import ClientUpdate
@@ -26,7 +26,13 @@ class Strategy(FlowerStrategy):
 
     A subclass implements ``aggregate``; what it remembers between rounds goes through ``state`` and
     ``load_state``. It runs in fl2ora's round loop and under Flower's plain ``Strategy.start``.
+
+    Attributes:
+        num_clients: all clients of the run, also those not chosen in a round; the round loop sets
+            it, under plain ``start`` it is the number of nodes the grid shows.
     """
+
+    num_clients: int = 0
 
     @abstractmethod
     def aggregate(
@@ -44,6 +50,14 @@ class Strategy(FlowerStrategy):
         """Return the spec of the client half, sent with every train message; empty: plain SGD."""
         return ""
 
+    def broadcast(self) -> Adapter:
+        """Return further tensors for the client half, sent with every train message."""
+        return {}
+
+    def outgoing(self, client: str, current: Adapter) -> Adapter:
+        """Return what one client starts from; the global adapter unless a strategy differs."""
+        return current
+
     def state(self) -> Adapter:
         """Return what the strategy remembers between rounds."""
         return {}
@@ -60,8 +74,24 @@ class Strategy(FlowerStrategy):
     ) -> Iterable[Message]:
         """Address one train message to every node the grid shows."""
         self._current = as_adapter(arrays.to_torch_state_dict())
+        nodes = list(grid.get_node_ids())
+        self.num_clients = self.num_clients or len(nodes)
         settings = {**config, ROUND: server_round, CLIENT_RULE: self.client_rule()}
-        return _messages(TRAIN, arrays, ConfigRecord(settings), grid)
+        aux = self.broadcast()
+        messages = []
+        for node in nodes:
+            content = RecordDict({ARRAYS: self._arrays_for(node, arrays, grid)})
+            content[CONFIG] = ConfigRecord(dict(settings))
+            if aux:
+                content[AUX] = ArrayRecord(as_adapter(aux))
+            messages.append(Message(content=content, message_type=TRAIN, dst_node_id=node))
+        return messages
+
+    def _arrays_for(self, node: int, arrays: ArrayRecord, grid: Grid) -> ArrayRecord:
+        """Return what one node starts from; a grid that knows clients' keys has ``client_of``."""
+        client = grid.client_of(node) if hasattr(grid, "client_of") else str(node)
+        adapter = self.outgoing(client, self._current)
+        return arrays if adapter is self._current else ArrayRecord(as_adapter(adapter))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -80,21 +110,21 @@ class Strategy(FlowerStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Address one evaluate message to every node the grid shows."""
-        return _messages(EVALUATE, arrays, ConfigRecord({**config, ROUND: server_round}), grid)
+        settings = {**config, ROUND: server_round}
+        return [
+            Message(
+                content=RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(dict(settings))}),
+                message_type=EVALUATE,
+                dst_node_id=node,
+            )
+            for node in grid.get_node_ids()
+        ]
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Return the pooled calibration metrics of all nodes' sums."""
         return pooled_metrics(replies)
-
-
-def _messages(
-    kind: str, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-) -> Iterable[Message]:
-    for node in grid.get_node_ids():
-        content = RecordDict({ARRAYS: arrays, CONFIG: config})
-        yield Message(content=content, message_type=kind, dst_node_id=node)
 
 
 def _log_drop(drop: Drop) -> None:

@@ -3,44 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from clip_tuning.adapter import Adapter
 
 
+@dataclass(frozen=True)
+class LocalStart:
+    """Where a client stands when a round of local training begins.
+
+    Attributes:
+        tuned: the live parameters, already equal to ``received``.
+        received: the adapter the server sent, float32 on the CPU.
+        aux: further tensors the strategy sent.
+        state: what ``finish`` returned when this client last took part; empty at first.
+        num_examples: images this client trains on.
+        learning_rate: of its SGD.
+        momentum: of its SGD.
+        weight_decay: of its SGD.
+        seed: of this client in this round.
+    """
+
+    tuned: Mapping[str, nn.Parameter]
+    received: Adapter
+    aux: Adapter = field(default_factory=dict)
+    state: Adapter = field(default_factory=dict)
+    num_examples: int = 0
+    learning_rate: float = 0.0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    seed: int = 0
+
+
 class ClientRule:
     """Plain local training; a strategy's file may subclass it.
 
     A rule is constructed anew for every round from the spec the server sends; what it must
-    remember goes into the state that ``finish`` returns.
+    remember goes into the state that ``finish`` returns, which stays on the node.
     """
 
-    def begin(
-        self,
-        tuned: Mapping[str, nn.Parameter],
-        received: Adapter,
-        aux: Adapter,
-        state: Adapter,
-    ) -> None:
-        """Look at the start of a round.
-
-        Args:
-            tuned: the live parameters, already equal to ``received``.
-            received: the adapter the server sent, float32 on the CPU.
-            aux: further tensors the strategy sent.
-            state: what ``finish`` returned when this client last took part; empty at first.
-        """
+    def begin(self, start: LocalStart) -> None:
+        """Look at the start of a round; may change ``start.tuned`` in place."""
 
     def penalty(self) -> Tensor | None:
         """Return a scalar added to the loss of every step, or None."""
         return None
 
     def after_backward(self) -> None:
-        """Change the gradients of ``tuned`` in place before the optimiser's step."""
+        """Change the gradients of the tuned parameters in place before the optimiser's step."""
 
     def finish(self, steps: int) -> tuple[Adapter, Adapter]:
         """Return ``(aux, state)``: tensors for the strategy, and what to keep on the node.
+
+        May change the tuned parameters in place: what they are afterwards is what is sent.
 
         Args:
             steps: optimiser steps taken this round.

@@ -22,7 +22,9 @@ def encode_stats(stats: CalibrationStats) -> MetricRecord:
         name: array.ravel().tolist() if array.ndim else float(array)
         for name, array in stats.to_arrays().items()
     }
-    return MetricRecord({**dict(zip(_SPEC, sizes, strict=True)), EXAMPLES: stats.num_examples, **sums})
+    return MetricRecord(
+        {**dict(zip(_SPEC, sizes, strict=True)), EXAMPLES: stats.num_examples, **sums}
+    )
 
 
 def decode_stats(record: Mapping[str, int | float | list[int] | list[float]]) -> CalibrationStats:
@@ -32,7 +34,9 @@ def decode_stats(record: Mapping[str, int | float | list[int] | list[float]]) ->
         ValueError: sums are missing, unexpected, of another size, negative or NaN.
     """
     if any(name not in record for name in _SPEC):
-        raise ValueError(f"calibration statistics: expected the sizes {_SPEC}, found {sorted(record)}")
+        raise ValueError(
+            f"calibration statistics: expected the sizes {_SPEC}, found {sorted(record)}"
+        )
     bins, classes, fine, classwise = (int(np.asarray(record[name]).item()) for name in _SPEC)
     spec = StatsSpec(bins, classes, fine, bool(classwise))
     shapes = spec.shapes()

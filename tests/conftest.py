@@ -11,10 +11,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
+from clip_tuning.clip import Clip, load_clip
 from federated_data.images import LabelledImages
+
+settings.register_profile("fl2ora", deadline=None)  # machines differ in speed
+settings.load_profile("fl2ora")
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 CONTEXT_LENGTH = 77
@@ -85,6 +90,12 @@ def tiny_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return folder
+
+
+@pytest.fixture
+def tiny_clip(tiny_clip_folder: Path) -> Clip:
+    """Return that CLIP, freshly loaded."""
+    return load_clip(str(tiny_clip_folder))
 
 
 @pytest.fixture(scope="session")

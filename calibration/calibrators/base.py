@@ -106,6 +106,7 @@ class Calibrator(ABC):
     ) -> Sums:
         """Return additive sums over ``logits (N, K)`` and ``labels (N,)``; N may be 0.
 
+        Large data may be given in slices whose answers ``add_sums`` adds.
         Every answer holds ``count``, the number of examples (in total or by bin).
         """
 

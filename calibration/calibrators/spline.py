@@ -21,7 +21,6 @@ from calibration.calibrators._tensors import check_classes, check_examples, chec
 from calibration.calibrators._top1 import Top1, Top1Calibrator, bin_sums, interpolate
 from calibration.calibrators.base import CalibrationContext, FitState, Parameters, Sums
 
-
 RANKS = 1000
 """Equally spaced ranks at which the spline is fitted to h."""
 

@@ -110,3 +110,25 @@ def test_weights_wait_for_the_temperature():
         assert sum(value.numel() for value in sums.values()) == 16
         state = calibrator.update(state, sums)
     assert phases == [0, 0, 0, 0]  # the sums at the final temperature already give the weights
+
+
+def test_sums_at_a_rejected_temperature_are_not_used_for_the_weights():
+    calibrator = Ensemble()
+    start = calibrator.start(3)
+
+    def sums(state):
+        return add_sums(calibrator.statistics(*data, state) for data in EX_C)
+
+    tried = calibrator.update(start, sums(start))
+    last = {**tried.solver, "rounds": torch.tensor(19.0, dtype=torch.float64)}
+    rising = {**sums(tried), "loss": torch.tensor(1e9, dtype=torch.float64)}
+    back = calibrator.update(FitState(tried.parameters, last, False), rising)
+    assert not back.done
+    assert float(back.parameters["inverse_temperature"]) == 1
+    ended = calibrator.update(back, sums(back))
+    assert ended.done
+    p = members(1.0)
+    found = ended.parameters["weights"].numpy()
+    onehot = np.eye(3)[Y]
+    best = on_simplex(lambda w: ((np.tensordot(w, p, 1) - onehot) ** 2).sum())
+    assert ((np.tensordot(found, p, 1) - onehot) ** 2).sum() <= best.fun + 1e-9

@@ -200,6 +200,14 @@ def test_the_last_round_returns_the_best_temperature_seen():
     assert float(taken.parameters["inverse_temperature"]) == trial
 
 
+@pytest.mark.parametrize(("count", "done"), [(10.0, False), (1000.0, True)])
+def test_the_slope_per_example_decides_the_end(count, done):
+    calibrator = Temperature()
+    values = {"count": count, "loss": count, "slope": 1e-4, "curvature": count}
+    sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+    assert calibrator.update(calibrator.start(2), sums).done is done
+
+
 def test_a_constant_added_to_a_row_changes_nothing():
     logits, labels = draw(7, 40, 4, 2.0)
     shifted = logits + torch.linspace(-500, 500, 40)[:, None]

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+
 from commands.private_superlink import PrivateSuperLink, free_port, stop, tool
 from commands.ray_engine import Resources, run_on_ray
-from rich.console import Console
-from runs import SMALL, final_adapter, run_small
-
 from experiment.config import RunConfig
 from experiment.errors import UserError
 from reporting.events import read_lines
+from runs import SMALL, final_adapter, run_small
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = 2

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from flwr.app import ArrayRecord, Context, Message
+
 from misbehaving import Alter, Wrapped
 from runs import events, final_adapter, run_small
-
 from strategies.updates import WeightedMean
 
 
@@ -91,7 +91,8 @@ def test_too_few_usable_replies_keep_the_adapter(tmp_path: Path) -> None:
 def test_a_client_without_examples_is_dropped(tmp_path: Path) -> None:
     empty = {1: {"dataset": "tiny_datasets:NoTrainingImages()", "site": "x"}}
     folder = run_small(tmp_path, node_configs=empty, num_rounds=1)
-    assert [d["client"] for d in events(folder, "drop") if "no training images" in d["reason"]] == ["x"]
+    drops = [(d["client"], d["reason"]) for d in events(folder, "drop")]
+    assert drops == [("x", "UserError: client 'x' has no training images")]
 
 
 def test_a_client_that_does_not_answer_the_evaluation_is_recorded(tmp_path: Path) -> None:

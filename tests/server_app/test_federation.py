@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from client_app.training import LocalTrainer, TrainingSettings
 from flwr.app import Message
-from misbehaving import Wrapped
-from runs import SMALL, final_adapter, run_small
 
 from calibration.losses.cross_entropy import CrossEntropy
+from client_app.training import LocalTrainer, TrainingSettings
 from clip_tuning.build import build_classifier
 from experiment.seeds import derive_seed
 from federated_data.clients import divide, load_federation, share_out
+from misbehaving import Wrapped
+from runs import SMALL, final_adapter, run_small
 
 
 def tensors(message: Message) -> dict[str, np.ndarray]:
@@ -87,7 +87,9 @@ def test_a_client_left_out_of_a_round_gets_no_message(tmp_path: Path) -> None:
     app = Wrapped()
     run_small(tmp_path, clients=4, client_app=app, fraction_train=0.5, num_rounds=3)
     per_round = [
-        sorted(n for n, m in app.of("train") if m.content.config_records["config"]["server-round"] == r)
+        sorted(
+            n for n, m in app.of("train") if m.content.config_records["config"]["server-round"] == r
+        )
         for r in (1, 2, 3)
     ]
     assert all(len(nodes) == 2 for nodes in per_round)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from flwr.app import Context, Message
+
+from experiment.errors import UserError
 from misbehaving import Wrapped
 from runs import events, run_small
 from server_app.handshake import natural_key
-
-from experiment.errors import UserError
 
 
 def saying(**fields: Any) -> Wrapped:
@@ -69,7 +69,7 @@ def test_asking_for_cuda_without_cuda_stops_before_training(tmp_path: Path) -> N
 
 
 def test_too_few_nodes_are_waited_for_and_then_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected 5 nodes, found 3 after 0.6 s"):
+    with pytest.raises(UserError, match=r"expected 5 nodes, found 3 after 0\.6 s"):
         run_small(tmp_path, num_clients=5, start_timeout=0.6)
 
 

@@ -10,12 +10,9 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, MetricRecord
 from peft import PeftModel
-from runs import SMALL, events, final_adapter, run_small
-from server_app.in_process import InProcessGrid
-from server_app.sampling import sample
 
-from calibration.summary import summarise
 from calibration.stats import CalibrationStats, StatsSpec
+from calibration.summary import summarise
 from client_app.app import app as client_app
 from clip_tuning.build import build_classifier
 from clip_tuning.embedded import load_embedded
@@ -24,6 +21,9 @@ from experiment.config import RunConfig
 from experiment.errors import ConfigError, UserError
 from federated_data.clients import load_federation
 from reporting.events import read_lines
+from runs import SMALL, events, final_adapter, run_small
+from server_app.in_process import InProcessGrid
+from server_app.sampling import sample
 from strategies.fedavg import FedAvg
 
 METRICS = {
@@ -70,7 +70,7 @@ def test_the_last_row_is_what_the_saved_adapter_gives(folder: Path) -> None:
     logits = predict(classifier, federation.test.images)
     expected = summarise(CalibrationStats.from_logits(logits, federation.test.labels, StatsSpec()))
     rows = read_lines(folder / "metrics.jsonl")
-    last = [r for r in rows if r["source"] == "server-test" and r["round"] == 2][0]
+    last = next(r for r in rows if r["source"] == "server-test" and r["round"] == 2)
     for name in METRICS:
         assert last[name] == pytest.approx(expected[name], abs=1e-9), name
 
@@ -83,7 +83,7 @@ def test_row_zero_is_zero_shot(folder: Path) -> None:
     logits = predict(plain, federation.test.images)
     expected = summarise(CalibrationStats.from_logits(logits, federation.test.labels, StatsSpec()))
     rows = read_lines(folder / "metrics.jsonl")
-    first = [r for r in rows if r["source"] == "server-test" and r["round"] == 0][0]
+    first = next(r for r in rows if r["source"] == "server-test" and r["round"] == 0)
     assert first["ece"] == pytest.approx(expected["ece"], abs=1e-12)
     assert first["accuracy"] == expected["accuracy"]
 

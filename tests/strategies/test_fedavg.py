@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from strategies.fedavg import FedAvg
 from strategies.updates import ClientUpdate
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+
 from strategies.replies import Drop, decode_update, usable_replies
 
 EXPECTED = {"a": torch.zeros(2, 2), "b": torch.zeros(3)}
@@ -60,7 +61,9 @@ def test_a_sound_reply_is_used_and_decoded() -> None:
         (lambda: reply(examples=float("inf")), "found inf"),
         (lambda: Message(RecordDict(), reply_to=question(1)), "expected records"),
         (
-            lambda: Message(Error(2, "Traceback\n  ray stuff\nUserError: no images"), reply_to=question(1)),
+            lambda: Message(
+                Error(2, "Traceback\n  ray stuff\nUserError: no images"), reply_to=question(1)
+            ),
             "UserError: no images",
         ),
         (lambda: Message(Error(5), reply_to=question(1)), "error code 5"),

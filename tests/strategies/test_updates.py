@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from random import Random
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from strategies.updates import WeightedMean
 
 floats = st.floats(-1e6, 1e6, width=32, allow_nan=False)
@@ -28,9 +30,11 @@ def test_mean_is_the_exact_rational_mean_rounded_once(pairs: list[tuple[float, i
 
 @given(terms, st.randoms())
 @settings(max_examples=100, deadline=None)
-def test_order_of_arrival_does_not_change_a_bit(pairs: list[tuple[float, int]], random: object) -> None:
+def test_order_of_arrival_does_not_change_a_bit(
+    pairs: list[tuple[float, int]], rng: Random
+) -> None:
     shuffled = list(pairs)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    rng.shuffle(shuffled)
     assert mean_of(shuffled) == mean_of(pairs)
 
 

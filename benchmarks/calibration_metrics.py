@@ -1,0 +1,225 @@
+"""Speed and memory of the calibration figures beside torchmetrics, netcal and scikit-learn.
+
+One set of float32 probabilities ``(rows, classes)`` is drawn; then every contender computes what it
+can of ECE, MCE, equal-mass ECE, Brier score and NLL, each in a forked process of its own that sees
+the same array, so that its peak memory is its own. Values that should be equal are compared.
+
+    python benchmarks/calibration_metrics.py --rows 200000
+    python benchmarks/calibration_metrics.py            # 1,000,000 x 1,000: 4 GB for the array
+
+A contender that would need more memory than ``--memory`` gigabytes beside the array is given the
+first rows only; its time per row is what is compared, and the table says how many rows it saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Figures = dict[str, float]
+Contender = Callable[[Any, Any], Figures]
+
+NUM_BINS = 15
+GIGABYTE = 1 << 30
+TOLERANCE = 2e-4  # torchmetrics sums in float32; the others agree to 1e-6
+# Bytes per element that a contender allocates beside the float32 array: measured, rounded up.
+APPETITE = {"netcal": 50.0, "scikit-learn": 34.0, "torchmetrics": 10.0}
+
+
+def draw(rows: int, classes: int, seed: int = 0) -> tuple[Any, Any]:
+    """Return float32 probabilities ``(rows, classes)`` of a fairly confident model, and labels."""
+    rng = np.random.default_rng(seed)
+    probabilities = np.empty((rows, classes), np.float32)
+    labels = rng.integers(0, classes, rows)
+    for start in range(0, rows, 4096):
+        block = probabilities[start : start + 4096]
+        rng.standard_normal(dtype=np.float32, out=block)
+        favourite = rng.integers(0, classes, len(block))
+        block[np.arange(len(block)), favourite] += rng.uniform(5, 13, len(block))
+        right = rng.random(len(block)) < 0.7
+        labels[start : start + 4096][right] = favourite[right]
+        np.exp(block, out=block)
+        block /= block.sum(axis=1, keepdims=True)
+    return probabilities, labels
+
+
+def ours(probabilities: Any, labels: Any) -> Figures:
+    """Everything a run reports, in one pass; equal-mass ECE from the fine histogram."""
+    from calibration.stats import CalibrationStats
+    from calibration.summary import summarise
+
+    return _picked(summarise(CalibrationStats.from_probabilities(probabilities, labels)))
+
+
+def ours_exact(probabilities: Any, labels: Any) -> Figures:
+    """The same, with the exact equal-mass ECE in a second pass."""
+    from calibration.metrics.adaptive import adaptive_ece
+
+    exact = adaptive_ece(probabilities, labels, num_bins=NUM_BINS)
+    return ours(probabilities, labels) | {"ace": exact}
+
+
+def ours_streamed(probabilities: Any, labels: Any) -> Figures:
+    """The same as ``ours``, fed batches of 1,024 rows."""
+    from calibration.accumulator import CalibrationAccumulator
+
+    accumulator = CalibrationAccumulator()
+    for start in range(0, len(labels), 1024):
+        part = slice(start, start + 1024)
+        accumulator.update_probabilities(probabilities[part], labels[part])
+    return _picked(accumulator.summary())
+
+
+def torchmetrics(probabilities: Any, labels: Any) -> Figures:
+    """ECE and MCE; the library has neither equal-mass ECE, nor Brier score, nor NLL."""
+    import torch
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    p, y = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    norms = {"ece": "l1", "mce": "max"}
+    return {
+        name: float(multiclass_calibration_error(p, y, p.shape[1], n_bins=NUM_BINS, norm=norm))
+        for name, norm in norms.items()
+    }
+
+
+def netcal(probabilities: Any, labels: Any) -> Figures:
+    """ECE, MCE and equal-mass ECE (with its own cuts); it has neither Brier score nor NLL."""
+    from netcal.metrics import ECE, MCE
+
+    return {
+        "ece": float(ECE(NUM_BINS).measure(probabilities, labels)),
+        "mce": float(MCE(NUM_BINS).measure(probabilities, labels)),
+        "ace": float(ECE(NUM_BINS, equal_intervals=False).measure(probabilities, labels)),
+    }
+
+
+def scikit_learn(probabilities: Any, labels: Any) -> Figures:
+    """Brier score and NLL, which complete the set where the two others have none."""
+    from sklearn.metrics import brier_score_loss, log_loss
+
+    classes = np.arange(probabilities.shape[1])
+    wide = probabilities.astype(np.float64)
+    wide /= wide.sum(axis=1, keepdims=True)  # it warns about float32 rounding otherwise
+    return {
+        "nll": float(log_loss(labels, wide, labels=classes)),
+        "brier": float(brier_score_loss(labels, wide, labels=classes)),
+    }
+
+
+CONTENDERS: dict[str, Contender] = {
+    "fl2ora": ours,
+    "fl2ora, exact ACE": ours_exact,
+    "fl2ora, streamed": ours_streamed,
+    "torchmetrics": torchmetrics,
+    "netcal": netcal,
+    "scikit-learn": scikit_learn,
+}
+
+
+def _picked(summary: Figures) -> Figures:
+    return {name: summary[name] for name in ("ece", "mce", "ace", "brier", "nll")}
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def _in_child(
+    name: str, probabilities: Any, labels: Any, threads: int, repeats: int, pipe: Any
+) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    CONTENDERS[name](probabilities[:64], labels[:64] % 7)  # imports and first-call work
+    int(probabilities.sum(dtype=np.float32) > 0)  # every page of the array is resident
+    before = _resident_bytes()
+    seconds = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        figures = CONTENDERS[name](probabilities, labels)
+        seconds.append(time.perf_counter() - begin)
+    pipe.send((min(seconds), max(0, _peak_bytes() - before), figures))
+
+
+def measure(
+    name: str, probabilities: Any, labels: Any, threads: int, repeats: int
+) -> tuple[float, int, Figures]:
+    """Return seconds (best of ``repeats``), peak bytes beside the array, and the figures."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(
+        target=_in_child, args=(name, probabilities, labels, threads, repeats, sender)
+    )
+    child.start()
+    sender.close()
+    try:
+        result: tuple[float, int, Figures] = receiver.recv()
+    except EOFError:
+        raise SystemExit(f"{name} ended without a result: out of memory?") from None
+    child.join()
+    return result
+
+
+def main() -> None:
+    """Print the table, the ratios and the disagreements."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Formatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--classes", type=int, default=1_000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--memory", type=float, default=10.0, help="GB beside the array")
+    arguments = parser.parse_args()
+    probabilities, labels = draw(arguments.rows, arguments.classes)
+    print(
+        f"{arguments.rows:,} x {arguments.classes:,} float32, {probabilities.nbytes / 1e9:.1f} GB, "
+        f"{arguments.threads} threads, best of {arguments.repeats}\n"
+    )
+    print("| contender | rows | figures | seconds | us/row | peak memory | times ours |")
+    print("|---|---|---|---|---|---|---|")
+    per_row: dict[str, float] = {}
+    for name in CONTENDERS:
+        appetite = APPETITE.get(name, 0.0) * arguments.classes
+        rows = arguments.rows
+        if appetite:
+            rows = min(rows, int(arguments.memory * GIGABYTE / appetite))
+        p, y = probabilities[:rows], labels[:rows]
+        seconds, memory, figures = measure(name, p, y, arguments.threads, arguments.repeats)
+        per_row[name] = seconds / rows
+        print(
+            f"| {name} | {rows:,} | {' '.join(figures)} | {seconds:.2f} | {1e6 * per_row[name]:.2f} "
+            f"| {memory / 1e6:,.0f} MB | {per_row[name] / per_row['fl2ora']:.1f} |",
+            flush=True,
+        )
+        _compare(name, figures, p, y)
+    both = per_row["torchmetrics"] + per_row["netcal"]
+    print(
+        f"\nthe set from torchmetrics and netcal together: {both / per_row['fl2ora']:.1f} times ours"
+    )
+
+
+def _compare(name: str, figures: Figures, probabilities: Any, labels: Any) -> None:
+    """Say where ``figures`` differ from ours on the same rows."""
+    expected = ours_exact(probabilities, labels)
+    for figure, value in figures.items():
+        if abs(value - expected[figure]) > TOLERANCE:
+            print(f"<!-- {name}: {figure} {value:.6f}, ours {expected[figure]:.6f} -->")
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+if __name__ == "__main__":
+    main()

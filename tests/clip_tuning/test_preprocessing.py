@@ -1,0 +1,215 @@
+"""Preprocessing against transformers' own image processor, and the random crops and flips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from clip_tuning.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
+
+SMALLEST_STD = min(CLIP_STD)
+SIZES = [(32, 32), (32, 50), (40, 32), (64, 64), (40, 50), (51, 33), (100, 37), (20, 20), (9, 31)]
+
+
+def _photo(height: int, width: int, channels: int = 3, seed: int = 0) -> Tensor:
+    """Return ``(1, C, H, W)`` uint8 with smooth parts, edges and noise, as a photo has."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = 127 + 90 * np.sin(x / 7 + rng.uniform(0, 6, (channels, 1, 1))) * np.cos(y / 5)
+    edges = np.where((x > width / 3) & (y > height / 4), 60, 0)
+    noise = rng.integers(-30, 30, (channels, height, width))
+    return torch.from_numpy(np.clip(waves - edges + noise, 0, 255).astype(np.uint8))[None]
+
+
+def _theirs(images: Tensor, config: dict[str, Any]) -> Tensor:
+    array = images[0].permute(1, 2, 0).numpy()
+    picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+    processor = CLIPImageProcessorPil(**config)
+    return processor(picture.convert("RGB"), return_tensors="pt")["pixel_values"]
+
+
+def _config(size: int, resize: int | None = None) -> dict[str, Any]:
+    return {
+        "crop_size": {"height": size, "width": size},
+        "size": {"shortest_edge": size if resize is None else resize},
+        "do_resize": True,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "image_mean": list(CLIP_MEAN),
+        "image_std": list(CLIP_STD),
+        "resample": 3,
+    }
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_evaluation_is_what_transformers_does(height: int, width: int, channels: int) -> None:
+    """Up to PIL's rounding to whole bytes, once after each of its two passes."""
+    photo = _photo(height, width, channels)
+    ours = Preprocessing.from_config(_config(32), 32).evaluation(photo)
+    theirs = _theirs(photo, _config(32))
+    assert ours.shape == theirs.shape == (1, 3, 32, 32)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1.5 / 255 / SMALLEST_STD)
+
+
+def test_a_crop_smaller_than_the_resize_is_what_transformers_does() -> None:
+    photo = _photo(71, 97)
+    config = _config(32, resize=40)
+    ours = Preprocessing.from_config(config, 32).evaluation(photo)
+    torch.testing.assert_close(
+        ours, _theirs(photo, config), rtol=0, atol=1.5 / 255 / SMALLEST_STD
+    )
+
+
+def test_at_clip_s_own_size() -> None:
+    photo = _photo(240, 333)
+    ours = Preprocessing.from_config(_config(224), 224).evaluation(photo)
+    torch.testing.assert_close(
+        ours, _theirs(photo, _config(224)), rtol=0, atol=1.5 / 255 / SMALLEST_STD
+    )
+
+
+def test_an_image_of_the_right_size_is_only_normalised() -> None:
+    photo = _photo(32, 32)
+    mean = torch.tensor(CLIP_MEAN).view(3, 1, 1)
+    std = torch.tensor(CLIP_STD).view(3, 1, 1)
+    expected = (photo / 255 - mean) / std
+    found = Preprocessing(32, 32).evaluation(photo)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, _theirs(photo, _config(32)), rtol=0, atol=1e-5)
+
+
+def test_statistics_come_from_the_file() -> None:
+    config = {**_config(32), "image_mean": [0.5, 0.25, 0.0], "image_std": [0.5, 0.5, 0.25]}
+    white = torch.full((1, 1, 32, 32), 255, dtype=torch.uint8)
+    found = Preprocessing.from_config(config, 32).evaluation(white)
+    assert found[0, :, 0, 0].tolist() == [1.0, 1.5, 4.0]
+
+
+def test_a_batch_is_its_images_one_by_one() -> None:
+    photos = torch.cat([_photo(40, 50, seed=seed) for seed in range(3)])
+    made = Preprocessing(32, 32)
+    whole = made.evaluation(photos)
+    parts = torch.cat([made.evaluation(photo[None]) for photo in photos])
+    torch.testing.assert_close(whole, parts, rtol=0, atol=1e-6)
+    assert made.evaluation(photos[:0]).shape == (0, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, Preprocessing(32, 32)),
+        ({"crop_size": 32, "size": 32}, Preprocessing(32, 32)),
+        ({"crop_size": 32, "size": 48}, Preprocessing(32, 48)),
+        ({"size": {"shortest_edge": 36}}, Preprocessing(32, 36)),
+        ({"crop_size": {"height": 32, "width": 32}}, Preprocessing(32, 32)),
+        ({"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}, Preprocessing(32, 32, (0, 0, 0), (1, 1, 1))),
+    ],
+)  # fmt: skip
+def test_files_old_and_new_are_read(config: dict[str, Any], expected: Preprocessing) -> None:
+    assert Preprocessing.from_config(config, 32) == expected
+
+
+def test_a_crop_of_another_size_than_the_model_s_is_refused() -> None:
+    with pytest.raises(ValueError, match="crop_size 224 does not fit the model's image_size 32"):
+        Preprocessing.from_config(_config(224), 32)
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_no_augmentation_is_evaluation_and_draws_nothing() -> None:
+    made, photo, rng = Preprocessing(32, 32), _photo(40, 50), _generator()
+    assert torch.equal(made.training(photo, "none", rng), made.evaluation(photo))
+    assert torch.equal(rng.get_state(), _generator().get_state())
+
+
+def test_flips_only_flip() -> None:
+    photos = torch.cat([_photo(40, 50, seed=seed) for seed in range(64)])
+    made = Preprocessing(32, 32)
+    plain = made.evaluation(photos)
+    found = made.training(photos, "flip", _generator())
+    same = (found == plain).flatten(1).all(1)
+    mirrored = (found == plain.flip(-1)).flatten(1).all(1)
+    assert bool((same ^ mirrored).all())
+    assert 16 < int(mirrored.sum()) < 48
+
+
+@pytest.mark.parametrize("augmentation", ["flip", "crop_flip"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_augmentation_depends_on_its_generator_alone(augmentation: Any, channels: int) -> None:
+    photos = torch.cat([_photo(28, 40, channels, seed) for seed in range(8)])
+    made = Preprocessing(32, 32)
+    first = made.training(photos, augmentation, _generator(1))
+    assert first.shape == (8, 3, 32, 32)
+    torch.rand(3)
+    assert torch.equal(first, made.training(photos, augmentation, _generator(1)))
+    assert not torch.equal(first, made.training(photos, augmentation, _generator(2)))
+    rng = _generator(1)
+    made.training(photos, augmentation, rng)
+    assert not torch.equal(first, made.training(photos, augmentation, rng))
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (40, 100), (100, 30), (32, 32), (5, 7)])
+def test_crops_stay_in_range(height: int, width: int) -> None:
+    photos = _photo(height, width).expand(50, -1, -1, -1)
+    unit = Preprocessing(32, 32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    crops = unit.training(photos, "crop_flip", _generator())
+    assert crops.shape == (50, 3, 32, 32)
+    assert torch.isfinite(crops).all()
+    assert 0 <= float(crops.min()) <= float(crops.max()) <= 1
+
+
+def test_a_crop_of_one_colour_is_that_colour() -> None:
+    flat = torch.full((4, 3, 20, 30), 51, dtype=torch.uint8)
+    unit = Preprocessing(32, 32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    crops = unit.training(flat, "crop_flip", _generator())
+    torch.testing.assert_close(crops, torch.full_like(crops, 0.2), rtol=0, atol=1e-5)
+
+
+def test_crops_show_a_box_of_the_image_within_the_limits_of_area_and_shape() -> None:
+    """On an image whose channels hold the coordinates, a crop's corners tell its box."""
+    side = 128
+    ramp = torch.linspace(0, 255, side).round().to(torch.uint8)
+    image = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side)])
+    images = torch.cat([image, image[:1]])[None].expand(400, -1, -1, -1)
+    unit = Preprocessing(64, 64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    crops = unit.training(images, "crop_flip", _generator())
+    middle = crops[:, :, 20:44, 20:44]  # inner part: bicubic borders are not linear
+    width = (middle[:, 0, :, -1] - middle[:, 0, :, 0]).mean(1) * 64 / 23
+    height = (middle[:, 1, -1] - middle[:, 1, 0]).mean(1) * 64 / 23
+    flipped = width < 0
+    width, area = width.abs(), width.abs() * height
+    assert bool((height > 0).all())
+    assert 150 < int(flipped.sum()) < 250
+    assert float(width.max()) < 1.03
+    assert float(height.max()) < 1.03
+    assert 0.07 < float(area.min()) < 0.15
+    assert 0.8 < float(area.max()) < 1.05
+    inside = (width < 0.97) & (height < 0.97)  # boxes that the image did not cut
+    ratio = (width / height)[inside]
+    assert 0.72 < float(ratio.min()) < 0.8
+    assert 1.25 < float(ratio.max()) < 1.4
+    centre = crops[:, :2, 31:33, 31:33].mean((2, 3))
+    assert 0.45 < float(centre.mean()) < 0.55
+    assert float(centre.std(0).min()) > 0.08
+
+
+def test_the_file_of_the_tiny_clip_is_in_transformers_form(tiny_clip_folder: Path) -> None:
+    processor = CLIPImageProcessorPil.from_pretrained(tiny_clip_folder)
+    photo = _photo(40, 50)
+    picture = Image.fromarray(photo[0].permute(1, 2, 0).numpy())
+    theirs = processor(picture, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(
+        Preprocessing(32, 32).evaluation(photo), theirs, rtol=0, atol=1.5 / 255 / SMALLEST_STD
+    )
