@@ -3,9 +3,11 @@
 One set of float32 probabilities ``(rows, classes)`` is drawn; then every contender computes what it
 can of ECE, MCE, equal-mass ECE, Brier score and NLL, each in a forked process of its own that sees
 the same array, so that its peak memory is its own. Values that should be equal are compared.
+Processor seconds (one thread) are what the ratios are made of: wall time on a shared machine
+measures the neighbours too.
 
-    python benchmarks/calibration_metrics.py --rows 200000
-    python benchmarks/calibration_metrics.py            # 1,000,000 x 1,000: 4 GB for the array
+    python -m benchmarks.calibration_metrics --rows 200000
+    python -m benchmarks.calibration_metrics        # 1,000,000 x 1,000: 4 GB for the array
 
 A contender that would need more memory than ``--memory`` gigabytes beside the array is given the
 first rows only; its time per row is what is compared, and the table says how many rows it saw.
@@ -18,7 +20,7 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +32,15 @@ GIGABYTE = 1 << 30
 TOLERANCE = 2e-4  # torchmetrics sums in float32; the others agree to 1e-6
 # Bytes per element that a contender allocates beside the float32 array: measured, rounded up.
 APPETITE = {"netcal": 50.0, "scikit-learn": 34.0, "torchmetrics": 10.0}
+
+
+class Result(NamedTuple):
+    """Processor and wall seconds of the best run, peak bytes beside the array, the figures."""
+
+    processor: float
+    wall: float
+    memory: int
+    figures: Figures
 
 
 def draw(rows: int, classes: int, seed: int = 0) -> tuple[Any, Any]:
@@ -145,18 +156,16 @@ def _in_child(
     CONTENDERS[name](probabilities[:64], labels[:64] % 7)  # imports and first-call work
     int(probabilities.sum(dtype=np.float32) > 0)  # every page of the array is resident
     before = _resident_bytes()
-    seconds = []
+    runs = []
     for _ in range(repeats):
-        begin = time.perf_counter()
+        wall, processor = time.perf_counter(), time.process_time()
         figures = CONTENDERS[name](probabilities, labels)
-        seconds.append(time.perf_counter() - begin)
-    pipe.send((min(seconds), max(0, _peak_bytes() - before), figures))
+        runs.append((time.process_time() - processor, time.perf_counter() - wall))
+    pipe.send(Result(*min(runs), max(0, _peak_bytes() - before), figures))
 
 
-def measure(
-    name: str, probabilities: Any, labels: Any, threads: int, repeats: int
-) -> tuple[float, int, Figures]:
-    """Return seconds (best of ``repeats``), peak bytes beside the array, and the figures."""
+def measure(name: str, probabilities: Any, labels: Any, threads: int, repeats: int) -> Result:
+    """Measure one contender in a process of its own; nothing here may start torch's threads."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(
@@ -165,7 +174,7 @@ def measure(
     child.start()
     sender.close()
     try:
-        result: tuple[float, int, Figures] = receiver.recv()
+        result: Result = receiver.recv()
     except EOFError:
         raise SystemExit(f"{name} ended without a result: out of memory?") from None
     child.join()
@@ -177,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Formatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--classes", type=int, default=1_000)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--memory", type=float, default=10.0, help="GB beside the array")
     arguments = parser.parse_args()
@@ -186,35 +195,37 @@ def main() -> None:
         f"{arguments.rows:,} x {arguments.classes:,} float32, {probabilities.nbytes / 1e9:.1f} GB, "
         f"{arguments.threads} threads, best of {arguments.repeats}\n"
     )
-    print("| contender | rows | figures | seconds | us/row | peak memory | times ours |")
-    print("|---|---|---|---|---|---|---|")
+    print("| contender | rows | figures | cpu s | wall s | cpu us/row | peak memory | times ours |")
+    print("|---|---|---|---|---|---|---|---|")
     per_row: dict[str, float] = {}
+    remarks: list[str] = []
     for name in CONTENDERS:
-        appetite = APPETITE.get(name, 0.0) * arguments.classes
         rows = arguments.rows
-        if appetite:
-            rows = min(rows, int(arguments.memory * GIGABYTE / appetite))
-        p, y = probabilities[:rows], labels[:rows]
-        seconds, memory, figures = measure(name, p, y, arguments.threads, arguments.repeats)
-        per_row[name] = seconds / rows
+        if name in APPETITE:
+            room = arguments.memory * GIGABYTE
+            rows = min(rows, int(room / APPETITE[name] / arguments.classes))
+        part = probabilities[:rows], labels[:rows]
+        result = measure(name, *part, arguments.threads, arguments.repeats)
+        per_row[name] = result.processor / rows
         print(
-            f"| {name} | {rows:,} | {' '.join(figures)} | {seconds:.2f} | {1e6 * per_row[name]:.2f} "
-            f"| {memory / 1e6:,.0f} MB | {per_row[name] / per_row['fl2ora']:.1f} |",
+            f"| {name} | {rows:,} | {' '.join(result.figures)} | {result.processor:.2f} "
+            f"| {result.wall:.2f} | {1e6 * per_row[name]:.2f} | {result.memory / 1e6:,.0f} MB "
+            f"| {per_row[name] / per_row['fl2ora']:.1f} |",
             flush=True,
         )
-        _compare(name, figures, p, y)
-    both = per_row["torchmetrics"] + per_row["netcal"]
-    print(
-        f"\nthe set from torchmetrics and netcal together: {both / per_row['fl2ora']:.1f} times ours"
-    )
+        remarks += _differences(name, result.figures, measure("fl2ora, exact ACE", *part, 1, 1))
+    both = (per_row["torchmetrics"] + per_row["netcal"]) / per_row["fl2ora"]
+    print(f"\nWhat torchmetrics and netcal have of the set takes {both:.1f} times as long as ours.")
+    print("\n".join(remarks) if remarks else f"All figures agree within {TOLERANCE}.")
 
 
-def _compare(name: str, figures: Figures, probabilities: Any, labels: Any) -> None:
-    """Say where ``figures`` differ from ours on the same rows."""
-    expected = ours_exact(probabilities, labels)
-    for figure, value in figures.items():
-        if abs(value - expected[figure]) > TOLERANCE:
-            print(f"<!-- {name}: {figure} {value:.6f}, ours {expected[figure]:.6f} -->")
+def _differences(name: str, figures: Figures, reference: Result) -> list[str]:
+    """Return a line for each of ``figures`` that differs from ours on the same rows."""
+    return [
+        f"{name}: {figure} is {value:.6f}, ours exactly {reference.figures[figure]:.6f}"
+        for figure, value in figures.items()
+        if not abs(value - reference.figures[figure]) <= TOLERANCE
+    ]
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -56,9 +56,10 @@ def _line(axes: Axes, table: pd.DataFrame, metric: str, source: str) -> Any:
     look = _LINES[source]
     every = math.ceil(len(values) / _MARKERS)
     (line,) = axes.plot(values.index, values, markersize=3, markevery=every, **look)
-    spread = _values(table, metric, _BANDS.get(source, "")).reindex(values.index)
-    low, high = (values - spread).clip(0, 1), (values + spread).clip(0, 1)
-    axes.fill_between(values.index, low, high, color=look["color"], alpha=0.18, linewidth=0)
+    if source in _BANDS:
+        spread = _values(table, metric, _BANDS[source]).reindex(values.index)
+        low, high = (values - spread).clip(0, 1), (values + spread).clip(0, 1)
+        axes.fill_between(values.index, low, high, color=look["color"], alpha=0.18, linewidth=0)
     return line
 
 

@@ -139,7 +139,8 @@ def _members(z: Tensor, parameters: Parameters) -> Tensor:
 def simplex_minimum(products: Tensor, hits: Tensor) -> Tensor:
     """Return the ``w (m,)`` on the simplex that minimises ``w' G w - 2 h' w``.
 
-    On every face the minimum solves a linear system; the best one inside its face is the answer.
+    On every face the minimum solves a linear system; the answer is the best of these, each drawn
+    into the simplex: the face the minimum lies in is among them.
 
     Args:
         products: ``G (m, m)``, symmetric and positive semi-definite.
@@ -154,8 +155,6 @@ def simplex_minimum(products: Tensor, hits: Tensor) -> Tensor:
         system[-1, -1] = 0
         right = torch.cat([hits[face], torch.ones(1, dtype=torch.float64)])
         inside = torch.linalg.lstsq(system, right, driver="gelsd").solution[:-1]
-        if (inside < -1e-12).any():
-            continue
         point = torch.zeros_like(hits)
         point[face] = inside.clamp(min=0)
         point = point / point.sum()

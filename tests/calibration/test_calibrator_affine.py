@@ -205,6 +205,29 @@ def test_descent_solves_a_badly_scaled_quadratic(direction):
     assert rounds == 2 if direction == "newton" else rounds < 30
 
 
+def test_quasi_newton_direction_is_the_updated_inverse_hessian_times_the_gradient():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(4, 4))
+    moves = rng.normal(size=(3, 4))
+    turns = moves @ (root @ root.T + np.eye(4))
+    gradient = rng.normal(size=4)
+    inverse = np.eye(4) * (moves[-1] @ turns[-1]) / (turns[-1] @ turns[-1])
+    for move, turn in zip(moves, turns, strict=True):
+        left = np.eye(4) - np.outer(move, turn) / (move @ turn)
+        inverse = left @ inverse @ left.T + np.outer(move, move) / (move @ turn)
+    solver = {"moves": moves, "turns": turns, "gradient": gradient}
+    found = _descent.quasi_newton_direction({k: torch.tensor(v) for k, v in solver.items()})
+    np.testing.assert_allclose(found, -inverse @ gradient, rtol=1e-10)
+
+
+def test_newton_direction_ignores_directions_without_curvature():
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    hessian = turn @ np.diag([4.0, 0.5, 0.0]) @ turn.T
+    gradient = turn @ np.array([8.0, 1.0, 1e-3])
+    found = _descent.newton_direction(torch.tensor(hessian), torch.tensor(gradient))
+    np.testing.assert_allclose(found, turn @ np.array([-2.0, -2.0, 0.0]), atol=1e-10)
+
+
 def test_descent_shortens_a_step_that_overshoots_and_returns_the_best_point_at_the_end():
     start = torch.tensor([1.0], dtype=torch.float64)
     found = _descent.Evaluation(start, 1.0, torch.ones_like(start), 1.0)

@@ -89,7 +89,7 @@ def test_a_bin_of_few_right_predictions_is_uncertain():
 
 
 def test_equal_generators_give_equal_bands():
-    stats = stats_of(np.linspace(0.2, 1, 500), np.arange(500) % 3 > 0)
+    stats = stats_of(np.linspace(0.2, 1, 20_000), np.arange(20_000) % 3 > 0)
     one, two = (accuracy_band(stats, np.random.default_rng(3)) for _ in range(2))
     other = accuracy_band(stats, np.random.default_rng(4))
     assert_array_equal(one.low, two.low)

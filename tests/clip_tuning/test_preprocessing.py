@@ -15,7 +15,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from clip_tuning.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
 
 SMALLEST_STD = min(CLIP_STD)
-SIZES = [(32, 32), (32, 50), (40, 32), (64, 64), (40, 50), (51, 33), (100, 37), (20, 20), (9, 31)]
+SIZES = [(32, 32), (32, 50), (40, 32), (64, 64), (40, 50), (51, 33), (37, 100), (20, 20), (9, 31)]
 
 
 def _photo(height: int, width: int, channels: int = 3, seed: int = 0) -> Tensor:

@@ -164,7 +164,8 @@ def test_rounds_draws_every_source():
     (accuracy, ece), bands = lines_of(ROWS)
     names = ["server's test set", "clients' images, pooled", "mean of clients ± sd"]
     assert list(accuracy) == list(ece) == names
-    assert accuracy[names[0]].tolist() == [[0, 0.4], [1, 0.42], [2, 0.44], [3, 0.46]]
+    expected = np.array([[0, 0.4], [1, 0.42], [2, 0.44], [3, 0.46]])
+    assert accuracy[names[0]] == pytest.approx(expected)
     drawn = [band for band in bands[1] if len(band.get_paths())]
     assert len(drawn) == 1  # mean 0.1 and sd 0.1
     assert drawn[0].get_paths()[0].get_extents().ymin == pytest.approx(0.0)

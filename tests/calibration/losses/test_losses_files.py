@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from losses_cases import FOLDER, NAMES, SPEC_NAMES, camel, loss_class, make
+from losses_cases import FOLDER, NAMES, NAMES, camel, loss_class, make
 
 from calibration.losses.base import Loss, LossContext
 
@@ -17,8 +17,8 @@ SOURCE = re.compile(r"arXiv:\d{4}\.\d{5}|(ICML|CVPR) \d{4}|Journal of|Monthly We
 
 
 def test_there_are_files():
-    assert len(SPEC_NAMES) > 20
-    assert {"cross_entropy", "dca", "mdca", "zs_norm", "nucfl"} <= set(SPEC_NAMES)
+    assert len(NAMES) > 20
+    assert {"cross_entropy", "dca", "mdca", "zs_norm", "nucfl"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,7 +35,7 @@ def test_one_public_loss_per_file(name):
     assert [cls.__name__ for cls in found] == [camel(name)]
 
 
-@pytest.mark.parametrize("name", SPEC_NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_docstring(name):
     text = " ".join(importlib.import_module(f"calibration.losses.{name}").__doc__.split())
     assert SOURCE.search(text), "no arXiv id or venue"
@@ -47,7 +47,7 @@ def test_docstring(name):
         assert f"\n    {argument}: " in documented
 
 
-@pytest.mark.parametrize("name", SPEC_NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_defaults_suffice(name):
     loss = make(name)
     assert loss.name == name
@@ -80,10 +80,10 @@ def rows():
 
 
 def test_page_lists_every_loss():
-    assert sorted(rows()) == SPEC_NAMES
+    assert sorted(rows()) == NAMES
 
 
-@pytest.mark.parametrize("name", SPEC_NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_page_is_right(name):
     spec, kind, needs = rows()[name][:3]
     parameters = inspect.signature(loss_class(name)).parameters.values()

@@ -1,0 +1,173 @@
+"""Loading a CLIP from a folder in transformers format, and naming the part that is amiss."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, CLIPModel
+
+from clip_tuning.clip import load_clip
+from clip_tuning.preprocessing import Preprocessing
+from experiment.errors import UserError
+
+
+@pytest.fixture
+def folder(tiny_clip_folder: Path, tmp_path: Path) -> Path:
+    """Return a copy of the tiny CLIP's folder that may be damaged."""
+    return Path(shutil.copytree(tiny_clip_folder, tmp_path / "clip"))
+
+
+def _edit(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def _edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    state = load_file(folder / "model.safetensors")
+    change(state)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_folder_gives_what_transformers_reads(tiny_clip_folder: Path) -> None:
+    clip = load_clip(str(tiny_clip_folder))
+    theirs = CLIPModel.from_pretrained(tiny_clip_folder)
+    assert clip.model.state_dict().keys() == theirs.state_dict().keys()
+    assert all(torch.equal(t, clip.model.state_dict()[n]) for n, t in theirs.state_dict().items())
+    text = "A photo of an ankle boot."
+    assert clip.tokenizer(text)["input_ids"] == AutoTokenizer.from_pretrained(tiny_clip_folder)(
+        text
+    )["input_ids"]
+    assert clip.preprocessing == Preprocessing(32, 32)
+    assert clip.name == str(tiny_clip_folder)
+
+
+def test_it_is_frozen_in_evaluation_mode_and_float32(folder: Path) -> None:
+    def halve(state: dict[str, torch.Tensor]) -> None:
+        for name in state:
+            state[name] = state[name].half()
+
+    _edit_weights(folder, halve)
+    _edit(folder / "config.json", dtype="float16")
+    clip = load_clip(str(folder))
+    assert not clip.model.training
+    assert not any(p.requires_grad for p in clip.model.parameters())
+    assert {p.dtype for p in clip.model.parameters()} == {torch.float32}
+
+
+def test_the_embedded_one_loads_by_its_name() -> None:
+    clip = load_clip("embedded")
+    assert clip.name == "embedded"
+    assert clip.preprocessing.size == clip.model.config.vision_config.image_size
+
+
+def test_home_is_understood(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load_clip("~/clip").name == "~/clip"
+
+
+def test_tensors_too_many_are_let_through(folder: Path) -> None:
+    """Checkpoints of older transformers hold ``position_ids`` too."""
+    _edit_weights(
+        folder,
+        lambda s: s.update({"text_model.embeddings.position_ids": torch.arange(77)[None]}),
+    )
+    assert load_clip(str(folder))
+
+
+def _remove(*names: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return damage
+
+
+def _write(name: str, text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(text) and None
+
+
+def _truncate(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _lose_a_tensor(folder: Path) -> None:
+    _edit_weights(folder, lambda state: state.pop("logit_scale") and None)
+
+
+def _misshape(folder: Path) -> None:
+    _edit_weights(folder, lambda state: state.update({"text_projection.weight": torch.ones(3, 3)}))
+
+
+def _pickle(folder: Path) -> None:
+    """Leave the weights as ``pytorch_model.bin``, whose loading could run anything."""
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def _larger_crop(folder: Path) -> None:
+    _edit(folder / "preprocessor_config.json", crop_size={"height": 224, "width": 224})
+
+
+def _other_end_of_text(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 5
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+DAMAGES = [
+    (_remove("config.json"), "expected config.json; "),
+    (_write("config.json", "{"), "expected config.json; "),
+    (_remove("model.safetensors"), "expected model.safetensors; "),
+    (_pickle, "expected model.safetensors; "),
+    (_truncate, "expected model.safetensors; "),
+    (_write("model.safetensors", "nothing of the kind"), "expected model.safetensors; "),
+    (_lose_a_tensor, "expected model.safetensors; it lacks 1 of CLIP's tensors, such as logit_scale"),
+    (_misshape, "expected model.safetensors; "),
+    (_remove("tokenizer.json"), "expected a tokenizer; "),
+    (_remove("tokenizer.json", "tokenizer_config.json"), "expected a tokenizer; found one that does"),
+    (_write("tokenizer.json", "{}"), "expected a tokenizer; "),
+    (_other_end_of_text, "expected a tokenizer; found one that ends 'a photo' with token 257, where"),
+    (_remove("preprocessor_config.json"), "expected preprocessor_config.json; "),
+    (_write("preprocessor_config.json", "{"), "expected preprocessor_config.json; "),
+    (_write("preprocessor_config.json", "[]"), "expected preprocessor_config.json; "),
+    (_larger_crop, "expected preprocessor_config.json; preprocessor_config.json: crop_size 224 does"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_the_part_at_fault_is_named(
+    folder: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(folder)
+    with pytest.raises(UserError) as caught:
+        load_clip(str(folder))
+    assert str(caught.value).startswith(f"model {str(folder)!r}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./no-such-folder", "~/no-such-folder"])
+def test_a_folder_that_is_not_there_is_never_looked_for_on_a_hub(name: str) -> None:
+    with pytest.raises(UserError, match=f"^model: folder '{name}' does not exist$"):
+        load_clip(name)
+
+
+def test_a_hub_name_that_cannot_be_had_is_one_line() -> None:
+    with pytest.raises(UserError) as caught:
+        load_clip("nobody/no-such-clip")
+    assert str(caught.value).startswith("model 'nobody/no-such-clip': expected config.json; ")
+    assert "\n" not in str(caught.value)
+
+
+def test_openai_s_end_of_text_rule_is_understood(folder: Path) -> None:
+    """Their files say 2 where the end of text has the highest id."""
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 2
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_clip(str(folder)).model.text_model.eos_token_id == 2

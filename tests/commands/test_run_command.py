@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+QUICK = [
+    "--engine", "in-process", "--clients", "2",
+    "--set", "dataset=shapes(styles='held-back', train=64, validation=16, test=32)",
+    "--set", "partition=iid", "--set", "num-rounds=1",
+]  # fmt: skip
+
+
+def fl2ora(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "from commands.app import main; main()"
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("work")
+    config = folder / "my.toml"
+    config.write_text("num-rounds = 7\nlearning-rate = 0.2\n")
+    return folder, fl2ora(folder, "run", str(config), *QUICK, "--json")
+
+
+def test_the_last_line_is_json_with_the_promised_keys(
+    done: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, process = done
+    assert process.returncode == 0, process.stderr
+    outcome = json.loads(process.stdout.strip().splitlines()[-1])
+    assert outcome.keys() == {"run_dir", "rounds", "final"}
+    assert outcome["rounds"] == 1, "--set wins over the file"
+    run_dir = Path(outcome["run_dir"])
+    assert run_dir.is_absolute()
+    assert run_dir.parent == folder / "runs"
+    assert {"accuracy", "ece", "mce", "nll"} <= outcome["final"].keys()
+    config = json.loads((run_dir / "run.json").read_text())["config"]
+    assert config["learning-rate"] == 0.2
+
+
+def test_a_person_sees_the_rounds_and_the_table(
+    done: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    text = done[1].stderr
+    assert "2 clients with 52 training images" in text
+    assert "zero-shot" in text
+    assert "round 1/1" in text
+    for column in ("ACCURACY", "ECE", "MCE", "NLL"):
+        assert column in text
+    assert "Run directory: " in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--set", "num-roundz=3", "--set", "seed=-1"],
+            ["2 problems", "did you mean 'num-rounds'"],
+        ),
+        (["--set", "method=lroa()"], ["clip_tuning.methods has no 'lroa'", "did you mean 'lora'"]),
+        (["--set", "learning-rate=fast"], ["learning-rate: expected float, found 'fast' (str)"]),
+        (["missing.toml"], ["missing.toml: cannot be read"]),
+        (["--set", "model=./nowhere"], ["folder './nowhere' does not exist"]),
+        (
+            ["--set", "dataset=fashion_mnist(folder='/nowhere')"],
+            ["/nowhere", "dataset-fashion-mnist"],
+        ),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    process = fl2ora(tmp_path, "run", "--engine", "in-process", *arguments)
+    assert process.returncode == 2
+    assert "Traceback" not in process.stderr + process.stdout
+    for word in words:
+        assert word in process.stderr
+
+
+def test_doctor_says_what_the_machine_has(tmp_path: Path) -> None:
+    process = fl2ora(tmp_path, "doctor")
+    for word in ("Python", "torch", "flwr", "Ray", "devices", "disk", "embedded CLIP"):
+        assert word in process.stdout
+    assert process.returncode in (0, 1)
+    assert (process.returncode == 1) == ("amiss" in process.stdout.splitlines()[-1])
