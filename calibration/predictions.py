@@ -1,44 +1,64 @@
 """From logits or probabilities to what calibration metrics read: confidence and correctness.
 
 Every function says which of the two it takes; nothing is guessed from the range of the values.
-Half-precision logits are widened first and the softmax is done in float64, because in float16
-every confidence above about 0.99976 rounds to exactly 1. Rows are worked on in blocks, so an
-``(N, K)`` input costs a few megabytes on top of itself, whatever its dtype or device.
+Logits are widened and the softmax is done in float64, because in float16 every confidence above
+about 0.99976 rounds to exactly 1. Probabilities are taken as they are, and summed in float64. Rows
+are worked on in blocks, so an ``(N, K)`` input costs a few megabytes on top of itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from calibration.binning import Floats, Integers
+from calibration.row_blocks import (
+    ArrayLike,
+    check_rows,
+    checked_labels,
+    raise_bad_rows,
+    split_rows,
+)
 
-ArrayLike = Tensor | NDArray[Any]
+__all__ = [
+    "BLOCKS_AT_ONCE",
+    "ArrayLike",
+    "Block",
+    "Scores",
+    "blocks_of_logits",
+    "blocks_of_probabilities",
+    "concatenate_scores",
+    "probabilities_of",
+    "scores_of",
+    "scores_of_block",
+]
 
-_BLOCK = 1 << 17  # elements worked on at once: 1 MB of float64, which stays in the cache
-_BLOCK_ON_CUDA = 1 << 24  # 128 MB, so that few kernels are launched
+
+BLOCKS_AT_ONCE = 64  # how many blocks' (n,) scores are kept apart before they are put together
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some consecutive rows: ``probabilities (n, K)`` float64, and ``(n,)`` tensors.
+    """Some consecutive rows, on the device of the input.
 
     Attributes:
-        probabilities: rows that sum to 1.
-        labels: int64 in ``0 .. K - 1``.
-        predicted: the most probable class; of equal ones the lowest index.
-        nll: ``-log p`` of the label, natural logarithm.
+        probabilities: ``(n, K)`` float64, or float32 where probabilities came so or in half
+            precision; for reading only.
+        labels: ``(n,)`` int64 in ``0 .. K - 1``.
+        predicted: ``(n,)`` the most probable class; of equal ones the lowest index.
+        confidence: ``(n,)`` float64, its probability.
+        nll: ``(n,)`` float64, ``-log p`` of the label, natural logarithm.
     """
 
     probabilities: Tensor
     labels: Tensor
     predicted: Tensor
+    confidence: Tensor
     nll: Tensor
 
 
@@ -67,8 +87,9 @@ def probabilities_of(logits: ArrayLike) -> Tensor:
     Raises:
         ValueError: not two-dimensional, or a row holds NaN or an infinity.
     """
-    _check_rows(logits, "logits")
-    blocks = [_softmax(part, logits).probabilities for _, part in _blocks(logits)]
+    check_rows(logits, "logits")
+    parts = split_rows(logits, least=torch.float64)
+    blocks = [_softmax(part, logits).probabilities for _, part in parts]
     return torch.cat(blocks) if blocks else torch.zeros(tuple(logits.shape), dtype=torch.float64)
 
 
@@ -78,13 +99,14 @@ def blocks_of_logits(logits: ArrayLike, labels: ArrayLike) -> Iterator[Block]:
     Raises:
         ValueError: wrong shapes, labels outside ``0 .. K - 1``, or NaN or infinite logits.
     """
-    _check_rows(logits, "logits")
-    targets = _labels(labels, logits, "logits")
-    for part, z in _blocks(logits):
-        y = targets[part].to(z.device)
+    check_rows(logits, "logits")
+    targets = checked_labels(labels, logits, "logits")
+    for where, z in split_rows(logits, least=torch.float64):
+        y = targets[where].to(z.device)
         softmax = _softmax(z, logits)
-        margin = softmax.top - z.gather(1, y[:, None]).squeeze(1)
-        yield Block(softmax.probabilities, y, z.argmax(dim=1), softmax.log_total + margin)
+        margin = softmax.top - _pick(z, y)
+        nll = softmax.total.log() + margin
+        yield Block(softmax.probabilities, y, softmax.predicted, 1 / softmax.total, nll)
 
 
 def blocks_of_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> Iterator[Block]:
@@ -95,25 +117,33 @@ def blocks_of_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> Iter
     Raises:
         ValueError: wrong shapes, labels outside ``0 .. K - 1``, or rows that are no distribution.
     """
-    _check_rows(probabilities, "probabilities")
-    targets = _labels(labels, probabilities, "probabilities")
+    check_rows(probabilities, "probabilities")
+    targets = checked_labels(labels, probabilities, "probabilities")
     tolerance = _tolerance(probabilities)
-    for part, p in _blocks(probabilities):
-        y = targets[part].to(p.device)
-        if _no_distribution(p, tolerance).any():
-            _raise_bad_rows(
+    for where, p in split_rows(probabilities, least=torch.float32):
+        y = targets[where].to(p.device)
+        if not (p.amin() >= 0 and _sums_to_one(p, tolerance).all()):
+            raise_bad_rows(
                 probabilities,
-                lambda block: _no_distribution(block, tolerance),
+                lambda block: ~(_sums_to_one(block, tolerance) & (block.amin(dim=1) >= 0)),
                 f"are no probabilities (finite, at least 0, sum 1 within {tolerance:.2g}); "
                 "for logits use the functions that take logits",
             )
-        of_label = p.gather(1, y[:, None]).squeeze(1).clamp_(max=1)
-        yield Block(p, y, p.argmax(dim=1), of_label.log_().neg_())
+        top, predicted = p.max(dim=1)
+        of_label = _pick(p, y).double().clamp_(max=1)
+        yield Block(p, y, predicted, top.double().clamp_(max=1), of_label.log_().neg_())
 
 
 def scores_of(blocks: Iterable[Block]) -> Scores:
     """Return the ``(N,)`` scores of all ``blocks`` together."""
-    return concatenate_scores([scores_of_block(block) for block in blocks])
+    merged: list[Scores] = []
+    waiting: list[Scores] = []
+    for block in blocks:
+        waiting.append(scores_of_block(block))
+        if len(waiting) == BLOCKS_AT_ONCE:  # few long arrays: many short ones fragment the heap
+            merged.append(concatenate_scores(waiting))
+            waiting.clear()
+    return concatenate_scores(merged + waiting)
 
 
 def concatenate_scores(parts: Sequence[Scores]) -> Scores:
@@ -130,13 +160,16 @@ def concatenate_scores(parts: Sequence[Scores]) -> Scores:
 
 
 def scores_of_block(block: Block) -> Scores:
-    """Return the ``Scores`` of one block, on the CPU."""
+    """Return the ``Scores`` of one block, on the CPU.
+
+    In a float32 block the squares within one row are added in float32 (pairwise, so the Brier score
+    of a row errs by about 1e-7); whatever is added over rows is float64.
+    """
     p = block.probabilities
-    confidence = p.gather(1, block.predicted[:, None]).squeeze(1).clamp_(max=1)
-    of_label = p.gather(1, block.labels[:, None]).squeeze(1)
-    brier = ((p * p).sum(dim=1) - 2 * of_label + 1).clamp_(min=0)
+    squares = (p * p).sum(dim=1).double()
+    brier = squares.sub_(_pick(p, block.labels), alpha=2).add_(1).clamp_(min=0)
     return Scores(
-        confidence=confidence.cpu().numpy(),
+        confidence=block.confidence.cpu().numpy(),
         correct=(block.predicted == block.labels).double().cpu().numpy(),
         predicted=block.predicted.cpu().numpy(),
         nll=block.nll.cpu().numpy(),
@@ -146,83 +179,32 @@ def scores_of_block(block: Block) -> Scores:
 
 class _Softmax(NamedTuple):
     probabilities: Tensor  # (n, K)
+    predicted: Tensor  # (n,)
     top: Tensor  # (n,) highest logit
-    log_total: Tensor  # (n,) log sum_j exp(z_j - top)
+    total: Tensor  # (n,) sum_j exp(z_j - top)
 
 
 def _softmax(z: Tensor, rows: ArrayLike) -> _Softmax:
     """Return the softmax of float64 logits ``z (n, K)``, a block of ``rows``, once found finite."""
     if not z.sum(dim=1).isfinite().all():
-        _raise_bad_rows(rows, lambda block: ~block.isfinite().all(dim=1), "hold NaN or infinity")
-    top = z.amax(dim=1)
+        raise_bad_rows(rows, lambda block: ~block.isfinite().all(dim=1), "hold NaN or infinity")
+    top, predicted = z.max(dim=1)
     exponentials = (z - top[:, None]).exp_()
     total = exponentials.sum(dim=1)
-    return _Softmax(exponentials.div_(total[:, None]), top, total.log())
+    return _Softmax(exponentials.div_(total[:, None]), predicted, top, total)
 
 
-def _no_distribution(p: Tensor, tolerance: float) -> Tensor:
-    """Return ``(n,)`` True where a row of ``p (n, K)`` is not a distribution (NaN included)."""
-    return ~(((p.sum(dim=1) - 1).abs() <= tolerance) & (p.amin(dim=1) >= 0))
+def _pick(rows: Tensor, column: Tensor) -> Tensor:
+    """Return ``(n,)``: the entry of each of ``rows (n, K)`` in its ``column (n,)``."""
+    return rows.gather(1, column[:, None]).squeeze(1)
+
+
+def _sums_to_one(p: Tensor, tolerance: float) -> Tensor:
+    """Return ``(n,)`` True where a row of ``p (n, K)`` sums to 1; NaN and infinity do not."""
+    return (p.sum(dim=1) - 1).abs() <= tolerance
 
 
 def _tolerance(rows: ArrayLike) -> float:
     """Return how far a row of this dtype may sum from 1: 1e-3, or four units of its precision."""
     eps = torch.finfo(rows.dtype).eps if isinstance(rows, Tensor) else np.finfo(rows.dtype).eps
     return max(1e-3, 4 * float(eps))
-
-
-def _raise_bad_rows(rows: ArrayLike, is_bad: Callable[[Tensor], Tensor], what: str) -> None:
-    """Raise a ValueError that counts the bad rows of the whole input."""
-    flags = torch.cat([is_bad(part) for _, part in _blocks(rows)])
-    if flags.any():
-        first = int(flags.nonzero()[0])
-        raise ValueError(
-            f"{int(flags.sum())} of {len(flags)} rows {what} (first: row {first}, "
-            f"starting {rows[first, :4].tolist()})"
-        )
-
-
-def _check_rows(rows: ArrayLike, name: str) -> None:
-    if rows.ndim != 2 or rows.shape[1] < 1:
-        raise ValueError(f"{name} must have shape (N, K) with K >= 1, found {tuple(rows.shape)}")
-    floating = rows.is_floating_point() if isinstance(rows, Tensor) else rows.dtype.kind == "f"
-    if not floating:
-        raise ValueError(f"{name} must be floating point, found {rows.dtype}")
-
-
-def _labels(labels: ArrayLike, rows: ArrayLike, name: str) -> Tensor:
-    """Return ``labels`` as int64 ``(N,)``, checked against ``rows (N, K)``."""
-    if tuple(labels.shape) != (len(rows),):
-        raise ValueError(
-            f"labels must have shape ({len(rows)},) to match {name} {tuple(rows.shape)}, "
-            f"found {tuple(labels.shape)}"
-        )
-    kind = labels.cpu().numpy().dtype.kind if isinstance(labels, Tensor) else labels.dtype.kind
-    if kind not in "iu":
-        raise ValueError(f"labels must be integers, found {labels.dtype}")
-    targets = (
-        labels.detach().to(torch.int64)
-        if isinstance(labels, Tensor)
-        else torch.from_numpy(labels.astype(np.int64))
-    )
-    outside = (targets < 0) | (targets >= rows.shape[1])
-    if outside.any():
-        raise ValueError(
-            f"{int(outside.sum())} of {len(targets)} labels lie outside 0 .. {rows.shape[1] - 1} "
-            f"(first: {int(targets[outside][0])})"
-        )
-    return targets
-
-
-def _blocks(rows: ArrayLike) -> Iterator[tuple[slice, Tensor]]:
-    """Yield consecutive rows as float64 ``(n, K)``, and where; a read-only memory map is fine."""
-    on_cuda = isinstance(rows, Tensor) and rows.is_cuda
-    step = max(1, (_BLOCK_ON_CUDA if on_cuda else _BLOCK) // rows.shape[1])
-    for start in range(0, len(rows), step):
-        where = slice(start, start + step)
-        part = rows[where]
-        if isinstance(part, Tensor):
-            part = part.detach().cpu() if part.device.type == "mps" else part.detach()
-            yield where, part.to(torch.float64)
-        else:
-            yield where, torch.from_numpy(part.astype(np.float64))

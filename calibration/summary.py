@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from calibration.binning import Floats
-from calibration.metrics.adaptive import adaptive_ece_of
+from calibration.metrics.adaptive import adaptive_ece_of, equal_mass_error
 from calibration.metrics.binned import (
     accuracy_of,
     confidence_of,
@@ -18,7 +18,9 @@ from calibration.metrics.binned import (
     over_confidence_of,
     under_confidence_of,
 )
+from calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
 from calibration.stats import CalibrationStats, StatsSpec
+from calibration.summation import sums_of_scores
 
 
 def summarise(stats: CalibrationStats) -> dict[str, float]:
@@ -48,6 +50,20 @@ def summarise(stats: CalibrationStats) -> dict[str, float]:
         "over_confidence": over_confidence_of(stats),
         "under_confidence": under_confidence_of(stats),
     }
+
+
+def summarise_pooled(
+    probabilities: ArrayLike, labels: ArrayLike, *, num_bins: int = 15
+) -> dict[str, float]:
+    """Return ``summarise`` of pooled ``probabilities (N, K)`` and ``labels (N,)``, all exact.
+
+    One pass; ``ace`` is the exact equal-mass ECE, which sums alone cannot give.
+    """
+    scores = scores_of(blocks_of_probabilities(probabilities, labels))
+    spec = StatsSpec(num_bins=num_bins, fine_bins=0)
+    summary = summarise(CalibrationStats(spec, **sums_of_scores(scores, spec)))
+    summary["ace"] = equal_mass_error(scores.confidence, scores.correct, num_bins)
+    return summary
 
 
 def summarise_clients(clients: Sequence[CalibrationStats]) -> dict[str, float]:

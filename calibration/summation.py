@@ -7,10 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from calibration.binning import Floats, Integers, bin_index, sum_by_bin
-from calibration.predictions import Block, Scores, concatenate_scores, scores_of_block
+from calibration.predictions import (
+    BLOCKS_AT_ONCE,
+    Block,
+    Scores,
+    concatenate_scores,
+    scores_of_block,
+)
 from calibration.stats_spec import StatsSpec
-
-_BLOCKS_AT_ONCE = 64  # their (n,) scores are binned together: binning few rows is all overhead
 
 
 def sums_of(blocks: Iterable[Block], spec: StatsSpec) -> dict[str, Floats]:
@@ -21,10 +25,23 @@ def sums_of(blocks: Iterable[Block], spec: StatsSpec) -> dict[str, Floats]:
         waiting.append(scores_of_block(block))
         if spec.classwise:
             _add_tables(total, block, waiting[-1], spec)
-        if len(waiting) == _BLOCKS_AT_ONCE:
+        if len(waiting) == BLOCKS_AT_ONCE:  # binning few rows is all overhead
             _add_scores(total, concatenate_scores(waiting), spec)
             waiting.clear()
     _add_scores(total, concatenate_scores(waiting), spec)
+    return total
+
+
+def sums_of_scores(scores: Scores, spec: StatsSpec) -> dict[str, Floats]:
+    """Return the same from the top-1 ``scores`` of N examples, for a spec without ``classwise``.
+
+    Raises:
+        ValueError: ``spec`` asks for class-wise sums, which need all probabilities.
+    """
+    if spec.classwise:
+        raise ValueError(f"class-wise sums need whole rows of probabilities, found {spec}")
+    total = {name: np.zeros(shape) for name, shape in spec.shapes().items()}
+    _add_scores(total, scores, spec)
     return total
 
 
@@ -53,7 +70,7 @@ def _add_scores(total: dict[str, Floats], scores: Scores, spec: StatsSpec) -> No
 def _add_tables(total: dict[str, Floats], block: Block, scores: Scores, spec: StatsSpec) -> None:
     """Add the ``(K, M)`` sums: of every class's probability, and by predicted class."""
     k, m = spec.num_classes, spec.num_bins
-    p = np.minimum(block.probabilities.cpu().numpy(), 1.0)  # (n, K)
+    p = np.minimum(block.probabilities.double().cpu().numpy(), 1.0)  # (n, K)
     cell = bin_index(p, m) + m * np.arange(k)  # class j, bin b -> j M + b
     of_label = cell[np.arange(len(p)), block.labels.cpu().numpy()]
     total["class_count"] += _table(cell.ravel(), None, k, m)

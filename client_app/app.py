@@ -40,7 +40,7 @@ from strategies.pooled import encode_stats
 
 app = ClientApp()
 
-_STATE = "client-rule"
+_STATE, _RECEIVED = "client-rule", "received"
 
 
 @app.query("hello")
@@ -85,6 +85,7 @@ def train(message: Message, context: Context) -> Message:
         _training_settings(node.config),
         build_loss(node.config.loss),
         _rule(str(settings.get(CLIENT_RULE, ""))),
+        node.reference,
     )
     update, state = trainer.run(
         node.data.train,
@@ -92,9 +93,13 @@ def train(message: Message, context: Context) -> Message:
         seed=derive_seed(node.config.seed, "client", node.key, server_round),
         aux=_adapter(message, AUX),
         state=_tensors(context.state, _STATE),
+        previous=_tensors(context.state, _RECEIVED),
     )
-    if state:  # last, because a deployment keeps whatever was changed before an error
+    # Last, because a deployment keeps whatever was changed before an error.
+    if state:
         context.state[_STATE] = ArrayRecord(state)
+    if "update_similarity" in trainer.loss.needs:
+        context.state[_RECEIVED] = message.content.array_records[ARRAYS]
     return train_reply(
         message,
         ArrayRecord(update.adapter),

@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 
 import torch
 
+from client_app.loss_context import ZeroShotReference
 from clip_tuning.build import build_classifier, resolve_device
 from clip_tuning.classifier import ClipClassifier
 from experiment.config import RunConfig, Value
@@ -94,6 +95,10 @@ class Node:
         """Return the untuned classifier."""
         return self._classifier("zero_shot")
 
+    def reference(self) -> ZeroShotReference:
+        """Return the frozen model's view of this node's training images, kept per client."""
+        return _reference(self)
+
     def _classifier(self, method: str) -> ClipClassifier:
         model, seed = self.config.model, self.config.seed
         data = self.federation
@@ -118,3 +123,10 @@ def _classifier(
 ) -> ClipClassifier:
     """Keep the last two per process: loading CLIP for each of many clients would be the round."""
     return build_classifier(model, method, class_names, templates, seed).to(device)
+
+
+@lru_cache(maxsize=64)
+def _reference(node: Node) -> ZeroShotReference:
+    return ZeroShotReference(
+        node.zero_shot_classifier(), node.data.train.images, node.config.eval_batch_size
+    )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from calibration.losses.base import Loss, LossContext
+from calibration.losses.base import Loss
+from client_app.loss_context import ContextFiller, ZeroShotReference
 from clip_tuning.adapter import Adapter
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.preprocessing import Augmentation
@@ -45,10 +46,21 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's data: ``pixels (B, 3, H, W)`` on the device and ``labels (B,)`` with them."""
+    """One step's data.
 
+    Attributes:
+        rows: ``(B,)`` which of the client's images.
+        pixels: ``(B, 3, H, W)`` on the device, after augmentation and mixing.
+        labels: ``(B,)`` on the device.
+        changed: the pixels are not just the preprocessed images.
+        mixed: labels ``(B,)`` of the images mixed in, and the weight of the first ones.
+    """
+
+    rows: Tensor
     pixels: Tensor
     labels: Tensor
+    changed: bool = False
+    mixed: tuple[Tensor, float] | None = None
 
 
 class LocalTrainer:
@@ -59,6 +71,7 @@ class LocalTrainer:
         settings: see ``TrainingSettings``.
         loss: of one batch.
         rule: client half of the strategy; plain SGD by default.
+        reference: makes the frozen model's view of the images; called if the loss needs it.
     """
 
     def __init__(
@@ -67,12 +80,14 @@ class LocalTrainer:
         settings: TrainingSettings,
         loss: Loss,
         rule: ClientRule | None = None,
+        reference: Callable[[], ZeroShotReference] | None = None,
     ) -> None:
         """Set up the optimiser; its momentum starts at zero every round."""
         self.classifier = classifier
         self.settings = settings
         self.loss = loss
         self.rule = rule or ClientRule()
+        self._reference = reference
         self.optimiser = torch.optim.SGD(
             [*classifier.tuned.values()] or [torch.zeros(0, requires_grad=True)],
             lr=settings.learning_rate,
@@ -88,6 +103,7 @@ class LocalTrainer:
         seed: int,
         aux: Adapter | None = None,
         state: Adapter | None = None,
+        previous: Adapter | None = None,
     ) -> tuple[ClientUpdate, Adapter]:
         """Train the tuned parameters in place.
 
@@ -100,6 +116,7 @@ class LocalTrainer:
             seed: of this client in this round.
             aux: tensors the strategy sent for the rule.
             state: what the rule kept when this client last took part.
+            previous: the adapter this client received when it last took part.
 
         Returns:
             The update to send, and the state to keep on the node.
@@ -109,23 +126,15 @@ class LocalTrainer:
         """
         if len(data) == 0:
             raise UserError(f"client {client!r} has no training images")
-        self.rule.begin(
-            LocalStart(
-                tuned=self.classifier.tuned,
-                received=self.classifier.export(),
-                aux=aux or {},
-                state=state or {},
-                num_examples=len(data),
-                learning_rate=self.settings.learning_rate,
-                momentum=self.settings.momentum,
-                weight_decay=self.settings.weight_decay,
-                seed=seed,
-            )
+        received = self.classifier.export()
+        self._begin(received, aux or {}, state or {}, len(data), seed, client)
+        filler = ContextFiller(
+            self.loss, self.classifier, self._reference, received, previous or {}, seed
         )
         total, steps = 0.0, 0
         with _training(self.classifier, seed):
             for batch in self._batches(data, seed):
-                value = self._step(batch)
+                value = self._step(batch, filler)
                 steps += 1
                 if not torch.isfinite(value):
                     raise UserError(
@@ -134,36 +143,79 @@ class LocalTrainer:
                     )
                 total += value.item() * len(batch.labels)
         out, kept = self.rule.finish(steps)
-        metrics = {"loss": total / (len(data) * self.settings.epochs), "steps": float(steps)}
+        metrics = {
+            "loss": total / (len(data) * self.settings.epochs),
+            "steps": float(steps),
+            **self.rule.metrics(),
+        }
         return ClientUpdate(client, self.classifier.export(), len(data), metrics, out), kept
 
-    def _step(self, batch: Batch) -> Tensor:
-        """Take one step; return the loss of the batch without the rule's penalty."""
+    def _begin(
+        self, received: Adapter, aux: Adapter, state: Adapter, examples: int, seed: int, client: str
+    ) -> None:
+        """Show the rule where this round starts."""
+        self.rule.begin(
+            LocalStart(
+                tuned=self.classifier.tuned,
+                received=received,
+                aux=aux,
+                state=state,
+                num_examples=examples,
+                learning_rate=self.settings.learning_rate,
+                momentum=self.settings.momentum,
+                weight_decay=self.settings.weight_decay,
+                seed=seed,
+                client=client,
+            )
+        )
+
+    def _step(self, batch: Batch, filler: ContextFiller) -> Tensor:
+        """Take one step; return the loss of the batch without penalties."""
         half = self.settings.precision == "bfloat16"
         with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=half):
-            logits = self.classifier(batch.pixels)
-        value = self.loss(logits, batch.labels, LossContext())
-        penalty = self.rule.penalty()
-        objective = value if penalty is None else value + penalty
+            passed = self.classifier.run(batch.pixels)
+        context = filler.fill(
+            batch.rows,
+            batch.pixels if batch.changed else None,
+            (passed.images, passed.classes),
+            batch.mixed,
+        )
+        logits = self.rule.logits(passed.logits)
+        labels = self.rule.labels(batch.labels, logits.shape[1])
+        value = self.loss(logits, labels, context)
+        objective = value
+        for extra in (self.classifier.extra_loss(passed), self.rule.penalty()):
+            objective = objective if extra is None else objective + extra
         self.optimiser.zero_grad(set_to_none=True)
         if objective.requires_grad:
-            objective.backward()
+            self.classifier.backward(objective, passed)
             self.rule.after_backward()
             self.optimiser.step()
         return value.detach()
 
     def _batches(self, data: LabelledImages, seed: int) -> Iterator[Batch]:
         """Yield shuffled batches of all epochs, preprocessed on the classifier's device."""
-        order = torch.Generator().manual_seed(derive_seed(seed, "order"))
-        augment = torch.Generator().manual_seed(derive_seed(seed, "augmentation"))
+        order, augment, mix = (
+            torch.Generator().manual_seed(derive_seed(seed, stream))
+            for stream in ("order", "augmentation", "mixing")
+        )
         device = self.classifier.clip.device
+        kind = self.settings.augmentation
         for _ in range(self.settings.epochs):
             for rows in torch.randperm(len(data), generator=order).split(self.settings.batch_size):
-                images = data.images[rows].to(device)
                 pixels = self.classifier.preprocessing.training(
-                    images, self.settings.augmentation, augment
+                    data.images[rows].to(device), kind, augment
                 )
-                yield Batch(pixels, data.labels[rows].to(device))
+                batch = Batch(rows, pixels, data.labels[rows].to(device), changed=kind != "none")
+                yield self._mixed(batch, mix)
+
+    def _mixed(self, batch: Batch, rng: torch.Generator) -> Batch:
+        """Let the loss mix the batch, if it is one that does."""
+        mixed = self.loss.mix(batch.pixels, batch.labels, rng)
+        if mixed is None:
+            return batch
+        pixels, labels, weight = mixed
+        return Batch(batch.rows, pixels, batch.labels, changed=True, mixed=(labels, weight))
 
 
 @contextmanager

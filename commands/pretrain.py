@@ -132,7 +132,7 @@ def main(
         "clip_tuning/assets"
     ),
     seed: Annotated[int, typer.Option(min=0, help="Decides weights, drawings and order.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 2400,
+    steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 2800,
     batch_size: Annotated[int, typer.Option(min=2, help="Images in an update.")] = 256,
     images: Annotated[int, typer.Option(min=1, help="Test drawings of each style.")] = 2000,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 2,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
+from calibration.metrics.binned import accuracy_of, confidence_of, ece_of
 from calibration.stats import CalibrationStats
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.clip import Clip
@@ -50,13 +50,7 @@ def zero_shot(clip: Clip, dataset: Dataset, domain: str, batch_size: int = 500) 
         features = classifier.encode_images(clip.preprocessing.evaluation(test.images[rows]))
         logits = classifier.logits(features, classes)
         stats = stats + CalibrationStats.from_logits(logits, test.labels[rows])
-    count = stats.count.sum()
-    return ZeroShot(
-        domain,
-        accuracy=float(stats.correct.sum() / count),
-        confidence=float(stats.confidence.sum() / count),
-        ece=float(np.abs(stats.correct - stats.confidence).sum() / count),
-    )
+    return ZeroShot(domain, accuracy_of(stats), confidence_of(stats), ece_of(stats))
 
 
 def zero_shot_table(

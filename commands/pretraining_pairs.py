@@ -19,16 +19,16 @@ from federated_data.datasets.shapes_outlines import SHAPE_NAMES
 
 # A repeated template is drawn more often.
 _SHAPE_TEMPLATES = (
-    *("a picture of a {name}.",) * 10,
-    *("a {name}.",) * 3,
-    *("a drawing of a {name}.",) * 2,
+    *("a picture of a {name}.",) * 14,
+    *("a {name}.",) * 2,
+    "a drawing of a {name}.",
     "a photo of a {name}.",
-    *("a {style} {name}.",) * 2,
-    *("a {name}, {style}.",) * 2,
+    "a {style} {name}.",
+    "a {name}, {style}.",
 )
 _CLOTHING_TEMPLATES = (
-    *("a photo of a {name}.",) * 12,
-    *("a {name}.",) * 4,
+    *("a photo of a {name}.",) * 14,
+    *("a {name}.",) * 2,
     *("a grey photo of a {name}.",) * 2,
     *("a picture of a {name}.",) * 2,
 )
@@ -81,7 +81,7 @@ class PairStream:
         fashion_mnist: str | Path,
         preprocessing: Preprocessing,
         batch_size: int = 256,
-        clothes_share: float = 0.2,
+        clothes_share: float = 0.125,
         seed: int = 0,
     ) -> None:
         """Read the clothes; nothing is drawn yet."""

@@ -30,9 +30,11 @@ class Strategy(FlowerStrategy):
     Attributes:
         num_clients: all clients of the run, also those not chosen in a round; the round loop sets
             it, under plain ``start`` it is the number of nodes the grid shows.
+        server_round: the round in progress, counted from 1; set before the messages are made.
     """
 
     num_clients: int = 0
+    server_round: int = 0
 
     @abstractmethod
     def aggregate(
@@ -58,6 +60,13 @@ class Strategy(FlowerStrategy):
         """Return what one client starts from; the global adapter unless a strategy differs."""
         return current
 
+    def check_update(self, update: ClientUpdate) -> None:
+        """Refuse an update this strategy cannot use; its names, shapes and values are sound.
+
+        Raises:
+            ValueError: the reason; the update is dropped and the run goes on.
+        """
+
     def state(self) -> Adapter:
         """Return what the strategy remembers between rounds."""
         return {}
@@ -74,6 +83,7 @@ class Strategy(FlowerStrategy):
     ) -> Iterable[Message]:
         """Address one train message to every node the grid shows."""
         self._current = as_adapter(arrays.to_torch_state_dict())
+        self.server_round = server_round
         nodes = list(grid.get_node_ids())
         self.num_clients = self.num_clients or len(nodes)
         settings = {**config, ROUND: server_round, CLIENT_RULE: self.client_rule()}
@@ -97,7 +107,7 @@ class Strategy(FlowerStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Aggregate what is usable; ``(None, None)`` where nothing is, which keeps the adapter."""
-        usable = iter(usable_replies(replies, self._current, _log_drop))
+        usable = iter(usable_replies(replies, self._current, _log_drop, check=self.check_update))
         first = next(usable, None)
         if first is None:
             return None, None

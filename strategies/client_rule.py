@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from clip_tuning.adapter import Adapter
@@ -24,6 +25,7 @@ class LocalStart:
         momentum: of its SGD.
         weight_decay: of its SGD.
         seed: of this client in this round.
+        client: its key.
     """
 
     tuned: Mapping[str, nn.Parameter]
@@ -35,6 +37,7 @@ class LocalStart:
     momentum: float = 0.0
     weight_decay: float = 0.0
     seed: int = 0
+    client: str = ""
 
 
 class ClientRule:
@@ -46,6 +49,14 @@ class ClientRule:
 
     def begin(self, start: LocalStart) -> None:
         """Look at the start of a round; may change ``start.tuned`` in place."""
+
+    def labels(self, labels: Tensor, num_classes: int) -> Tensor:
+        """Return the labels ``(B,)`` to train on."""
+        return labels
+
+    def logits(self, logits: Tensor) -> Tensor:
+        """Return the logits ``(B, K)`` to compute the loss of."""
+        return logits
 
     def penalty(self) -> Tensor | None:
         """Return a scalar added to the loss of every step, or None."""
@@ -63,3 +74,24 @@ class ClientRule:
             steps: optimiser steps taken this round.
         """
         return {}, {}
+
+    def metrics(self) -> dict[str, float]:
+        """Return further scalars for the run's record, asked for after ``finish``."""
+        return {}
+
+
+def like_tuned(adapter: Mapping[str, Tensor], tuned: Mapping[str, nn.Parameter]) -> Adapter:
+    """Return a copy of ``adapter`` on the devices of the tuned parameters."""
+    return {name: adapter[name].detach().to(tuned[name], copy=True) for name in tuned}
+
+
+def zeros_unless(adapter: Mapping[str, Tensor], tuned: Mapping[str, nn.Parameter]) -> Adapter:
+    """Return ``adapter`` on the devices of the tuned parameters; zeros where it has nothing."""
+    known = {name: adapter.get(name, torch.zeros_like(tuned[name])) for name in tuned}
+    return like_tuned(known, tuned)
+
+
+def add_to_gradient(parameter: nn.Parameter, term: Tensor) -> None:
+    """Add ``term`` to a parameter's gradient, which a loss that does not reach it leaves empty."""
+    term = term.detach()
+    parameter.grad = term.clone() if parameter.grad is None else parameter.grad.add_(term)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from clip_tuning.adapter import Adapter
 from strategies.base import Strategy
-from strategies.updates import ClientUpdate, WeightedMean
+from strategies.updates import ClientUpdate, WeightedMean, Weighting
 
 
 class FedAvg(Strategy):
@@ -22,15 +22,10 @@ class FedAvg(Strategy):
 
     def __init__(self, weighting: str = "examples") -> None:
         """Check the arguments; see the class."""
-        if weighting not in ("examples", "uniform"):
-            raise ValueError(f"weighting: expected 'examples' or 'uniform', found {weighting!r}")
-        self.weighting = weighting
+        self.weighting = Weighting(weighting)
 
     def aggregate(
         self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
     ) -> Adapter:
         """Average the stream of updates; see ``Strategy.aggregate``."""
-        mean = WeightedMean()
-        for update in updates:
-            mean.add(update.adapter, update.num_examples if self.weighting == "examples" else 1.0)
-        return mean.result()
+        return WeightedMean.of(updates, self.weighting).result()

@@ -30,17 +30,30 @@ class Drop:
 
 
 def usable_replies(
-    replies: Iterable[Message], expected: Mapping[str, Tensor], on_drop: Callable[[Drop], None]
+    replies: Iterable[Message],
+    expected: Mapping[str, Tensor],
+    on_drop: Callable[[Drop], None],
+    *,
+    max_norm: float = math.inf,
+    check: Callable[[ClientUpdate], None] | None = None,
 ) -> Iterator[Message]:
     """Yield the replies that hold a sound update, as they come; report each other one.
 
     Dropped are errors, missing records, other names or shapes than ``expected``, values that are
     not finite, no examples, and a second reply from the same node.
+
+    Args:
+        replies: to a round's train messages.
+        expected: the adapter the clients started from.
+        on_drop: told of every reply that is not used.
+        max_norm: largest L2 norm of the change from ``expected``, over all tensors together.
+        check: raises a ValueError for an update the strategy cannot use.
     """
     seen: set[int] = set()
     for message in replies:
         node = message.metadata.src_node_id
-        problem = "second reply in one round" if node in seen else _problem(message, expected)
+        problem = "second reply in one round" if node in seen else None
+        problem = problem or _problem(message, expected, max_norm, check)
         if problem:
             on_drop(Drop(client_of(message), node, problem))
         else:
@@ -68,7 +81,13 @@ def error_reason(message: Message) -> str:
     return lines[-1] if lines else f"error code {message.error.code}"
 
 
-def _problem(message: Message, expected: Mapping[str, Tensor]) -> str | None:
+def _problem(
+    message: Message,
+    expected: Mapping[str, Tensor],
+    max_norm: float,
+    check: Callable[[ClientUpdate], None] | None,
+) -> str | None:
+    """Return why a reply cannot be used, None if it can."""
     if message.has_error():
         return error_reason(message)
     content = message.content
@@ -78,16 +97,42 @@ def _problem(message: Message, expected: Mapping[str, Tensor]) -> str | None:
     if not isinstance(examples, (int, float)) or not 0 < examples < math.inf:
         return f"{EXAMPLES}: expected a finite number above 0, found {examples}"
     try:
-        adapter = _adapter(message)
-        check_like(adapter, expected, "update")
-        check_finite(adapter, "update")
+        update = decode_update(message)
+        check_like(update.adapter, expected, "update")
+        check_finite(update.adapter, "update")
+        check_finite(update.aux, "aux")
+        _check_norm(update.adapter, expected, max_norm)
+        if check is not None:
+            check(update)
     except (AdapterError, ValueError, TypeError) as error:
         return str(error)
     return None
 
 
+def _check_norm(adapter: Adapter, start: Mapping[str, Tensor], limit: float) -> None:
+    """Refuse an adapter whose L2 distance from ``start``, over all tensors, exceeds ``limit``."""
+    if limit == math.inf:
+        return
+    squares = [
+        float((tensor.double() - start[name].double()).square().sum())
+        for name, tensor in adapter.items()
+    ]
+    norm = math.sqrt(math.fsum(squares))
+    if norm > limit:
+        raise ValueError(f"update: norm {norm:.6g} of its change exceeds the limit {limit:.6g}")
+
+
 def _adapter(message: Message) -> Adapter:
     return as_adapter(message.content.array_records[ARRAYS].to_torch_state_dict())
+
+
+def _distance(adapter: Adapter, start: Mapping[str, Tensor]) -> float:
+    """Return the L2 norm of ``adapter - start`` over all tensors, summed in float64."""
+    return math.sqrt(
+        sum(
+            float((t.double() - start[name].double()).square().sum()) for name, t in adapter.items()
+        )
+    )
 
 
 def _number(value: object) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import torch
 from torch import Tensor
@@ -28,6 +29,26 @@ class ClientUpdate:
     num_examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     aux: Adapter = field(default_factory=dict)
+
+
+class Weighting(StrEnum):
+    """How much a client counts: as its number of examples, or like every other."""
+
+    EXAMPLES = "examples"
+    UNIFORM = "uniform"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Weighting:
+        raise ValueError(f"weighting: expected 'examples' or 'uniform', found {value!r}")
+
+    def of(self, update: ClientUpdate) -> float:
+        """Return the weight of one update, not normalised."""
+        return float(update.num_examples) if self is Weighting.EXAMPLES else 1.0
+
+
+def in_order(updates: Iterable[ClientUpdate]) -> list[ClientUpdate]:
+    """Collect updates by client key, so that nothing depends on who answered first."""
+    return sorted(updates, key=lambda update: update.client)
 
 
 class WeightedMean:
@@ -67,8 +88,16 @@ class WeightedMean:
         self._low[name] += (high - (total - part)) + (term - part)
         self._high[name] = total
 
-    def result(self) -> Adapter:
-        """Return the mean as float32.
+    @classmethod
+    def of(cls, updates: Iterable[ClientUpdate], weighting: Weighting) -> WeightedMean:
+        """Add up the adapters of a stream of updates."""
+        mean = cls()
+        for update in updates:
+            mean.add(update.adapter, weighting.of(update))
+        return mean
+
+    def result(self, dtype: torch.dtype = torch.float32) -> Adapter:
+        """Return the mean, rounded once to ``dtype``.
 
         Raises:
             ValueError: nothing with a positive weight was added.
@@ -76,6 +105,6 @@ class WeightedMean:
         if self.total_weight <= 0:
             raise ValueError("no update with a positive weight was added")
         return {
-            name: ((high + self._low[name]) / self.total_weight).to(torch.float32)
+            name: ((high + self._low[name]) / self.total_weight).to(dtype)
             for name, high in self._high.items()
         }

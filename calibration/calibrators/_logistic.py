@@ -117,7 +117,8 @@ class LogisticCalibrator(Top1Calibrator):
 def _bounded_step(point: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
     """Return the step to the minimum of the quadratic model with all but the last entry >= 0.
 
-    With at most two bounded entries every choice of those held at 0 is tried.
+    With at most two bounded entries every choice of those held at 0 is tried, each drawn within
+    the bounds; the choice that holds at the minimum is among them.
     """
     best, best_value = torch.zeros_like(point), 0.0
     for held in product((False, True), repeat=len(point) - 1):
@@ -125,8 +126,6 @@ def _bounded_step(point: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
         step = torch.where(free, torch.zeros_like(point), -point)
         pull = (gradient + hessian @ step)[free]
         step[free] = _descent.newton_direction(hessian[free][:, free], pull)
-        if ((point + step)[:-1] < -1e-12).any():
-            continue
         step[:-1] = step[:-1].clamp(min=-point[:-1])
         value = float(gradient @ step + step @ hessian @ step / 2)
         if value < best_value:

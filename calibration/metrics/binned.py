@@ -27,7 +27,7 @@ from calibration.stats import CalibrationStats, StatsSpec
 
 
 @dataclass(frozen=True)
-class ReliabilityBins:
+class FilledBins:
     """The non-empty bins of a reliability diagram; all ``(B,)`` with ``B <= M``.
 
     Attributes:
@@ -55,13 +55,11 @@ class ReliabilityBins:
         return gap
 
 
-def reliability_bins_of(stats: CalibrationStats) -> ReliabilityBins:
+def filled_bins_of(stats: CalibrationStats) -> FilledBins:
     """Return the non-empty bins; exact from additive sums."""
     index = np.flatnonzero(stats.count)
     count = stats.count[index]
-    return ReliabilityBins(
-        index, count, stats.confidence[index] / count, stats.correct[index] / count
-    )
+    return FilledBins(index, count, stats.confidence[index] / count, stats.correct[index] / count)
 
 
 def accuracy_of(stats: CalibrationStats) -> float:
@@ -87,7 +85,7 @@ def mce_of(stats: CalibrationStats, *, min_count: int = 1) -> float:
         min_count: ignore bins with fewer examples: a bin of one example has a gap near 0.5
             however well calibrated it is. NaN when no bin is left.
     """
-    bins = reliability_bins_of(stats)
+    bins = filled_bins_of(stats)
     gaps = np.abs(bins.gap)[bins.count >= min_count]
     return float(gaps.max()) if gaps.size else math.nan
 
@@ -102,13 +100,13 @@ def mce_weighted_of(stats: CalibrationStats) -> float:
 
 def average_ce_of(stats: CalibrationStats) -> float:
     """Return the unweighted mean of ``|s_b|`` over non-empty bins; exact from additive sums."""
-    gaps = np.abs(reliability_bins_of(stats).gap)
+    gaps = np.abs(filled_bins_of(stats).gap)
     return float(gaps.mean()) if gaps.size else math.nan
 
 
 def rmsce_of(stats: CalibrationStats) -> float:
     """Return the root mean square error ``sqrt(sum_b w_b s_b^2)``; exact from additive sums."""
-    bins = reliability_bins_of(stats)
+    bins = filled_bins_of(stats)
     return math.sqrt(float((bins.weight * bins.gap**2).sum())) if bins.count.size else math.nan
 
 
@@ -128,7 +126,7 @@ def under_confidence_of(stats: CalibrationStats) -> float:
 
 def overconfidence_error_of(stats: CalibrationStats) -> float:
     """Return Thulasidasan's ``sum_b w_b conf_b max(s_b, 0)``; exact from additive sums."""
-    bins = reliability_bins_of(stats)
+    bins = filled_bins_of(stats)
     if not bins.count.size:
         return math.nan
     return float((bins.weight * bins.confidence * np.maximum(bins.gap, 0)).sum())
@@ -140,7 +138,7 @@ def debiased_squared_ce_of(stats: CalibrationStats) -> float:
     The plug-in square overstates the error, as ``acc_b`` is itself noisy; this estimate is
     unbiased for fixed bins and may be negative. Bins of one example count as 0.
     """
-    bins = reliability_bins_of(stats)
+    bins = filled_bins_of(stats)
     if not bins.count.size:
         return math.nan
     noise = bins.accuracy * (1 - bins.accuracy) / np.maximum(bins.count - 1, 1)

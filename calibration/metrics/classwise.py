@@ -89,7 +89,7 @@ def classwise_ace(
     blocks = list(blocks_of_probabilities(probabilities, labels))
     if not blocks:
         return math.nan
-    p = np.concatenate([block.probabilities.cpu().numpy() for block in blocks])
+    p = np.concatenate([block.probabilities.double().cpu().numpy() for block in blocks])
     y = np.concatenate([block.labels.cpu().numpy() for block in blocks])
     total = 0.0
     for j in range(p.shape[1]):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from calibration.metrics.binned import bin_stats, reliability_bins_of
+from calibration.metrics.binned import bin_stats, filled_bins_of
 from calibration.predictions import ArrayLike
 from calibration.stats import CalibrationStats, StatsSpec
 
@@ -64,7 +64,7 @@ def nll_of(stats: CalibrationStats) -> float:
 
 def brier_parts_of(stats: CalibrationStats) -> BrierParts:
     """Return the five-part decomposition on ``spec.num_bins`` bins; exact from additive sums."""
-    bins = reliability_bins_of(stats)
+    bins = filled_bins_of(stats)
     if not bins.count.size:
         return BrierParts(*[math.nan] * 5)
     n = bins.count.sum()

@@ -89,13 +89,13 @@ def _outlined(canvas: Canvas) -> Tensor:
 
 def _striped(canvas: Canvas) -> Tensor:
     """Filled with stripes of the ink and the paper."""
-    stripes = canvas.stripes(canvas.uniform(0, math.pi), canvas.uniform(3, 5.5))
+    stripes = canvas.stripes(canvas.uniform(0, math.pi), canvas.uniform(3, 5))
     return _mix(canvas.paper, canvas.ink, _cover(canvas.distance) * stripes)
 
 
 def _dotted(canvas: Canvas) -> Tensor:
     """Filled with a grid of dots."""
-    period, angle = canvas.uniform(2.6, 4.0), canvas.uniform(0, math.pi)
+    period, angle = canvas.uniform(2.4, 3.6), canvas.uniform(0, math.pi)
     one = canvas.stripes(angle, period)
     other = canvas.stripes(angle + math.pi / 2, period)
     return _mix(canvas.paper, canvas.ink, _cover(canvas.distance) * one * other)
@@ -113,7 +113,7 @@ def _shaded(canvas: Canvas) -> Tensor:
 
 def _noisy(canvas: Canvas) -> Tensor:
     """Filled, under strong grain."""
-    return _filled(canvas) + 0.3 * canvas.noise()
+    return _filled(canvas) + 0.25 * canvas.noise()
 
 
 def _blurred(canvas: Canvas) -> Tensor:
@@ -123,7 +123,7 @@ def _blurred(canvas: Canvas) -> Tensor:
 
 def _faded(canvas: Canvas) -> Tensor:
     """Filled, with little contrast and some grain."""
-    ink = torch.lerp(canvas.paper, canvas.ink, canvas.uniform(0.15, 0.4).unsqueeze(1))
+    ink = torch.lerp(canvas.paper, canvas.ink, canvas.uniform(0.2, 0.5).unsqueeze(1))
     return _mix(canvas.paper, ink, _cover(canvas.distance)) + 0.05 * canvas.noise()
 
 
@@ -186,7 +186,7 @@ def _blank_canvas(labels: Tensor, generator: Generator) -> Canvas:
 
     line = torch.arange(SIDE, dtype=torch.float32) - (SIDE - 1) / 2
     y, x = torch.meshgrid(line, line, indexing="ij")
-    radius, angle, stretch = uniform(7.0, 12.5), uniform(-0.6, 0.6), uniform(0.85, 1.18)
+    radius, angle, stretch = uniform(8.5, 13.5), uniform(-0.4, 0.4), uniform(0.85, 1.18)
     slack = (SIDE / 2 - radius).clamp(min=0)
     right, down = x - slack * uniform(-1, 1), y - slack * uniform(-1, 1)
     across = (right * angle.cos() + down * angle.sin()) / (radius * stretch)
@@ -200,9 +200,9 @@ def _blank_canvas(labels: Tensor, generator: Generator) -> Canvas:
 
 
 def _scratch(canvas: Canvas, image: Tensor) -> Tensor:
-    """Draw a straight scratch of a random colour across every second image or so."""
+    """Draw a straight scratch of a random colour across about every third image."""
     angle, offset = canvas.uniform(0, math.pi), canvas.uniform(-12, 12)
-    width = canvas.uniform(-1.5, 1.5)  # below zero: no scratch
+    width = canvas.uniform(-2.0, 1.2)  # below zero: no scratch
     line = (canvas.x * angle.cos() + canvas.y * angle.sin() - offset).abs() - width
     visible = _cover(line) * (width > 0)
     return _mix(image, canvas.colour(0.0, 1.0), visible)

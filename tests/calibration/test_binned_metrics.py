@@ -104,7 +104,7 @@ def test_mce_can_ignore_thin_bins():
 
 
 def test_reliability_bins_leave_out_empty_ones():
-    bins = binned.reliability_bins_of(stats_of([4, 0, 6], [0.2, 0, 0.9], [0.5, 0, 0.5]))
+    bins = binned.filled_bins_of(stats_of([4, 0, 6], [0.2, 0, 0.9], [0.5, 0, 0.5]))
     assert bins.index.tolist() == [0, 2]
     assert bins.weight.tolist() == [0.4, 0.6]
     np.testing.assert_allclose(bins.gap, [-0.3, 0.4])

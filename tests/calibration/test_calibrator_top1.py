@@ -233,6 +233,16 @@ def test_bbq_averages_the_divisors_of_its_grid_that_suit_the_count(n, pseudo):
     np.testing.assert_allclose(found, wanted, rtol=1e-7)
 
 
+@pytest.mark.parametrize(("n", "least"), [(30, 1), (7999, 1), (8001, 2), (27001, 3)])
+def test_bbq_leaves_out_numbers_of_bins_that_are_too_few_for_the_count(n, least):
+    calibrator = Bbq()
+    count = torch.zeros(720, dtype=torch.float64)
+    count[357] = n  # one full cell near the middle, half of it right: few bins explain it well
+    weights = calibrator.update(calibrator.start(2), {"count": count, "correct": count / 2})
+    used = (weights.parameters["weights"] > 1e-6).nonzero().squeeze(1).tolist()
+    assert min(used) == least - 1  # the divisors begin with 1, 2, 3
+
+
 @pytest.mark.parametrize("knots", [3, 6, 9])
 def test_natural_spline_agrees_with_scipy(knots):
     at = np.linspace(0, 1, 57)

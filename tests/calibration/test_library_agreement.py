@@ -50,7 +50,7 @@ def test_proper_scores():
 def test_reliability_diagram():
     confidence, correct = P.max(1), P.argmax(1) == LABELS
     accuracy, mean = sklearn.calibration.calibration_curve(correct, confidence, n_bins=15)
-    bins = binned.reliability_bins_of(CalibrationStats.from_probabilities(P, LABELS))
+    bins = binned.filled_bins_of(CalibrationStats.from_probabilities(P, LABELS))
     np.testing.assert_allclose(bins.accuracy, accuracy)
     np.testing.assert_allclose(bins.confidence, mean)
 

@@ -2,10 +2,13 @@ import math
 
 import numpy as np
 import pytest
-from known_examples import CONFIDENCE_A, CORRECT_A, rows_with
+from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_with
 
+from calibration.metrics.adaptive import adaptive_ece
+from calibration.predictions import scores_of
 from calibration.stats import CalibrationStats, StatsSpec
-from calibration.summary import summarise
+from calibration.summary import summarise, summarise_pooled
+from calibration.summation import sums_of_scores
 
 NAMES = [
     "num_examples",
@@ -67,3 +70,18 @@ def test_without_a_fine_histogram_only_ace_is_missing():
     summary = summarise(CalibrationStats.from_probabilities(p, labels, StatsSpec(fine_bins=0)))
     assert math.isnan(summary.pop("ace"))
     assert all(math.isfinite(value) for value in summary.values())
+
+
+def test_pooled_summary_has_the_exact_equal_mass_error():
+    p, labels = random_predictions(0, 500, 5)
+    stats = CalibrationStats.from_probabilities(p, labels, StatsSpec(num_bins=10, fine_bins=3))
+    pooled, summed = summarise_pooled(p, labels, num_bins=10), summarise(stats)
+    assert pooled.pop("ace") == adaptive_ece(p, labels, num_bins=10) != summed.pop("ace")
+    assert pooled == pytest.approx(summed, rel=1e-12)
+
+
+def test_class_wise_sums_need_whole_rows():
+    spec = StatsSpec(num_classes=3, classwise=True)
+    nothing = scores_of([])
+    with pytest.raises(ValueError, match="need whole rows"):
+        sums_of_scores(nothing, spec)

@@ -40,7 +40,9 @@ def test_changing_the_copy_leaves_the_source() -> None:
 
 
 def test_equal_names_and_shapes_pass_whatever_the_values_and_the_order() -> None:
-    check_like({"b": torch.ones(2), "a": torch.ones(1)}, {"a": torch.zeros(1), "b": torch.zeros(2)}, "x")
+    check_like(
+        {"b": torch.ones(2), "a": torch.ones(1)}, {"a": torch.zeros(1), "b": torch.zeros(2)}, "x"
+    )
     check_like({}, {}, "x")
 
 
@@ -57,9 +59,9 @@ def test_everything_that_differs_is_in_one_message() -> None:
 
 def test_long_lists_are_cut() -> None:
     names = {f"t{i}": torch.zeros(1) for i in range(8)}
-    with pytest.raises(AdapterError, match="^x: missing: t0, t1, t2, t3, t4 and 3 more$"):
+    with pytest.raises(AdapterError, match=r"^x: missing: t0, t1, t2, t3, t4 and 3 more$"):
         check_like({}, names, "x")
-    with pytest.raises(AdapterError, match="^x: unexpected: t0, t1, t2, t3, t4 and 3 more$"):
+    with pytest.raises(AdapterError, match=r"^x: unexpected: t0, t1, t2, t3, t4 and 3 more$"):
         check_like(names, {}, "x")
     with pytest.raises(AdapterError, match=r"t4 has shape \(1,\), expected \(2,\) and 3 more$"):
         check_like(names, {name: torch.zeros(2) for name in names}, "x")
@@ -68,7 +70,7 @@ def test_long_lists_are_cut() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_values_that_are_not_finite_are_counted(bad: float) -> None:
     adapter = {"b": torch.tensor([[1.0, bad], [bad, 0.0]]), "a": torch.zeros(2)}
-    with pytest.raises(AdapterError, match="^update: b has 2 of 4 values not finite$"):
+    with pytest.raises(AdapterError, match=r"^update: b has 2 of 4 values not finite$"):
         check_finite(adapter, "update")
 
 

@@ -40,9 +40,10 @@ def test_a_folder_gives_what_transformers_reads(tiny_clip_folder: Path) -> None:
     assert clip.model.state_dict().keys() == theirs.state_dict().keys()
     assert all(torch.equal(t, clip.model.state_dict()[n]) for n, t in theirs.state_dict().items())
     text = "A photo of an ankle boot."
-    assert clip.tokenizer(text)["input_ids"] == AutoTokenizer.from_pretrained(tiny_clip_folder)(
-        text
-    )["input_ids"]
+    assert (
+        clip.tokenizer(text)["input_ids"]
+        == AutoTokenizer.from_pretrained(tiny_clip_folder)(text)["input_ids"]
+    )
     assert clip.preprocessing == Preprocessing(32, 32)
     assert clip.name == str(tiny_clip_folder)
 
@@ -128,16 +129,16 @@ DAMAGES = [
     (_pickle, "expected model.safetensors; "),
     (_truncate, "expected model.safetensors; "),
     (_write("model.safetensors", "nothing of the kind"), "expected model.safetensors; "),
-    (_lose_a_tensor, "expected model.safetensors; it lacks 1 of CLIP's tensors, such as logit_scale"),
+    (_lose_a_tensor, "expected model.safetensors; it lacks 1 of CLIP's tensors, such as logit_s"),
     (_misshape, "expected model.safetensors; "),
     (_remove("tokenizer.json"), "expected a tokenizer; "),
-    (_remove("tokenizer.json", "tokenizer_config.json"), "expected a tokenizer; found one that does"),
+    (_remove("tokenizer.json", "tokenizer_config.json"), "expected a tokenizer; found one that"),
     (_write("tokenizer.json", "{}"), "expected a tokenizer; "),
-    (_other_end_of_text, "expected a tokenizer; found one that ends 'a photo' with token 257, where"),
+    (_other_end_of_text, "expected a tokenizer; found one that ends 'a photo' with token 257,"),
     (_remove("preprocessor_config.json"), "expected preprocessor_config.json; "),
     (_write("preprocessor_config.json", "{"), "expected preprocessor_config.json; "),
     (_write("preprocessor_config.json", "[]"), "expected preprocessor_config.json; "),
-    (_larger_crop, "expected preprocessor_config.json; preprocessor_config.json: crop_size 224 does"),
+    (_larger_crop, "expected preprocessor_config.json; preprocessor_config.json: crop_size 224"),
 ]  # fmt: skip
 
 

@@ -38,7 +38,10 @@ def _randomise(classifier: ClipClassifier, scale: float = 0.3) -> None:
     """Give every tuned tensor, so also B, values that matter."""
     generator = torch.Generator().manual_seed(3)
     classifier.restore(
-        {n: scale * torch.randn(t.shape, generator=generator) for n, t in classifier.export().items()}
+        {
+            n: scale * torch.randn(t.shape, generator=generator)
+            for n, t in classifier.export().items()
+        }
     )
 
 
@@ -232,9 +235,7 @@ def test_dropout_is_on_in_training_and_drawn_from_the_seed(
     torch.testing.assert_close(trained(0.0, 0), trained(0.0, 1), rtol=1e-4, atol=1e-5)
 
 
-def test_peft_reads_what_is_saved(
-    tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path
-) -> None:
+def test_peft_reads_what_is_saved(tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path) -> None:
     lora = Lora(rank=3, alpha=2.0)
     classifier = _attach(tiny_clip, lora)
     _randomise(classifier)

@@ -65,9 +65,7 @@ def test_a_crop_smaller_than_the_resize_is_what_transformers_does() -> None:
     photo = _photo(71, 97)
     config = _config(32, resize=40)
     ours = Preprocessing.from_config(config, 32).evaluation(photo)
-    torch.testing.assert_close(
-        ours, _theirs(photo, config), rtol=0, atol=1.5 / 255 / SMALLEST_STD
-    )
+    torch.testing.assert_close(ours, _theirs(photo, config), rtol=0, atol=1.5 / 255 / SMALLEST_STD)
 
 
 def test_at_clip_s_own_size() -> None:
@@ -112,7 +110,10 @@ def test_a_batch_is_its_images_one_by_one() -> None:
         ({"crop_size": 32, "size": 48}, Preprocessing(32, 48)),
         ({"size": {"shortest_edge": 36}}, Preprocessing(32, 36)),
         ({"crop_size": {"height": 32, "width": 32}}, Preprocessing(32, 32)),
-        ({"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}, Preprocessing(32, 32, (0, 0, 0), (1, 1, 1))),
+        (
+            {"image_mean": [0, 0, 0], "image_std": [1, 1, 1]},
+            Preprocessing(32, 32, (0, 0, 0), (1, 1, 1)),
+        ),
     ],
 )  # fmt: skip
 def test_files_old_and_new_are_read(config: dict[str, Any], expected: Preprocessing) -> None:

@@ -33,7 +33,9 @@ def test_flower_s_defaults_are_ours() -> None:
 
 
 def test_every_key_has_a_comment_which_is_its_description() -> None:
-    lines = PYPROJECT.read_text(encoding="utf-8").split(HEAD)[1].split("\n[")[0].strip().splitlines()
+    lines = (
+        PYPROJECT.read_text(encoding="utf-8").split(HEAD)[1].split("\n[")[0].strip().splitlines()
+    )
     comments, keys = lines[0::2], lines[1::2]
     described = {key_of(f.name): f.metadata["doc"] for f in dataclasses.fields(RunConfig)}
     assert [line.partition(" = ")[0] for line in keys] == list(described)
@@ -176,7 +178,8 @@ def test_devices_that_may_be_asked_for(device: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "device", ["gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:0 ", "cuda:²", "mps:0", "", "cuda0"]
+    "device",
+    ["gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:0 ", "cuda:²", "mps:0", "", "cuda0"],
 )
 def test_devices_that_may_not(device: str) -> None:
     (problem,) = _problems(device=device)

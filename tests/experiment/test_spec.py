@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import keyword
 import math
 from pathlib import Path
@@ -25,7 +26,7 @@ from experiment.spec import Spec, parse_spec, parse_sum
         ("fedprox (mu=1)", Spec(None, "fedprox", (), {"mu": 1})),
         ("trimmed-mean(2)", Spec(None, "trimmed_mean", (2,), {})),
         ("f(1, -2.5, 'a b', True, None)", Spec(None, "f", (1, -2.5, "a b", True, None), {})),
-        ("f(x=(1, 2), y=[3], z={'k': 4})", Spec(None, "f", (), {"x": (1, 2), "y": [3], "z": {"k": 4}})),
+        ("f(x=(1, 2), y={'k': [3]})", Spec(None, "f", (), {"x": (1, 2), "y": {"k": [3]}})),
         ("f(1,)", Spec(None, "f", (1,), {})),
         ("f(\n  mu=1,\n  nu=2,\n)", Spec(None, "f", (), {"mu": 1, "nu": 2})),
         ("f(text=') (')", Spec(None, "f", (), {"text": ") ("})),
@@ -91,7 +92,9 @@ def test_an_argument_given_twice_is_refused() -> None:
         parse_spec("fedprox(mu=0.1, mu=0.2)")
 
 
-@pytest.mark.parametrize("text", ["f(" + "-" * 100_000 + "1)", "f(" + "[" * 1000 + "]" * 1000 + ")"])
+@pytest.mark.parametrize(
+    "text", ["f(" + "-" * 100_000 + "1)", "f(" + "[" * 1000 + "]" * 1000 + ")"]
+)
 def test_endless_nesting_is_refused(text: str) -> None:
     with pytest.raises(UserError):
         parse_spec(text)
@@ -143,7 +146,9 @@ def test_a_bad_number_is_refused(text: str) -> None:
     assert text.split("*")[0] in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "+", "a +", "+ a", "a ++ b", "2*", "a - b", "a + 2*", "2*3*a", "2**a"])
+@pytest.mark.parametrize(
+    "text", ["", "+", "a +", "+ a", "a ++ b", "2*", "a - b", "a + 2*", "2*3*a", "2**a"]
+)
 def test_a_broken_sum_is_refused(text: str) -> None:
     with pytest.raises(UserError):
         parse_sum(text)
@@ -184,7 +189,7 @@ def test_what_is_written_is_what_is_read(spec: Spec) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-1e9, 1e9), _SPECS), min_size=1, max_size=4))
-@example([(1.0, Spec(None, "f", ("it's \"+\" \\",), {})), (1e300, Spec(None, "g", (), {}))])
+@example([(1.0, Spec(None, "f", ('it\'s "+" \\',), {})), (1e300, Spec(None, "g", (), {}))])
 def test_a_written_sum_is_what_is_read(terms: list[tuple[float, Spec]]) -> None:
     text = " + ".join(f"{weight!r}*{_written(spec)}" for weight, spec in terms)
     assert parse_sum(text) == terms
@@ -193,8 +198,7 @@ def test_a_written_sum_is_what_is_read(terms: list[tuple[float, Spec]]) -> None:
 
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
+    """There is no third way: no other error, and no endless search."""
     for parse in (parse_spec, parse_sum):
-        try:
-            parse(text)
-        except UserError as error:
-            assert str(error)
+        with contextlib.suppress(UserError):
+            assert parse(text)

@@ -34,19 +34,28 @@ def test_no_rows_are_fine() -> None:
     assert none.images.shape == (0, 3, 4, 5)
 
 
+BYTES, LONG = torch.uint8, torch.int64
+IMAGES = "expected uint8 of shape (N, C, H, W)"
+ROWS = "expected int64 of shape (3,)"
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("name", "tensor", "message"),
     [
-        ({"images": torch.zeros(3, 3, 4, 5)}, "images: expected uint8 of shape (N, C, H, W), found torch.float32 of shape (3, 3, 4, 5)"),
-        ({"images": torch.zeros(3, 4, 5, dtype=torch.uint8)}, "images: expected uint8 of shape (N, C, H, W), found torch.uint8 of shape (3, 4, 5)"),
-        ({"images": torch.zeros(3, 4, 5, 3, dtype=torch.uint8)}, "images: expected 1 or 3 channels, found 4"),
-        ({"labels": torch.zeros(3, dtype=torch.int32)}, "labels: expected int64 of shape (3,), found torch.int32 of shape (3,)"),
-        ({"labels": torch.zeros(2, dtype=torch.int64)}, "labels: expected int64 of shape (3,), found torch.int64 of shape (2,)"),
-        ({"domains": torch.zeros(3, 1, dtype=torch.int64)}, "domains: expected int64 of shape (3,), found torch.int64 of shape (3, 1)"),
-        ({"domains": torch.zeros(3)}, "domains: expected int64 of shape (3,), found torch.float32 of shape (3,)"),
+        ("images", torch.zeros(3, 3, 4, 5), f"{IMAGES}, found torch.float32 of shape (3, 3, 4, 5)"),
+        (
+            "images",
+            torch.zeros(3, 4, 5).to(BYTES),
+            f"{IMAGES}, found torch.uint8 of shape (3, 4, 5)",
+        ),
+        ("images", torch.zeros(3, 4, 5, 3).to(BYTES), "expected 1 or 3 channels, found 4"),
+        ("labels", torch.zeros(3).int(), f"{ROWS}, found torch.int32 of shape (3,)"),
+        ("labels", torch.zeros(2).to(LONG), f"{ROWS}, found torch.int64 of shape (2,)"),
+        ("domains", torch.zeros(3, 1).to(LONG), f"{ROWS}, found torch.int64 of shape (3, 1)"),
+        ("domains", torch.zeros(3), f"{ROWS}, found torch.float32 of shape (3,)"),
     ],
-)  # fmt: skip
-def test_what_does_not_fit_is_named(changes: dict[str, Any], message: str) -> None:
+)
+def test_what_does_not_fit_is_named(name: str, tensor: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (compared below)
-        _made(**changes)
-    assert str(caught.value) == message
+        _made(**{name: tensor})
+    assert str(caught.value) == f"{name}: {message}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from experiment.plugins import load
-from federated_data.partition.base import PartitionError, Partitioner
+from federated_data.partition.base import Partitioner, PartitionError
 from federated_data.partition.dirichlet import Dirichlet
 from federated_data.partition.iid import Iid
 
@@ -47,7 +47,9 @@ def _skew(shares: list[Labels], labels: Labels) -> float:
     clients=st.integers(1, 15),
     seed=st.integers(0, 2**63 - 1),
 )
-def test_iid_shares_are_complete_and_even(count: int, classes: int, clients: int, seed: int) -> None:
+def test_iid_shares_are_complete_and_even(
+    count: int, classes: int, clients: int, seed: int
+) -> None:
     labels = _labels(count, classes)
     if count < clients:
         with pytest.raises(PartitionError, match=f"{clients} clients with at least 1 examples"):
@@ -120,7 +122,9 @@ def test_a_tiny_beta_gives_each_class_to_one_client(beta: float) -> None:
 
 def test_skew_falls_as_beta_grows() -> None:
     labels = _labels(5000, 10)
-    skews = [_skew(Dirichlet(beta).split(labels, 10, _rng()), labels) for beta in (0.05, 0.5, 5, 500)]
+    skews = [
+        _skew(Dirichlet(beta).split(labels, 10, _rng()), labels) for beta in (0.05, 0.5, 5, 500)
+    ]
     assert skews == sorted(skews, reverse=True)
     assert skews[0] > 0.6
     assert skews[-1] < 0.05
@@ -147,17 +151,13 @@ def test_the_draw_is_the_one_of_the_papers() -> None:
 
 def test_topping_up_takes_from_the_largest_only() -> None:
     labels = np.zeros(100, dtype=np.int64)
-    plain = Dirichlet(0.2, minimum=1).split(labels, 5, _rng(3))
-    topped = Dirichlet(0.2, minimum=12).split(labels, 5, _rng(3))
-    sizes = [len(share) for share in plain]
-    assert min(sizes) < 12 < max(sizes)
-    largest = int(np.argmax(sizes))
-    for i, (before, after) in enumerate(zip(plain, topped, strict=True)):
-        if len(before) < 12:
-            assert len(after) == 12
-            assert set(before.tolist()) <= set(after.tolist())
-        elif i == largest:
-            assert set(after.tolist()) < set(before.tolist())
+    plain = Dirichlet(0.7, minimum=1).split(labels, 5, _rng(5))
+    topped = Dirichlet(0.7, minimum=12).split(labels, 5, _rng(5))
+    assert [len(share) for share in plain] == [3, 7, 65, 15, 10]
+    assert [len(share) for share in topped] == [12, 12, 49, 15, 12]
+    gained = [set(b.tolist()) - set(a.tolist()) for a, b in zip(plain, topped, strict=True)]
+    assert [len(numbers) for numbers in gained] == [9, 5, 0, 0, 2]
+    assert set.union(*gained) == set(plain[2].tolist()) - set(topped[2].tolist())
 
 
 @pytest.mark.parametrize("beta", [0.0, -1.0, float("nan"), float("inf")])

@@ -1,0 +1,71 @@
+"""CoCoOp: context vectors shifted by every image.
+
+Zhou et al. 2022, arXiv 2203.05557.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from clip_tuning.classifier import ClipClassifier
+from clip_tuning.clip import Clip
+from clip_tuning.context import ContextClassifier
+from clip_tuning.methods._arguments import hidden_units, whole
+from clip_tuning.methods.base import TuningMethod
+from clip_tuning.prompt_layout import ContextSettings
+from clip_tuning.towers import width
+
+
+class Cocoop(TuningMethod):
+    """Context ``v + h(f)`` for an image with unit feature f: 35,360 parameters on ViT-B/16.
+
+    h is a network of one hidden layer, D / reduction wide. Every image has class features of its
+    own, so a batch costs B * K text passes, in training and at test time: keep batches small.
+
+    Args:
+        length: how many vectors.
+        reduction: the hidden layer has D / reduction units.
+        init: see ``prompt``.
+    """
+
+    def __init__(self, length: int = 4, reduction: int = 16, init: str = "template") -> None:
+        """Check the arguments; see the class."""
+        self.settings = ContextSettings(whole("length", length, at_least=1), init)
+        self.reduction = whole("reduction", reduction, at_least=1)
+
+    def attach(
+        self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]
+    ) -> ClipClassifier:
+        """Tune ``context (n, d)`` and the network ``shift``.
+
+        Raises:
+            ValueError: the reduction leaves no unit.
+        """
+        size = int(clip.model.config.projection_dim)
+        hidden = hidden_units(size, self.reduction)
+        classifier = _ConditionalClassifier(clip, class_names, templates, self.settings)
+        classifier.shift = nn.Sequential(
+            nn.Linear(size, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, width(clip.model, "text")),
+        )
+        return classifier.tune_own(images_frozen=True)
+
+
+class _ConditionalClassifier(ContextClassifier):
+    """Class features that depend on the image; ``encode_classes`` returns those without shift."""
+
+    shift: nn.Sequential
+
+    def logits(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Return ``(B, K)`` logits of unit features ``(B, D)``; ``classes`` is not used."""
+        rows = [
+            super(_ConditionalClassifier, self).logits(
+                image[None], self.encode_with(self.context + shift)
+            )
+            for image, shift in zip(images, self.shift(images), strict=True)
+        ]
+        return torch.cat(rows) if rows else images.new_zeros((0, len(self.class_names)))

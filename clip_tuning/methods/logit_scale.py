@@ -1,0 +1,47 @@
+"""Logit-scale tuning: CLIP's temperature, alone or beside any other method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from clip_tuning.classifier import ClipClassifier
+from clip_tuning.clip import Clip
+from clip_tuning.methods.base import TuningMethod
+from experiment.plugins import load
+
+
+class LogitScale(TuningMethod):
+    """Tune ``logit_scale`` together with what another method tunes.
+
+    One parameter: the logarithm of what cosines are multiplied by, 100 in OpenAI's models. It
+    leaves every prediction as it is and moves all confidences at once, so alone it is temperature
+    scaling by federated training. It starts at CLIP's value and is not clipped.
+
+    Args:
+        method: spec string of the other method, such as ``lora(rank=4)``.
+    """
+
+    def __init__(self, method: str = "zero_shot") -> None:
+        """Load the other method.
+
+        Raises:
+            UserError: there is no such method, or its arguments are wrong.
+        """
+        self.method = load(method, "clip_tuning.methods", TuningMethod)
+
+    def attach(
+        self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]
+    ) -> ClipClassifier:
+        """Attach the other method and tune the scale too, under the name ``logit_scale``."""
+        classifier = self.method.attach(clip, class_names, templates)
+        return classifier.tune(
+            {**classifier.tuned, "logit_scale": classifier.clip.logit_scale},
+            images_frozen=classifier.images_frozen,
+            classes_frozen=classifier.classes_frozen,
+        )
+
+    def save(self, classifier: ClipClassifier, folder: Path) -> None:
+        """Write what the other method writes, and everything as ``adapter.safetensors``."""
+        self.method.save(classifier, folder)
+        super().save(classifier, folder)

@@ -1,0 +1,107 @@
+"""PromptSRC: prompts in both towers, held near zero-shot CLIP and averaged over training.
+
+Khattak et al. 2023, arXiv 2307.06948.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import kl_div, l1_loss
+
+from clip_tuning.averaging import gaussian_weights
+from clip_tuning.classifier import ClipClassifier, ForwardPass
+from clip_tuning.clip import Clip
+from clip_tuning.methods._arguments import number, whole
+from clip_tuning.methods.base import TuningMethod
+from clip_tuning.methods.ivlp import TwoTowerClassifier
+from clip_tuning.prompt_layout import ContextSettings
+
+
+class PromptSrc(TuningMethod):
+    """IVLP with three consistency losses: 46,080 parameters on ViT-B/16.
+
+    Added to the loss: ``text_weight`` times the mean absolute difference of tuned and zero-shot
+    class features (unit, D values each), ``image_weight`` times that of image features, and
+    ``sum KL(zero-shot || tuned) / (B K)`` of the predictions.
+
+    The paper's final weights are a Gaussian-weighted mean over epochs. In a federation, rounds take
+    the place of epochs: see ``round_weights`` and ``clip_tuning.averaging``.
+
+    Args:
+        length: prompts per block and tower.
+        depth: blocks from the input with prompts of their own; 0 stands for three quarters of
+            them, 9 of 12.
+        text_weight: of the class features' consistency.
+        image_weight: of the image features' consistency.
+        mean: of the Gaussian over rounds, counted from 1; 0 stands for three quarters of them, 15
+            of 20.
+        deviation: of the Gaussian, in rounds.
+        init: see ``ivlp``.
+    """
+
+    def __init__(
+        self,
+        length: int = 4,
+        depth: int = 0,
+        text_weight: float = 25.0,
+        image_weight: float = 10.0,
+        mean: float = 0.0,
+        deviation: float = 1.0,
+        init: str = "template",
+    ) -> None:
+        """Check the arguments; see the class."""
+        self.settings = ContextSettings(whole("length", length, at_least=1), init)
+        self.depth = whole("depth", depth, at_least=0)
+        self.text_weight = number("text_weight", text_weight, at_least=0)
+        self.image_weight = number("image_weight", image_weight, at_least=0)
+        self.mean = number("mean", mean, at_least=0)
+        self.deviation = number("deviation", deviation, above=0)
+
+    def attach(
+        self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]
+    ) -> ClipClassifier:
+        """Tune what ``ivlp`` tunes.
+
+        Raises:
+            ValueError: a tower has fewer blocks.
+        """
+        classifier = _ConsistentClassifier(clip, class_names, templates, self.settings, self.depth)
+        guides = classifier.zero_shot_classes()
+        classifier.register_buffer("guides", guides, persistent=False)
+        classifier.text_weight, classifier.image_weight = self.text_weight, self.image_weight
+        return classifier.tune_own()
+
+    def round_weights(self, rounds: int) -> Tensor:
+        """Return ``(rounds,)`` float64 weights of the global models after rounds 1 to ``rounds``.
+
+        Averaging them with these weights gives the paper's final model.
+        """
+        return gaussian_weights(rounds, self.mean or 0.75 * rounds, self.deviation)
+
+
+class _ConsistentClassifier(TwoTowerClassifier):
+    """Prompts in both towers with PromptSRC's losses."""
+
+    guides: Tensor
+    text_weight: float
+    image_weight: float
+
+    def extra_loss(self, passed: ForwardPass) -> Tensor | None:
+        """Return the three consistency losses, weighted; costs a frozen pass of the images."""
+        with torch.no_grad():
+            images = ClipClassifier.encode_images(self, passed.pixels)
+            zero_shot = self.logits(images, self.guides)
+        divergence = kl_div(
+            passed.logits.log_softmax(dim=1),
+            zero_shot.log_softmax(dim=1),
+            reduction="sum",
+            log_target=True,
+        )
+        return (
+            self.text_weight * l1_loss(passed.classes, self.guides)
+            + self.image_weight * l1_loss(passed.images, images)
+            + divergence / passed.logits.numel()
+        )

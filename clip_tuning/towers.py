@@ -1,0 +1,93 @@
+"""Forward passes through CLIP's towers that let prompts in: at the input and before any block.
+
+The same arithmetic as transformers' own, block by block; with nothing inserted the features are
+equal. Deep prompts as in VPT (Jia et al. 2022, arXiv 2203.12119) and MaPLe (Khattak et al. 2022,
+arXiv 2210.03117): what the last block made of a prompt is replaced by the next block's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPModel
+
+TOWERS = ("vision", "text")
+
+
+def blocks(clip: CLIPModel, tower: str) -> nn.ModuleList:
+    """Return the transformer blocks of the ``vision`` or ``text`` tower."""
+    layers = getattr(clip, f"{tower}_model").encoder.layers
+    assert isinstance(layers, nn.ModuleList)
+    return layers
+
+
+def width(clip: CLIPModel, tower: str) -> int:
+    """Return the width d of the ``vision`` or ``text`` tower."""
+    return int(getattr(clip.config, f"{tower}_config").hidden_size)
+
+
+def encode_text(
+    clip: CLIPModel, embeddings: Tensor, ends: Tensor, inserted: Mapping[int, Tensor] | None = None
+) -> Tensor:
+    """Return ``(N, D)`` projected features, not normalised.
+
+    Args:
+        clip: not wrapped by peft.
+        embeddings: ``(N, L, d)`` token embeddings without positions.
+        ends: ``(N,)`` position of the end of each text, where the feature is taken.
+        inserted: by block index from 1, ``(n, d)`` or ``(N, n, d)`` prompts that replace positions
+            1 to n before that block.
+    """
+    text = clip.text_model
+    hidden = text.embeddings(inputs_embeds=embeddings)
+    mask = _causal_mask(hidden)
+    for index, block in enumerate(blocks(clip, "text")):
+        if inserted and index in inserted:
+            prompts = inserted[index].expand(len(hidden), -1, -1).to(hidden.dtype)
+            rest = hidden[:, 1 + prompts.shape[1] :]
+            hidden = torch.cat([hidden[:, :1], prompts, rest], dim=1)
+        hidden = block(hidden, mask)
+    pooled = hidden[torch.arange(len(hidden), device=hidden.device), ends]
+    features: Tensor = clip.text_projection(text.final_layer_norm(pooled))
+    return features
+
+
+def encode_image(
+    clip: CLIPModel, pixels: Tensor, inserted: Mapping[int, Tensor] | None = None
+) -> Tensor:
+    """Return ``(B, D)`` projected features, not normalised.
+
+    Args:
+        clip: not wrapped by peft.
+        pixels: ``(B, 3, H, W)``.
+        inserted: by block index, ``(n, d)`` prompts. Those of index 0 are appended after the
+            patches, behind the positions and before the first normalisation; those of index i
+            replace the last n tokens before block i.
+    """
+    vision = clip.vision_model
+    hidden = vision.embeddings(pixels)
+    patches = hidden.shape[1]
+    prompts = dict(inserted or {})
+    if 0 in prompts:
+        hidden = _with_last(hidden, prompts.pop(0))
+    hidden = vision.pre_layrnorm(hidden)
+    for index, block in enumerate(blocks(clip, "vision")):
+        if index in prompts:
+            hidden = _with_last(hidden[:, :patches], prompts[index])
+        hidden = block(hidden, None)
+    features: Tensor = clip.visual_projection(vision.post_layernorm(hidden[:, 0]))
+    return features
+
+
+def _with_last(hidden: Tensor, prompts: Tensor) -> Tensor:
+    """Append ``prompts (n, d)`` to every row of ``hidden (B, L, d)``."""
+    return torch.cat([hidden, prompts.expand(len(hidden), -1, -1).to(hidden.dtype)], dim=1)
+
+
+def _causal_mask(hidden: Tensor) -> Tensor:
+    """Return ``(1, 1, L, L)``: 0 where a token may look, minus infinity at what comes later."""
+    length = hidden.shape[1]
+    full = torch.full((length, length), -torch.inf, dtype=hidden.dtype, device=hidden.device)
+    return full.triu(1)[None, None]

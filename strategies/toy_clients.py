@@ -1,0 +1,112 @@
+"""A federation of quadratics that fits in a few numbers, to try strategies on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from clip_tuning.adapter import Adapter, as_adapter
+from experiment.plugins import load
+from strategies.base import Strategy
+from strategies.client_rule import ClientRule, LocalStart
+from strategies.updates import ClientUpdate
+
+START: Adapter = {
+    "layers.0.q_proj.lora_A.weight": torch.tensor([[0.5, -0.25, 0.75], [0.125, 1.0, -0.5]]),
+    "layers.0.q_proj.lora_B.weight": torch.tensor([[0.25, 0.5], [-0.75, 0.125]]),
+    "prompt": torch.tensor([0.1, -0.2, 0.3, 0.4]),
+}
+
+
+@dataclass
+class ToyClient:
+    """A client whose loss is ``weight/2 |theta - target|^2``, trained as a real one is.
+
+    Attributes:
+        key: of the client.
+        target: its own optimum.
+        weight: curvature of its loss.
+        num_examples: it claims to have.
+        steps: of SGD in every round.
+        learning_rate: of SGD.
+        momentum: of SGD.
+        state: what its rule kept.
+    """
+
+    key: str
+    target: Adapter
+    weight: float = 1.0
+    num_examples: int = 1
+    steps: int = 3
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    state: Adapter = field(default_factory=dict)
+
+    def train(self, received: Adapter, rule: ClientRule, aux: Adapter) -> ClientUpdate:
+        """Train from ``received`` and keep the rule's state."""
+        tuned = {name: nn.Parameter(received[name].clone()) for name in sorted(received)}
+        optimiser = torch.optim.SGD(
+            [*tuned.values()] or [torch.zeros(0, requires_grad=True)],
+            lr=self.learning_rate,
+            momentum=self.momentum,
+        )
+        rule.begin(
+            LocalStart(
+                tuned,
+                as_adapter(received),
+                as_adapter(aux),
+                as_adapter(self.state),
+                num_examples=self.num_examples,
+                learning_rate=self.learning_rate,
+                momentum=self.momentum,
+                client=self.key,
+            )
+        )
+        for _ in range(self.steps):
+            loss = torch.zeros(())
+            for name, parameter in tuned.items():
+                loss = loss + self.weight / 2 * (parameter - self.target[name]).square().sum()
+            penalty = rule.penalty()
+            loss = loss if penalty is None else loss + penalty
+            optimiser.zero_grad()
+            if loss.requires_grad:
+                loss.backward()
+                rule.after_backward()
+                optimiser.step()
+        out, kept = rule.finish(self.steps)
+        self.state = as_adapter(kept) or self.state
+        metrics = {"loss": float(loss.detach()), "steps": float(self.steps), **rule.metrics()}
+        return ClientUpdate(
+            self.key, as_adapter(tuned), self.num_examples, metrics, as_adapter(out)
+        )
+
+
+def play_round(
+    strategy: Strategy, server_round: int, current: Adapter, clients: Sequence[ToyClient]
+) -> list[ClientUpdate]:
+    """Return what the clients answer in one round, each trained with the strategy's own half."""
+    strategy.server_round = server_round
+    updates = []
+    for client in clients:
+        spec = strategy.client_rule()
+        rule = load(spec, "strategies", ClientRule) if spec else ClientRule()
+        start = strategy.outgoing(client.key, current)
+        updates.append(client.train(start, rule, strategy.broadcast()))
+    return updates
+
+
+def toy_clients(start: Mapping[str, Tensor], count: int = 4) -> list[ToyClient]:
+    """Return clients with different optima, curvatures and sizes, and equal numbers of steps."""
+    generator = torch.Generator().manual_seed(7)
+    return [
+        ToyClient(
+            key=str(index),
+            target={n: t + torch.randn(t.shape, generator=generator) for n, t in start.items()},
+            weight=0.5 + 0.25 * index,
+            num_examples=10 * (index + 1),
+        )
+        for index in range(count)
+    ]

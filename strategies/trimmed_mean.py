@@ -1,0 +1,36 @@
+"""Coordinate-wise trimmed mean.
+
+Yin et al. 2018, arXiv 1803.01498.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from clip_tuning.adapter import Adapter
+from strategies.base import Strategy
+from strategies.order_statistics import mean_of_middle
+from strategies.updates import ClientUpdate
+
+
+class TrimmedMean(Strategy):
+    """Mean of every coordinate without its ``floor(cut m)`` least and greatest values, unweighted.
+
+    Args:
+        cut: share left out at each side, in [0, 0.5).
+    """
+
+    def __init__(self, cut: float = 0.2) -> None:
+        """Check the argument."""
+        if not 0 <= cut < 0.5:
+            raise ValueError(f"cut: expected 0 <= cut < 0.5, found {cut}")
+        self.cut = cut
+
+    def aggregate(
+        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
+    ) -> Adapter:
+        """Collect all updates, trim and average; see ``Strategy.aggregate``."""
+        collected = list(updates)
+        # 0.29 * 100 is 28.999999999999996 in floating point.
+        return mean_of_middle(collected, math.floor(self.cut * len(collected) + 1e-9))

@@ -1,0 +1,83 @@
+"""``summary.md``: the settings, the tables, the replies that were lost, the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiment.config import RunConfig
+from experiment.fingerprint import code_fingerprint
+from reporting.events import JsonLines
+from reporting.summary import write_summary
+
+FIGURES = {"accuracy": 0.5, "ece": 0.25, "mce": 1.0, "nll": 2.0}
+
+
+def _summary(folder: Path, *figures: Path, **settings: str) -> str:
+    path = write_summary(folder, RunConfig.from_flat(settings), figures)
+    assert path == folder / "summary.md"
+    return path.read_text(encoding="utf-8")
+
+
+def test_settings_tables_and_versions(tmp_path: Path) -> None:
+    tracker = JsonLines(tmp_path)
+    tracker.metrics(0, "server-test", FIGURES)
+    tracker.metrics(0, "clients-test", {**FIGURES, "accuracy": 0.375})
+    tracker.metrics(1, "server-test", {**FIGURES, "accuracy": 0.75})
+    text = _summary(tmp_path, strategy="fedprox(mu=0.1)")
+    assert text.startswith(f"# Run {tmp_path.name}\n")
+    assert "- strategy: `fedprox(mu=0.1)`\n" in text
+    assert "- dataset: `shapes(styles='held-back')`\n" in text
+    assert (
+        "## Central held-out set (`server-test`)\n\n"
+        "| round | accuracy | ece | mce | nll |\n"
+        "| ---: | ---: | ---: | ---: | ---: |\n"
+        "| zero-shot | 50.00 % | 25.00 % | 100.00 % | 2.0000 |\n"
+        "| 1 | 75.00 % | 25.00 % | 100.00 % | 2.0000 |\n"
+    ) in text
+    pooled = text.index("(`clients-test`)")
+    assert text.index("(`server-test`)") < pooled
+    assert "37.50 %" in text[pooled:]
+    assert f"Code {code_fingerprint()}; python 3." in text
+    assert "not used" not in text
+    assert "clients-test-mean" not in text
+    assert text.endswith("\n")
+
+
+def test_every_source_says_which_figure_it_is(tmp_path: Path) -> None:
+    tracker = JsonLines(tmp_path)
+    sources = ("clients-test-worst", "clients-test-sd", "clients-test-mean", "clients-test")
+    for source in sources:
+        tracker.metrics(1, source, FIGURES)
+    text = _summary(tmp_path)
+    heads = [line for line in text.splitlines() if line.startswith("## ")]
+    assert [head.partition("(`")[2] for head in heads] == [
+        "clients-test`)", "clients-test-mean`)", "clients-test-sd`)", "clients-test-worst`)",
+    ]  # fmt: skip
+    assert "sums added" in heads[0]
+    assert "Plain mean" in heads[1]
+    assert "Standard deviation" in heads[2]
+    assert "Worst" in heads[3]
+
+
+def test_replies_that_were_not_used_are_listed(tmp_path: Path) -> None:
+    tracker = JsonLines(tmp_path)
+    tracker.log("drop", round=2, client="site-b", reason="update: a has 3 of 4 values not finite")
+    tracker.log("adapter-kept", round=2, usable=1, expected=2)
+    tracker.log("client", round=3, client="site-a")
+    text = _summary(tmp_path)
+    assert (
+        "## Replies that were not used\n\n"
+        "- round 2, client site-b: update: a has 3 of 4 values not finite\n"
+        "- round 2: adapter kept, 1 usable replies, 2 needed\n"
+    ) in text
+    assert "site-a" not in text
+
+
+def test_pictures_are_shown_and_other_figures_are_not(tmp_path: Path) -> None:
+    text = _summary(tmp_path, tmp_path / "reliability.png", tmp_path / "reliability.pdf")
+    assert "\n![reliability](reliability.png)\n" in text
+    assert "pdf" not in text
+
+
+def test_a_run_that_failed_before_any_figure_has_a_summary(tmp_path: Path) -> None:
+    assert "## " not in _summary(tmp_path)
