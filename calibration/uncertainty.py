@@ -10,7 +10,8 @@ resampling adds noise to noise, so that plain percentile intervals of ECE miss t
 always when it is small. For such *gap figures* (sums or maxima of per-bin gaps) the lower end is
 the value minus the upper quantile of the figure of the noise alone: by the triangle inequality the
 noise cannot have raised the figure by more. The upper end is the percentile, which is safe as it
-is too high if anything. Coverage is at least nominal in simulation, and above it for small errors.
+is too high if anything. In simulation
+coverage is about nominal, and above it for small errors.
 
 Source: Efron & Tibshirani, "An introduction to the bootstrap" (1993), for the bootstrap.
 """

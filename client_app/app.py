@@ -9,26 +9,32 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from calibration.calibrators.base import Calibrator
 from calibration.losses._weighted_sum import WeightedSum
 from calibration.losses.base import Loss
 from calibration.stats import StatsSpec
+from client_app.calibration import calibration_sums
 from client_app.evaluation import local_evaluate
 from client_app.node import Node
 from client_app.training import LocalTrainer, TrainingSettings
 from clip_tuning.adapter import Adapter
+from clip_tuning.prediction import predict
 from experiment.config import RunConfig
 from experiment.errors import UserError
 from experiment.fingerprint import code_fingerprint, code_root, library_versions
 from experiment.messages import (
     ARRAYS,
     AUX,
+    CALIBRATOR,
     CLIENT,
     CLIENT_RULE,
     CONFIG,
     EXAMPLES,
     METRICS,
+    PARAMETERS,
     REPLY,
     ROUND,
+    SUMS,
     Hello,
     train_reply,
 )  # fmt: skip
@@ -40,6 +46,7 @@ from strategies.pooled import encode_stats
 
 app = ClientApp()
 
+CALIBRATORS = "calibration.calibrators"
 _STATE, _RECEIVED = "client-rule", "received"
 
 
@@ -119,6 +126,25 @@ def evaluate(message: Message, context: Context) -> Message:
     spec = StatsSpec(num_bins=node.config.num_bins)
     stats = local_evaluate(classifier, node.data.test, spec, node.config.eval_batch_size)
     content = RecordDict({METRICS: encode_stats(stats), REPLY: ConfigRecord({CLIENT: node.key})})
+    return Message(content, reply_to=message)
+
+
+@app.train("calibrate")
+def calibrate(message: Message, context: Context) -> Message:
+    """Sum what a post-hoc calibrator asks for over this node's calibration images."""
+    node = _node(context)
+    data = node.data.calibration
+    batch = node.config.eval_batch_size
+    classifier = node.classifier()
+    classifier.restore(_adapter(message, ARRAYS))
+    sums = calibration_sums(
+        load(str(message.content.config_records[CONFIG][CALIBRATOR]), CALIBRATORS, Calibrator),
+        _tensors(message.content, PARAMETERS),
+        predict(classifier, data.images, batch),
+        data.labels,
+        lambda: predict(node.zero_shot_classifier(), data.images, batch),
+    )
+    content = RecordDict({SUMS: ArrayRecord(sums), REPLY: ConfigRecord({CLIENT: node.key})})
     return Message(content, reply_to=message)
 
 

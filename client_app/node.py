@@ -69,7 +69,14 @@ class Node:
         """This node's training and test images."""
         own = self.partition is None
         images = self.federation.train if own else self._shares()[self.partition or 0]
-        return divide(images, self.config.local_test_fraction, self.config.seed, self.key)
+        config = self.config
+        return divide(
+            images,
+            config.local_test_fraction,
+            config.seed,
+            self.key,
+            config.calibration_fraction,
+        )
 
     def _shares(self) -> list[LabelledImages]:
         config = self.config

@@ -50,6 +50,7 @@ class ClipClassifier(nn.Module):
         longest_prompt: most tokens the text tower takes.
         preprocessing: from raw bytes to the input of ``forward``.
         tuned: the parameters in training by the names under which they travel.
+        carried: further tensors that travel with them, set by the server and never trained.
         images_frozen: ``encode_images`` does not depend on what is tuned.
         classes_frozen: ``encode_classes`` does not depend on what is tuned.
     """
@@ -63,6 +64,7 @@ class ClipClassifier(nn.Module):
         self.preprocessing = clip.preprocessing
         self.class_names = tuple(class_names)
         self.tuned: Mapping[str, nn.Parameter] = {}
+        self.carried: Mapping[str, nn.Parameter] = {}
         self.images_frozen = self.classes_frozen = True
         self.templates, self.tokenizer = tuple(templates), clip.tokenizer
         self.longest_prompt = int(clip.model.config.text_config.max_position_embeddings)
@@ -136,9 +138,13 @@ class ClipClassifier(nn.Module):
         return per_name[:, 0] if len(self.templates) == 1 else unit(per_name.mean(dim=1))
 
     def logits(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Return ``(B, K)`` float32 logits of unit features ``(B, D)`` and ``(K, D)``."""
-        scale: Tensor = self.clip.logit_scale.exp()
-        return scale * images.float() @ classes.float().T
+        """Return ``(B, K)`` float32 logits of unit features ``(B, D)`` and ``(K, D)``.
+
+        Never in half precision: it would round confidences near 1 to 1.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            scale: Tensor = self.clip.logit_scale.exp()
+            return scale * images.float() @ classes.float().T
 
     def run(self, pixels: Tensor) -> ForwardPass:
         """Return the logits of ``pixels (B, 3, H, W)`` and the features that led to them."""
@@ -163,20 +169,21 @@ class ClipClassifier(nn.Module):
         objective.backward()
 
     def export(self) -> Adapter:
-        """Return float32 CPU copies of what is tuned."""
-        return as_adapter(self.tuned)
+        """Return float32 CPU copies of what is tuned and carried."""
+        return as_adapter({**self.tuned, **self.carried})
 
     def restore(self, adapter: Mapping[str, Tensor]) -> None:
-        """Load every tuned parameter from ``adapter``.
+        """Load everything that is tuned or carried from ``adapter``.
 
         Raises:
             AdapterError: missing, unexpected or misshapen names, or values that are not finite;
                 nothing is changed then.
         """
-        check_like(adapter, self.tuned, "adapter")
+        travelling = {**self.tuned, **self.carried}
+        check_like(adapter, travelling, "adapter")
         check_finite(adapter, "adapter")
         with torch.no_grad():
-            for name, parameter in self.tuned.items():
+            for name, parameter in travelling.items():
                 parameter.copy_(adapter[name])
 
 

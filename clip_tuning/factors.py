@@ -45,15 +45,17 @@ class Factors:
         return Factors(self.a * kept[:, None], self.b * kept)
 
 
-def pair_names(adapter: Mapping[str, Tensor]) -> list[str]:
+def pair_names(adapter: Mapping[str, object]) -> list[str]:
     """Return the sorted module names that have both factors in ``adapter``."""
     stems = (name.removesuffix(_A) for name in adapter if name.endswith(_A))
     return sorted(stem for stem in stems if stem + _B in adapter)
 
 
-def factors_of(adapter: Mapping[str, Tensor], module: str) -> Factors:
-    """Return one module's factors as float64."""
-    return Factors(adapter[module + _A].double(), adapter[module + _B].double())
+def factors_of(
+    adapter: Mapping[str, Tensor], module: str, dtype: torch.dtype = torch.float64
+) -> Factors:
+    """Return one module's factors; not copied where they have the type already."""
+    return Factors(adapter[module + _A].to(dtype), adapter[module + _B].to(dtype))
 
 
 def factor_names(module: str) -> tuple[str, str]:
@@ -80,7 +82,7 @@ def merged_of(adapter: Mapping[str, Tensor], module: str) -> Factors:
 
 
 def scalings(model: nn.Module) -> dict[str, float]:
-    """Return s of every module of a peft model that has an adapter, under the names of the pairs."""
+    """Return s of every module of a peft model with an adapter, by the names of the pairs."""
     return {
         name.removeprefix("base_model.model."): float(next(iter(module.scaling.values())))
         for name, module in model.named_modules()
@@ -172,9 +174,9 @@ def change_cosine(
     local, last, both = (torch.zeros((), dtype=torch.float64) for _ in range(3))
     paired: set[str] = set()
     for module in pair_names(start):
-        paired |= set(factor_names(module))
-        here = factors_of(now, module).minus(factors_of(start, module))
-        there = factors_of(start, module).minus(factors_of(before, module))
+        paired |= {*factor_names(module), *residual_names(module)}
+        here = merged_of(now, module).minus(merged_of(start, module))
+        there = merged_of(start, module).minus(merged_of(before, module))
         local, last, both = (
             local + inner(here, here),
             last + inner(there, there),

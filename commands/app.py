@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from commands.calibrate import calibrate
 from commands.doctor import doctor
 from commands.run import run
 from experiment.errors import UserError
@@ -20,11 +22,15 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.command()(run)
+cli.command()(calibrate)
 cli.command()(doctor)
 
 
 def main() -> None:
     """Run the command line; a user's mistake ends in its message and exit code 2."""
+    # Third parties' deprecations are for developers, and tests turn them into errors.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
         cli()
     except UserError as error:

@@ -74,6 +74,9 @@ class RunConfig:
     local_test_fraction: float = _key(
         0.2, "share of each client's data held out for clients-test", minimum=0, maximum=0.9
     )
+    calibration_fraction: float = _key(
+        0.1, "share of each client's data held out to fit calibrators", minimum=0, maximum=0.9
+    )
     eval_every: int = _key(1, "rounds between evaluations; the last is always evaluated", minimum=1)
     evaluate_on: str = _key(
         "auto", "where clients-test is computed", choices=("auto", "server", "nodes")
@@ -85,6 +88,7 @@ class RunConfig:
     threads: int = _key(1, "CPU threads of each client", minimum=1)
     round_timeout: float = _key(3600.0, "seconds to wait for the replies of a round", above=0)
     start_timeout: float = _key(120.0, "seconds to wait for the nodes at the start", above=0)
+    figures: bool = _key(True, "draw figures at the end")
     output_dir: str = _key("", "folder for runs; empty: $FL2ORA_OUTPUT_DIR or ~/fl2ora-runs")
     run_name: str = _key("", "name of the run's folder; empty: the run id")
 
@@ -116,9 +120,16 @@ class RunConfig:
                 f"device: expected {', '.join(DEVICES)} or cuda:N, "
                 f"found {found!r}{nearest(found, DEVICES)}"
             )
+        config = cls(**accepted)
+        held_out = config.local_test_fraction + config.calibration_fraction
+        if held_out >= 1:
+            problems.append(
+                "local-test-fraction and calibration-fraction: expected a sum below 1, "
+                f"found {held_out:g}"
+            )
         if problems:
             raise ConfigError(problems)
-        return cls(**accepted)
+        return config
 
     def flat(self) -> dict[str, Value]:
         """Return the configuration as flat hyphenated keys, as Flower and TOML hold it."""

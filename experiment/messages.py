@@ -6,6 +6,8 @@ message type              server -> node                 node -> server
 ``query.hello``           ``config``                     ``hello`` (see ``Hello``)
 ``train``                 ``arrays``, ``config``, aux    ``arrays``, ``metrics``, ``reply``, aux
 ``evaluate``              ``arrays``, ``config``         ``metrics``, ``reply``
+``train.calibrate``       ``arrays``, ``config``,        ``sums`` (float64), ``reply``
+                          ``parameters`` (float64)
 ========================  =============================  =====================================
 
 ``arrays`` is the adapter (float32, sorted names). ``aux`` is sent only by strategies that ask for
@@ -25,8 +27,10 @@ from experiment.config import Value
 HELLO = "query.hello"
 TRAIN = "train"
 EVALUATE = "evaluate"
+CALIBRATE = "train.calibrate"
 
 ARRAYS, AUX, CONFIG, METRICS, REPLY = "arrays", "aux", "config", "metrics", "reply"
+PARAMETERS, SUMS, CALIBRATOR = "parameters", "sums", "calibrator"
 ROUND, CLIENT_RULE, EXAMPLES, CLIENT = "server-round", "client-rule", "num-examples", "client"
 
 

@@ -24,10 +24,13 @@ class ClientData:
     Attributes:
         train: what it trains on.
         test: what it only measures on (``clients-test``); may be empty.
+        calibration: what post-hoc calibrators are fitted on, neither trained on nor measured on;
+            may be empty.
     """
 
     train: LabelledImages
     test: LabelledImages
+    calibration: LabelledImages
 
 
 @lru_cache(maxsize=2)
@@ -62,12 +65,23 @@ def share_out(
     return [federation.train.select(torch.from_numpy(share)) for share in shares]
 
 
-def divide(images: LabelledImages, test_fraction: float, seed: int, client: str) -> ClientData:
-    """Hold out a random part of one client's images for measuring; at least one stays to train."""
+def divide(
+    images: LabelledImages,
+    test_fraction: float,
+    seed: int,
+    client: str,
+    calibration_fraction: float = 0.0,
+) -> ClientData:
+    """Hold out random parts of one client's images; at least one image stays to train on.
+
+    What is held out for measuring does not depend on how much is held out for calibrating.
+    """
     rng = np.random.default_rng(derive_seed(seed, "local-test", client))
     order = torch.from_numpy(rng.permutation(len(images)))
     held_out = min(round(len(images) * test_fraction), max(0, len(images) - 1))
+    kept = min(round(len(images) * calibration_fraction), max(0, len(images) - 1 - held_out))
     return ClientData(
-        train=images.select(order[held_out:].sort().values),
+        train=images.select(order[held_out + kept :].sort().values),
         test=images.select(order[:held_out].sort().values),
+        calibration=images.select(order[held_out : held_out + kept].sort().values),
     )

@@ -16,6 +16,7 @@ from experiment.errors import UserError
 from experiment.messages import ARRAYS, CONFIG, EVALUATE, ROUND
 from federated_data.protocols.base import Federation
 from reporting.events import Tracker
+from reporting.logits import SavedLogits
 from server_app.handshake import Peer
 from server_app.held_out import SERVER_TEST, HeldOut, client_figures
 from server_app.receiving import receive
@@ -35,6 +36,8 @@ class Evaluation:
 
     Attributes:
         history: the central test set's sums by round; 0 is zero-shot.
+        clients: each client's sums at the last evaluation, by its key.
+        spec: sizes of all sums.
 
     Raises:
         UserError: ``evaluate-on`` is ``server`` and a node has data of its own.
@@ -63,6 +66,8 @@ class Evaluation:
         self._classifier = classifier
         self._tracker = tracker
         self.history: dict[int, CalibrationStats] = {}
+        self.clients: dict[str, CalibrationStats] = {}
+        self.spec = self._held_out.spec
 
     def measure_zero_shot(self, zero_shot: ClipClassifier) -> None:
         """Measure the untuned model as round 0, by the same code on the same images."""
@@ -78,9 +83,15 @@ class Evaluation:
         if self._on_nodes:
             clients = self._ask_nodes(server_round, adapter)
         self.history[server_round] = central
+        self.clients = clients
         figures = {SERVER_TEST: summarise(central), **client_figures(clients)}
         for source, values in figures.items():
             self._tracker.metrics(server_round, source, values)
+
+    def score(self, adapter: Adapter, zero_shot: ClipClassifier) -> SavedLogits:
+        """Return the logits of what is held out on the server, by the final adapter."""
+        self._classifier.restore(adapter)
+        return self._held_out.score(self._classifier, zero_shot)
 
     def _ask_nodes(self, server_round: int, adapter: Adapter) -> dict[str, CalibrationStats]:
         """Let every node measure the adapter on its own held-out images; round 0 is zero-shot."""

@@ -8,21 +8,21 @@ from pathlib import Path
 import torch
 from flwr.serverapp import Grid
 
-from clip_tuning.adapter import save_adapter
+from calibration.stats import CalibrationStats
+from clip_tuning.adapter import Adapter
 from clip_tuning.build import build_classifier, resolve_device
 from clip_tuning.classifier import ClipClassifier
-from clip_tuning.methods.base import TuningMethod
 from experiment.config import RunConfig
-from experiment.plugins import load
 from federated_data.clients import load_federation
 from federated_data.protocols.base import Federation
 from reporting.events import JsonLines
+from reporting.logits import SavedLogits
 from reporting.run_directory import create_run_directory
-from reporting.summary import write_summary
-from reporting.tables import metrics_table, write_csv
+from server_app.artifacts import calibrated_figures, report, save_fitted, save_model
+from server_app.calibrating import FederatedFit, measure_calibrated
 from server_app.evaluation import Evaluation
 from server_app.handshake import Peer, shake_hands
-from server_app.plugins import build_strategy, check_plugins
+from server_app.plugins import build_run_calibrator, build_strategy, check_plugins
 from server_app.rounds import Rounds
 
 logger = logging.getLogger(__name__)
@@ -59,10 +59,34 @@ def _run(grid: Grid, config: RunConfig, folder: Path, tracker: JsonLines) -> Non
     evaluation.measure_zero_shot(_classifier(config, federation, "zero_shot"))
     strategy = build_strategy(config.strategy)
     adapter = Rounds(grid, peers, strategy, config, evaluation, tracker).run(adapter)
-    classifier.restore(adapter)
-    save_adapter(adapter, folder / "global.safetensors")
-    load(config.method, "clip_tuning.methods", TuningMethod).save(classifier, folder / "adapter")
-    _report(folder, config, evaluation)
+    save_model(folder, config, classifier, adapter)
+    saved = evaluation.score(adapter, _classifier(config, federation, "zero_shot"))
+    saved.save(folder)
+    fitting = FederatedFit(grid, peers, config, tracker)
+    calibrated = _calibrate(fitting, config, adapter, saved, evaluation, folder, tracker)
+    report(folder, config, evaluation, calibrated)
+
+
+def _calibrate(
+    fitting: FederatedFit,
+    config: RunConfig,
+    adapter: Adapter,
+    saved: SavedLogits,
+    evaluation: Evaluation,
+    folder: Path,
+    tracker: JsonLines,
+) -> CalibrationStats | None:
+    """Fit and measure the run's calibrator, if it has one; return the central set's sums."""
+    calibrator = build_run_calibrator(config.calibrator)
+    if calibrator is None:
+        return None
+    num_classes = saved.server_test.logits.shape[1]
+    parameters = fitting.run(calibrator, adapter, num_classes)
+    save_fitted(folder, config.calibrator, calibrator, parameters, num_classes)
+    central, clients = measure_calibrated(calibrator, parameters, saved, evaluation.spec)
+    for source, values in calibrated_figures(central, clients).items():
+        tracker.metrics(config.num_rounds, source, values)
+    return central
 
 
 def _classifier(config: RunConfig, federation: Federation, method: str) -> ClipClassifier:
@@ -81,18 +105,3 @@ def _described(peer: Peer) -> dict[str, object]:
         "test": hello.num_test,
         "device": hello.device,
     }
-
-
-def _report(folder: Path, config: RunConfig, evaluation: Evaluation) -> None:
-    """Write the tables, the figures and the summary."""
-    # Matplotlib takes a second to load, and the first round need not wait for it.
-    from reporting.figures import reliability_figure, rounds_figure
-
-    write_csv(folder)
-    first, last = min(evaluation.history), max(evaluation.history)
-    panels = {"zero-shot": evaluation.history[first]}
-    if last > first:
-        panels[f"round {last}"] = evaluation.history[last]
-    figures = reliability_figure(panels, folder / "reliability")
-    figures += rounds_figure(metrics_table(folder), folder / "rounds")
-    write_summary(folder, config, figures)

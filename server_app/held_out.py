@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from calibration.stats import CalibrationStats, StatsSpec
 from calibration.summary import summarise
@@ -13,7 +14,9 @@ from clip_tuning.classifier import ClipClassifier
 from clip_tuning.prediction import predict
 from experiment.config import RunConfig
 from federated_data.clients import divide, share_out
+from federated_data.images import LabelledImages
 from federated_data.protocols.base import Federation
+from reporting.logits import SavedLogits, Scored
 from server_app.handshake import Peer
 
 SERVER_TEST = "server-test"
@@ -36,49 +39,74 @@ class HeldOut:
         """Collect the images once."""
         self.spec = StatsSpec(num_bins=config.num_bins)
         self._batch = config.eval_batch_size
-        parts = [federation.test]
+        self._server_test = federation.test
+        self._test: dict[str, LabelledImages] = {}
+        self._calibration: dict[str, LabelledImages] = {}
         if peers:
             count = peers[0].hello.num_partitions
             shares = share_out(federation, config.partition, count, config.seed)
-            parts += [
-                divide(
+            for peer in peers:
+                data = divide(
                     shares[peer.hello.partition],
                     config.local_test_fraction,
                     config.seed,
                     peer.client,
-                ).test
-                for peer in peers
-            ]
-        self._names = [SERVER_TEST, *(peer.client for peer in peers)]
-        self._sizes = [len(part) for part in parts]
-        self._images = torch.cat([part.images for part in parts])
-        self._labels = torch.cat([part.labels for part in parts])
+                    config.calibration_fraction,
+                )
+                self._test[peer.client] = data.test
+                self._calibration[peer.client] = data.calibration
 
     def measure(
         self, classifier: ClipClassifier
     ) -> tuple[CalibrationStats, dict[str, CalibrationStats]]:
-        """Return the sums of the central test set, and of each client by its key."""
-        logits = predict(classifier, self._images, self._batch)
+        """Return the sums of the central test set, and of each client's test images by its key."""
+        parts = [self._server_test, *self._test.values()]
+        stats = [
+            CalibrationStats.from_logits(logits, part.labels, self.spec)
+            for logits, part in zip(self._predict(classifier, parts), parts, strict=True)
+        ]
+        return stats[0], dict(zip(self._test, stats[1:], strict=True))
+
+    def score(self, classifier: ClipClassifier, zero_shot: ClipClassifier) -> SavedLogits:
+        """Return the logits of everything held out here, by the final and the zero-shot model."""
+        parts = [self._server_test, *self._test.values(), *self._calibration.values()]
         rows = zip(
-            self._names, logits.split(self._sizes), self._labels.split(self._sizes), strict=True
+            self._predict(classifier, parts), parts, self._predict(zero_shot, parts), strict=True
         )
-        stats = [(name, CalibrationStats.from_logits(z, y, self.spec)) for name, z, y in rows]
-        return stats[0][1], dict(stats[1:])
+        scored = [Scored(final, part.labels, start) for final, part, start in rows]
+        middle = 1 + len(self._test)
+        with torch.inference_mode():
+            features = [m.encode_classes().float().cpu().clone() for m in (classifier, zero_shot)]
+        return SavedLogits(
+            scored[0],
+            dict(zip(self._test, scored[1:middle], strict=True)),
+            dict(zip(self._calibration, scored[middle:], strict=True)),
+            *features,
+        )
+
+    def _predict(
+        self, classifier: ClipClassifier, parts: Sequence[LabelledImages]
+    ) -> Sequence[Tensor]:
+        """Return the logits of each part from one pass over all of them."""
+        images = torch.cat([part.images for part in parts])
+        return torch.split(predict(classifier, images, self._batch), [len(part) for part in parts])
 
 
-def client_figures(clients: Mapping[str, CalibrationStats]) -> dict[str, dict[str, float]]:
+def client_figures(
+    clients: Mapping[str, CalibrationStats], suffix: str = ""
+) -> dict[str, dict[str, float]]:
     """Return the figures over clients, each under a name that says which it is.
 
     ``clients-test`` is of the pooled data (sums added); ``clients-test-mean``, ``-sd`` and
     ``-worst`` are the plain mean, the population standard deviation and the worst of the clients'
-    own figures. Clients without held-out images are left out.
+    own figures. Clients without held-out images are left out. ``suffix`` ends every name.
     """
     measured = [stats for stats in clients.values() if stats.num_examples]
     if not measured:
         return {}
     own = [summarise(stats) for stats in measured]
     columns = {name: [row[name] for row in own] for name in own[0]}
-    return {
+    figures = {
         "clients-test": summarise(sum(measured[1:], start=measured[0])),
         "clients-test-mean": {name: statistics.fmean(v) for name, v in columns.items()},
         "clients-test-sd": {name: statistics.pstdev(v) for name, v in columns.items()},
@@ -88,3 +116,4 @@ def client_figures(clients: Mapping[str, CalibrationStats]) -> dict[str, dict[st
             if name not in _NEITHER
         },
     }
+    return {name + suffix: values for name, values in figures.items()}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
+from calibration.calibrators.base import Calibrator
 from calibration.losses.base import Loss
 from clip_tuning.methods.base import TuningMethod
 from experiment.config import RunConfig
@@ -40,6 +41,15 @@ def build_strategy(text: str) -> FlowerStrategy:
     return strategy
 
 
+def build_run_calibrator(text: str) -> Calibrator | None:
+    """Return the calibrator a run config names; None for ``none``.
+
+    Raises:
+        UserError: unknown name, no calibrator, or arguments that do not fit.
+    """
+    return None if text == "none" else load(text, "calibration.calibrators", Calibrator)
+
+
 def check_plugins(config: RunConfig) -> None:
     """Construct everything the run config names, and throw it away.
 
@@ -53,6 +63,7 @@ def check_plugins(config: RunConfig) -> None:
         "method": lambda: load(config.method, "clip_tuning.methods", TuningMethod),
         "loss": lambda: [load(s, "calibration.losses", Loss) for _, s in parse_sum(config.loss)],
         "strategy": lambda: build_strategy(config.strategy),
+        "calibrator": lambda: build_run_calibrator(config.calibrator),
     }
     problems = []
     for key, check in checks.items():

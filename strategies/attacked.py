@@ -47,6 +47,10 @@ class Attacked(Strategy):
         """Let the inner strategy aggregate; see ``Strategy.aggregate``."""
         return self.inner.aggregate(server_round, current, updates)
 
+    def check(self, adapter: Adapter) -> None:
+        """Let the inner strategy check the initial adapter."""
+        self.inner.check(adapter)
+
     def client_rule(self) -> str:
         """Return a rule that every client wraps around the inner strategy's."""
         parts = {
@@ -67,6 +71,10 @@ class Attacked(Strategy):
     def check_update(self, update: ClientUpdate) -> None:
         """Let the inner strategy check."""
         self.inner.check_update(update)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the inner strategy's figures."""
+        return self.inner.metrics()
 
     def state(self) -> Adapter:
         """Return the inner strategy's state."""

@@ -48,6 +48,13 @@ class Strategy(FlowerStrategy):
             updates: at least one usable update, in the order of arrival; may be a stream.
         """
 
+    def check(self, adapter: Adapter) -> None:
+        """Refuse an initial adapter this strategy cannot work with; called before any training.
+
+        Raises:
+            UserError: names the strategy, what it needs and what was found.
+        """
+
     def client_rule(self) -> str:
         """Return the spec of the client half, sent with every train message; empty: plain SGD."""
         return ""
@@ -67,6 +74,10 @@ class Strategy(FlowerStrategy):
             ValueError: the reason; the update is dropped and the run goes on.
         """
 
+    def metrics(self) -> dict[str, float]:
+        """Return further figures of the last aggregation, for the run's record."""
+        return {}
+
     def state(self) -> Adapter:
         """Return what the strategy remembers between rounds."""
         return {}
@@ -83,6 +94,7 @@ class Strategy(FlowerStrategy):
     ) -> Iterable[Message]:
         """Address one train message to every node the grid shows."""
         self._current = as_adapter(arrays.to_torch_state_dict())
+        self.check(self._current)
         self.server_round = server_round
         nodes = list(grid.get_node_ids())
         self.num_clients = self.num_clients or len(nodes)
@@ -114,7 +126,7 @@ class Strategy(FlowerStrategy):
         means = _Means()
         updates = means.watch(decode_update(message) for message in chain([first], usable))
         adapter = as_adapter(self.aggregate(server_round, self._current, updates))
-        return ArrayRecord(adapter), means.record()
+        return ArrayRecord(adapter), MetricRecord({**means.record(), **self.metrics()})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

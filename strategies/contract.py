@@ -46,6 +46,7 @@ def check_strategy(
         (lambda: load(strategy, "strategies", Strategy)) if isinstance(strategy, str) else strategy
     )
     first = as_adapter(START if start is None else start)
+    make().check(first)
     _check_shapes(make, first)
     _check_determinism(make, first)
     _check_state(make, first)

@@ -45,6 +45,24 @@ class ToyClient:
     momentum: float = 0.0
     state: Adapter = field(default_factory=dict)
 
+    def start(
+        self,
+        received: Adapter,
+        tuned: Mapping[str, nn.Parameter] | None = None,
+        aux: Adapter | None = None,
+    ) -> LocalStart:
+        """Return what its rule is shown when a round begins."""
+        return LocalStart(
+            tuned or {},
+            as_adapter(received),
+            as_adapter(aux or {}),
+            as_adapter(self.state),
+            num_examples=self.num_examples,
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            client=self.key,
+        )
+
     def train(self, received: Adapter, rule: ClientRule, aux: Adapter) -> ClientUpdate:
         """Train from ``received`` and keep the rule's state."""
         tuned = {name: nn.Parameter(received[name].clone()) for name in sorted(received)}
@@ -53,18 +71,7 @@ class ToyClient:
             lr=self.learning_rate,
             momentum=self.momentum,
         )
-        rule.begin(
-            LocalStart(
-                tuned,
-                as_adapter(received),
-                as_adapter(aux),
-                as_adapter(self.state),
-                num_examples=self.num_examples,
-                learning_rate=self.learning_rate,
-                momentum=self.momentum,
-                client=self.key,
-            )
-        )
+        rule.begin(self.start(received, tuned, aux))
         for _ in range(self.steps):
             loss = torch.zeros(())
             for name, parameter in tuned.items():

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.binning import Floats
+from calibration.binning import Floats, Integers
 from calibration.predictions import ArrayLike
 from calibration.stats import CalibrationStats, StatsSpec
 
@@ -37,7 +37,7 @@ class FilledBins:
         accuracy: fraction correct ``A_b / n_b``.
     """
 
-    index: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+    index: Integers
     count: Floats
     confidence: Floats
     accuracy: Floats

@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip_tuning.adapter import save_adapter
+from clip_tuning.adapter import Adapter, load_adapter, save_adapter
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.clip import Clip
+
+_FILE = "adapter.safetensors"
 
 
 class TuningMethod(ABC):
@@ -22,9 +24,20 @@ class TuningMethod(ABC):
 
         New parameters draw from torch's global random stream, which the caller seeds. ``clip`` may
         be changed in place and belongs to the classifier from then on.
+
+        Raises:
+            ValueError: the method cannot run on this model or with these prompts; says why.
         """
 
     def save(self, classifier: ClipClassifier, folder: Path) -> None:
         """Write what was tuned to ``folder``; by default as ``adapter.safetensors``."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_adapter(classifier.export(), folder / "adapter.safetensors")
+        save_adapter(classifier.export(), folder / _FILE)
+
+    def load(self, folder: Path) -> Adapter:
+        """Return what ``save`` wrote, for a classifier of the same method, model and classes.
+
+        Raises:
+            AdapterError: there is no such file, or it is damaged.
+        """
+        return load_adapter(folder / _FILE)

@@ -38,8 +38,7 @@ class LinearProbe(TuningMethod):
         classifier = _LinearProbeClassifier(clip, class_names, templates)
         start = classifier.zero_shot_classes()
         classifier.weight = nn.Parameter(torch.zeros_like(start) if self.init == "zero" else start)
-        if self.bias:
-            classifier.bias = nn.Parameter(torch.zeros_like(start[:, 0]))
+        classifier.bias = nn.Parameter(torch.zeros_like(start[:, 0])) if self.bias else None
         return classifier.tune_own(images_frozen=True)
 
 
@@ -47,7 +46,7 @@ class _LinearProbeClassifier(ClipClassifier):
     """Classes are rows of a weight, which need not have length 1."""
 
     weight: nn.Parameter
-    bias: nn.Parameter | None = None
+    bias: nn.Parameter | None
 
     def encode_classes(self) -> Tensor:
         """Return the weight, ``(K, D)``."""

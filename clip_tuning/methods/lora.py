@@ -2,23 +2,30 @@
 
 Singha et al. 2025, arXiv 2512.04305; placement of CLIP-LoRA, Zanella & Ben Ayed 2024, arXiv
 2405.18541; LoRA, Hu et al. 2021, arXiv 2106.09685; rank-stabilised scaling, Kalajdzievski 2023,
-arXiv 2312.03732.
+arXiv 2312.03732; DoRA, Liu et al. 2024, arXiv 2402.09353.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from transformers import CLIPModel
 
+from clip_tuning.adapter import Adapter, load_adapter
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.clip import Clip
+from clip_tuning.methods._arguments import choice
 from clip_tuning.methods.base import TuningMethod
+from clip_tuning.selection import TOWER_CHOICES, chosen_blocks, chosen_towers, parse_blocks
 
 _PREFIX = "base_model.model."
-_ACTIVE = ".default."
+_ACTIVE = ".default"
+_MAGNITUDE = "lora_magnitude_vector"  # DoRA's; a module in memory, a plain tensor in files
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 class Lora(TuningMethod):
@@ -32,15 +39,19 @@ class Lora(TuningMethod):
         alpha: numerator of the scaling s.
         dropout: on the input of the LoRA branch, in training only.
         towers: ``both``, ``vision`` or ``text``.
-        targets: comma-separated projections of each attention: q, k, v, o.
+        targets: comma-separated layers of each block: q, k, v, o of its attention, fc1, fc2 of its
+            MLP.
         rslora: scale by ``sqrt(rank)`` as the FL2oRA code does, else by ``rank``.
+        blocks: ``all``; ``top3``; a third: ``bottom``, ``mid``, ``up``; a half: ``half-bottom``,
+            ``half-up``; or comma-separated indices from 0, in each tower.
+        dora: tune the lengths of the weights' rows as well (DoRA).
+        start: folder with a LoRA adapter as peft saves one, to be found on every node. It brings
+            its own settings, so no other argument may stand beside it.
     """
 
-    TOWERS: ClassVar[dict[str, str]] = {
-        "both": "(text|vision)_model", "vision": "vision_model", "text": "text_model",
-    }  # fmt: skip
-    PROJECTIONS: ClassVar[dict[str, str]] = {
-        "q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj",
+    LAYERS: ClassVar[dict[str, str]] = {
+        "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj",
+        "o": "self_attn.out_proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2",
     }  # fmt: skip
 
     def __init__(
@@ -51,43 +62,117 @@ class Lora(TuningMethod):
         towers: str = "both",
         targets: str = "q,k,v",
         rslora: bool = True,
+        blocks: str = "all",
+        dora: bool = False,
+        start: str = "",
     ) -> None:
         """Check the arguments; see the class."""
-        letters = [letter.strip() for letter in targets.split(",")]
+        layers = [layer.strip() for layer in targets.split(",")]
         if rank < 1:
             raise ValueError(f"rank: expected at least 1, found {rank}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout: expected 0 <= dropout < 1, found {dropout}")
-        if towers not in self.TOWERS:
-            raise ValueError(f"towers: expected one of {', '.join(self.TOWERS)}, found {towers!r}")
-        if not letters or any(letter not in self.PROJECTIONS for letter in letters):
-            raise ValueError(f"targets: expected letters among q, k, v, o, found {targets!r}")
-        modules = "|".join(self.PROJECTIONS[letter] for letter in letters)
-        self.config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            lora_dropout=dropout,
-            use_rslora=rslora,
-            target_modules=rf"{self.TOWERS[towers]}\.encoder\.layers\.\d+\.self_attn\.({modules})",
-        )
+        if any(layer not in self.LAYERS for layer in layers):
+            raise ValueError(
+                f"targets: expected names among {', '.join(self.LAYERS)}, found {targets!r}"
+            )
+        self.towers = chosen_towers(choice("towers", towers, TOWER_CHOICES))
+        self.blocks = parse_blocks(blocks)
+        self.layers = "|".join(self.LAYERS[layer].replace(".", r"\.") for layer in layers)
+        self.options = {
+            "r": rank,
+            "lora_alpha": alpha,
+            "lora_dropout": dropout,
+            "use_rslora": rslora,
+            "use_dora": dora,
+        }
+        self.start = Path(start).expanduser() if start else None
+        if self.start:
+            _check_alone(rank, alpha, dropout, towers, targets, rslora, blocks, dora)
 
     def attach(
         self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]
     ) -> ClipClassifier:
-        """Inject the adapters and tune them alone; names are peft's without its wrapper prefix."""
+        """Inject the adapters and tune them alone; names are peft's without its wrapper prefix.
+
+        Raises:
+            ValueError: the model has no such blocks, or the folder to start from does not fit.
+        """
+        config = self._config(clip.model)
         classifier = ClipClassifier(clip, class_names, templates)
-        peft_model = get_peft_model(clip.model, self.config)
+        peft_model = get_peft_model(clip.model, config)
         classifier.clip = peft_model
-        return classifier.tune(
-            {
-                name.removeprefix(_PREFIX).replace(_ACTIVE, "."): parameter
-                for name, parameter in peft_model.named_parameters()
-                if "lora_" in name
-            }
+        tuned = {
+            _travelling(name): parameter
+            for name, parameter in peft_model.named_parameters()
+            if "lora_" in name
+        }
+        classifier.tune(
+            tuned,
+            images_frozen=not any(name.startswith("vision_") for name in tuned),
+            classes_frozen=not any(name.startswith("text_") for name in tuned),
         )
+        if self.start:
+            classifier.restore(self.load(self.start))
+        return classifier
 
     def save(self, classifier: ClipClassifier, folder: Path) -> None:
         """Write a peft folder: ``PeftModel.from_pretrained(CLIPModel, folder)`` loads it."""
         peft_model = classifier.clip
         assert isinstance(peft_model, PeftModel)
         peft_model.save_pretrained(str(folder), safe_serialization=True)
+
+    def load(self, folder: Path) -> Adapter:
+        """Return the adapter in a peft folder; see ``TuningMethod.load``."""
+        saved = load_adapter(folder / _WEIGHTS)
+        return {name.removeprefix(_PREFIX): saved[name] for name in sorted(saved)}
+
+    def _config(self, model: CLIPModel) -> LoraConfig:
+        """Return peft's description of what is injected into ``model``."""
+        if self.start:
+            return _read_config(self.start)
+        paths = []
+        for tower in self.towers:
+            indices = "|".join(map(str, chosen_blocks(model, tower, self.blocks)))
+            paths.append(rf"{tower}_model\.encoder\.layers\.({indices})\.({self.layers})")
+        return LoraConfig(target_modules="|".join(paths), **self.options)
+
+
+def _travelling(name: str) -> str:
+    """Return peft's name of a parameter as it stands in files, without the wrapper's prefix."""
+    name = name.removeprefix(_PREFIX).replace(_ACTIVE, "")
+    return name.removesuffix(".weight") if _MAGNITUDE in name else name
+
+
+def _check_alone(*given: object) -> None:
+    """Refuse arguments of ``Lora``, in order, that are not their defaults.
+
+    Raises:
+        ValueError: names them.
+    """
+    parameters = inspect.signature(Lora).parameters.values()
+    others = [p.name for p, value in zip(parameters, given, strict=False) if value != p.default]
+    if others:
+        raise ValueError(
+            f"start: expected no argument beside it, since the folder brings its own settings, "
+            f"found {', '.join(others)}"
+        )
+
+
+def _read_config(folder: Path) -> LoraConfig:
+    """Return the settings of the LoRA adapter in a peft folder.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not (folder / _CONFIG).is_file() or not (folder / _WEIGHTS).is_file():
+        raise ValueError(
+            f"start: expected a folder with {_CONFIG} and {_WEIGHTS}, found none at {str(folder)!r}"
+        )
+    config = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(config, LoraConfig):
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        raise ValueError(f"start: expected a LoRA adapter, found {kind} in {str(folder)!r}")
+    config.inference_mode = False
+    config.init_lora_weights = True  # the others change the base weights
+    return config

@@ -47,10 +47,8 @@ class Maple(TuningMethod):
         depth = chosen_depth(clip.model, self.depth, TOWERS, twelfths=9)
         classifier = _CoupledClassifier(clip, class_names, templates, self.settings)
         text, vision = (width(clip.model, tower) for tower in ("text", "vision"))
-        if depth > 1:
-            classifier.text_prompts = nn.Parameter(
-                noise(depth - 1, self.settings.length, text, like=classifier.context)
-            )
+        deep = noise(depth - 1, self.settings.length, text, like=classifier.context)
+        classifier.text_prompts = nn.Parameter(deep) if depth > 1 else None
         classifier.couplings = nn.ModuleList([nn.Linear(text, vision) for _ in range(depth)])
         return classifier.tune_own()
 
@@ -58,7 +56,7 @@ class Maple(TuningMethod):
 class _CoupledClassifier(ContextClassifier):
     """Text prompts and what they are in the vision tower."""
 
-    text_prompts: nn.Parameter | None = None
+    text_prompts: nn.Parameter | None
     couplings: nn.ModuleList
 
     def deep_text(self, names: Sequence[str] | None = None) -> dict[int, Tensor]:

@@ -151,3 +151,8 @@ def test_labels_are_checked(labels, message):
 def test_logits_are_checked(logits, message):
     with pytest.raises(ValueError, match=message):
         scores_from_logits(logits, np.zeros(3, np.int64))
+
+
+def test_finite_logits_whose_sum_overflows_are_fine():
+    scores = scores_from_logits(np.array([[1.5e308, 1.5e308, 0.0]]), np.array([0]))
+    assert scores.confidence.tolist() == [0.5]

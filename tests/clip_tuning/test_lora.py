@@ -130,8 +130,8 @@ def test_what_is_tuned_is_what_was_asked_for(
         ({"dropout": 1.0}, "dropout: expected 0 <= dropout < 1, found 1.0"),
         ({"dropout": -0.1}, "dropout: expected 0 <= dropout < 1, found -0.1"),
         ({"towers": "image"}, "towers: expected one of both, vision, text, found 'image'"),
-        ({"targets": "q,x"}, "targets: expected letters among q, k, v, o, found 'q,x'"),
-        ({"targets": ""}, "targets: expected letters among q, k, v, o, found ''"),
+        ({"targets": "q,x"}, "targets: expected names among q, k, v, o, fc1, fc2, found 'q,x'"),
+        ({"targets": ""}, "targets: expected names among q, k, v, o, fc1, fc2, found ''"),
     ],
 )
 def test_arguments_out_of_range_are_named(arguments: dict[str, object], message: str) -> None:

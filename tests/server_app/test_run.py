@@ -34,7 +34,7 @@ METRICS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_small(tmp_path_factory.mktemp("run"))
+    return run_small(tmp_path_factory.mktemp("run"), figures=True)
 
 
 def test_every_promised_file_is_there(folder: Path) -> None:

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 from flwr.supercore.task_identity import TaskIdentity
 
 from strategies.replies import Drop, decode_update, usable_replies
+from strategies.updates import ClientUpdate
 
 EXPECTED = {"a": torch.zeros(2, 2), "b": torch.zeros(3)}
 
@@ -34,9 +35,9 @@ def reply(node: int = 1, arrays: Any = EXPECTED, examples: Any = 5, **metrics: f
     return Message(content, reply_to=question(node))
 
 
-def sift(*messages: Message) -> tuple[list[Message], list[Drop]]:
+def sift(*messages: Message, **options: Any) -> tuple[list[Message], list[Drop]]:
     drops: list[Drop] = []
-    return list(usable_replies(messages, EXPECTED, drops.append)), drops
+    return list(usable_replies(messages, EXPECTED, drops.append, **options)), drops
 
 
 def test_a_sound_reply_is_used_and_decoded() -> None:
@@ -98,3 +99,43 @@ def test_object_arrays_are_never_unpickled() -> None:
     used, drops = sift(message)
     assert not used
     assert drops
+
+
+def test_an_update_of_absurd_norm_is_dropped_where_a_limit_is_set() -> None:
+    # 4 values of 3 and 3 of 2: the norm of the change from zero is sqrt(36 + 12).
+    far = {"a": torch.full((2, 2), 3.0), "b": torch.full((3,), 2.0)}
+    assert sift(reply(arrays=far))[1] == []
+    assert sift(reply(arrays=far), max_norm=6.93)[1] == []
+    used, drops = sift(reply(1, arrays=far), reply(2), max_norm=6.92)
+    assert [m.metadata.src_node_id for m in used] == [2]
+    assert drops[0].reason == "update: norm 6.9282 of its change exceeds the limit 6.92"
+
+
+def test_the_norm_is_of_the_change_not_of_the_adapter() -> None:
+    start = {name: tensor + 100 for name, tensor in EXPECTED.items()}
+    drops: list[Drop] = []
+    near = reply(arrays={name: tensor + 0.1 for name, tensor in start.items()})
+    assert list(usable_replies([near], start, drops.append, max_norm=0.3))
+    assert not drops
+
+
+def test_further_tensors_that_are_not_finite_are_dropped() -> None:
+    message = reply()
+    message.content["aux"] = ArrayRecord({"c": torch.tensor([float("nan")])})
+    assert sift(message)[1][0].reason == "aux: c has 1 of 1 values not finite"
+
+
+def test_lists_among_the_metrics_are_dropped() -> None:
+    message = reply()
+    message.content.metric_records["metrics"]["curve"] = [1.0, 2.0]
+    assert "expected one number, found [1.0, 2.0]" in sift(message)[1][0].reason
+
+
+def test_what_the_strategy_refuses_is_dropped_with_its_reason() -> None:
+    def check(update: ClientUpdate) -> None:
+        if update.client == "site-1":
+            raise ValueError("aux: nothing to say")
+
+    used, drops = sift(reply(1), reply(2), check=check)
+    assert [m.metadata.src_node_id for m in used] == [2]
+    assert drops == [Drop("site-1", 1, "aux: nothing to say")]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from calibration.stats import CalibrationStats
@@ -53,8 +53,6 @@ def toy_grid(
 
 
 def _reply(message: Message, adapter: Adapter, aux: Adapter, client: ToyClient) -> Message:
-    from flwr.app import MetricRecord
-
     content: dict[str, Any] = {
         "arrays": ArrayRecord(adapter),
         "metrics": MetricRecord({"num-examples": client.num_examples, "loss": 1.0}),

@@ -1,0 +1,109 @@
+"""Logits of held-out images kept with a run, so that calibrators can be fitted afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from calibration.calibrators.base import CalibrationContext
+from experiment.errors import UserError
+
+LOGITS_FILE = "logits.safetensors"
+_FEATURES = "features"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Held-out images as the final model and the zero-shot model score them.
+
+    Attributes:
+        logits: ``(N, K)`` of the final model.
+        labels: ``(N,)`` int64.
+        zero_shot: ``(N, K)`` of the zero-shot model.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    zero_shot: Tensor
+
+
+@dataclass(frozen=True)
+class SavedLogits:
+    """What calibrators need of a finished run.
+
+    Attributes:
+        server_test: the central test set.
+        test: each client's test images by client key; empty where they lie on the nodes.
+        calibration: each client's calibration images by client key; likewise.
+        text_features: ``(K, D)`` unit text features of the final model.
+        zero_shot_text_features: ``(K, D)`` of the zero-shot model.
+    """
+
+    server_test: Scored
+    test: Mapping[str, Scored]
+    calibration: Mapping[str, Scored]
+    text_features: Tensor
+    zero_shot_text_features: Tensor
+
+    def context(self, part: Scored) -> CalibrationContext:
+        """Return what calibrators may want beside a part's logits."""
+        return CalibrationContext(
+            zero_shot_logits=part.zero_shot,
+            text_features=self.text_features,
+            zero_shot_text_features=self.zero_shot_text_features,
+            base_text_features=self.text_features,
+            base_zero_shot_text_features=self.zero_shot_text_features,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write ``logits.safetensors``."""
+        parts = {"server-test": self.server_test}
+        parts |= {f"test:{client}": part for client, part in self.test.items()}
+        parts |= {f"calibration:{client}": part for client, part in self.calibration.items()}
+        tensors = {
+            f"{name}/{field}": getattr(part, field).contiguous()
+            for name, part in parts.items()
+            for field in ("logits", "labels", "zero_shot")
+        }
+        tensors[f"{_FEATURES}/text"] = self.text_features.contiguous()
+        tensors[f"{_FEATURES}/zero_shot"] = self.zero_shot_text_features.contiguous()
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / LOGITS_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> SavedLogits:
+        """Read what ``save`` wrote.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        path = folder / LOGITS_FILE
+        try:
+            tensors = load_file(path)
+            names = {key.rpartition("/")[0] for key in tensors} - {_FEATURES}
+            parts = {
+                name: Scored(*(tensors[f"{name}/{f}"] for f in ("logits", "labels", "zero_shot")))
+                for name in names
+            }
+            return cls(
+                parts["server-test"],
+                _of_clients(parts, "test:"),
+                _of_clients(parts, "calibration:"),
+                tensors[f"{_FEATURES}/text"],
+                tensors[f"{_FEATURES}/zero_shot"],
+            )
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: expected the logits of a finished run: {error}") from None
+        except KeyError as error:
+            raise UserError(
+                f"{path}: expected the logits of a finished run, {error} is missing"
+            ) from None
+
+
+def _of_clients(parts: Mapping[str, Scored], prefix: str) -> dict[str, Scored]:
+    names = sorted(name for name in parts if name.startswith(prefix))
+    return {name.removeprefix(prefix): parts[name] for name in names}

@@ -1,0 +1,97 @@
+"""What a finished run leaves behind besides its events: adapter, logits, calibrator, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from calibration.calibrators.base import Calibrator, Parameters
+from calibration.calibrators.files import save_calibrator
+from calibration.stats import CalibrationStats
+from calibration.summary import summarise
+from clip_tuning.adapter import Adapter, save_adapter
+from clip_tuning.classifier import ClipClassifier
+from clip_tuning.methods.base import TuningMethod
+from experiment.config import RunConfig
+from experiment.plugins import load
+from reporting.summary import write_summary
+from reporting.tables import metrics_table, write_csv
+from server_app.calibrating import SUFFIX
+from server_app.evaluation import Evaluation
+from server_app.held_out import SERVER_TEST, client_figures
+
+CALIBRATORS = "calibrators"
+
+
+def save_model(
+    folder: Path, config: RunConfig, classifier: ClipClassifier, adapter: Adapter
+) -> None:
+    """Write the global adapter as it travels, and in its method's own format."""
+    classifier.restore(adapter)
+    save_adapter(adapter, folder / "global.safetensors")
+    load(config.method, "clip_tuning.methods", TuningMethod).save(classifier, folder / "adapter")
+
+
+def save_fitted(
+    folder: Path, spec: str, calibrator: Calibrator, parameters: Parameters, num_classes: int
+) -> Path:
+    """Write a fitted calibrator to ``calibrators/<name>`` and return that folder."""
+    path = folder / CALIBRATORS / spec.partition("(")[0].rpartition(":")[2]
+
+    def build(_: str) -> Calibrator:
+        return calibrator
+
+    save_calibrator(path, spec, parameters, num_classes, build)
+    return path
+
+
+def calibrated_figures(
+    central: CalibrationStats, clients: Mapping[str, CalibrationStats]
+) -> dict[str, dict[str, float]]:
+    """Return the figures after calibration by source, each source's name ending so."""
+    return {SERVER_TEST + SUFFIX: summarise(central), **client_figures(clients, SUFFIX)}
+
+
+def report(
+    folder: Path,
+    config: RunConfig,
+    evaluation: Evaluation,
+    calibrated: CalibrationStats | None,
+) -> None:
+    """Write the tables, the figures and the summary.
+
+    Args:
+        folder: the run directory.
+        config: of the run.
+        evaluation: what was measured.
+        calibrated: the central test set's sums after post-hoc calibration, if there was any.
+    """
+    write_csv(folder)
+    figures = _draw(folder, config, evaluation, calibrated) if config.figures else []
+    write_summary(folder, config, figures)
+
+
+def _draw(
+    folder: Path,
+    config: RunConfig,
+    evaluation: Evaluation,
+    calibrated: CalibrationStats | None,
+) -> list[Path]:
+    # Matplotlib takes a second to load, and the first round need not wait for it.
+    from reporting.figures import (
+        clients_figure,
+        reliability_figure,
+        rounds_figure,
+        smooth_figure,
+    )
+
+    first, last = min(evaluation.history), max(evaluation.history)
+    panels = {"zero-shot": evaluation.history[first]}
+    if last > first:
+        panels[f"round {last}"] = evaluation.history[last]
+    if calibrated is not None:
+        panels[config.calibrator.partition("(")[0]] = calibrated
+    figures = reliability_figure(panels, folder / "reliability")
+    figures += smooth_figure(panels, folder / "smooth")
+    figures += rounds_figure(metrics_table(folder), folder / "rounds")
+    return figures + clients_figure(evaluation.clients, folder / "clients")

@@ -1,0 +1,287 @@
+"""What every tuning method promises, checked for every file in ``clip_tuning/methods``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from calibration.losses.cross_entropy import CrossEntropy
+from client_app.training import LocalTrainer, TrainingSettings
+from clip_tuning import methods
+from clip_tuning.build import build_classifier
+from clip_tuning.classifier import ClipClassifier
+from clip_tuning.methods.base import TuningMethod
+from clip_tuning.prediction import predict
+from experiment.plugins import available, load
+from federated_data.images import LabelledImages
+
+Maker = Callable[..., LabelledImages]
+NAMES = ("cat", "ankle_boot", "dog")
+TEMPLATES = ("a photo of a {}.",)
+FILES = sorted(
+    path.stem
+    for path in Path(methods.__file__).parent.glob("*.py")
+    if path.stem != "base" and not path.stem.startswith("_")
+)
+
+# Every file with its defaults and with what changes its forward.
+SPECS = {
+    "bitfit": ["bitfit", "bitfit(biases='fl2ora')", "bitfit(towers='vision')"],
+    "clip_adapter": ["clip_adapter", "clip_adapter(ratio=0.5, reduction=1)"],
+    "cocoop": ["cocoop", "cocoop(length=2, reduction=4)"],
+    "fedtpg": ["fedtpg", "fedtpg(length=2, heads=1)"],
+    "full": ["full", "full(towers='text')", "full(towers='vision')"],
+    "ivlp": ["ivlp", "ivlp(depth=1)", "ivlp(length=14)"],
+    "kgcoop": ["kgcoop", "kgcoop(init='an image of')"],
+    "layer_norm": ["layer_norm", "layer_norm(towers='text')", "layer_norm(towers='vision')"],
+    "linear_probe": ["linear_probe", "linear_probe(init='zero', bias=False)"],
+    "logit_scale": ["logit_scale", "logit_scale('lora(rank=1)')", "logit_scale('clip_adapter')"],
+    "lora": [
+        "lora",
+        "lora(dora=True)",
+        "lora(targets='fc1,fc2', blocks='1', towers='text')",
+        "lora(blocks='half-up', towers='vision', rslora=False)",
+    ],
+    "maple": ["maple", "maple(depth=1, length=1)"],
+    "prograd": ["prograd", "prograd(length=4)"],
+    "prompt": [
+        "prompt",
+        "prompt(length=4, init='template')",
+        "prompt(length=4, init='a blurry photo of the', position='middle')",
+        "prompt(length=4, position='front', class_specific=True)",
+    ],
+    "prompt_src": ["prompt_src", "prompt_src(depth=1)"],
+    "task_res": ["task_res", "task_res(scale=1.0)"],
+    "tcp": ["tcp", "tcp(block=1, length=2)"],
+    "vpt": ["vpt", "vpt(depth=1, length=2)"],
+    "zero_shot": ["zero_shot"],
+}  # fmt: skip
+ALL = [spec for specs in SPECS.values() for spec in specs]
+TRAINED = [spec for spec in ALL if spec != "zero_shot"]
+
+# Methods whose first logits are zero-shot CLIP's, by what their documentation says.
+FROM_ZERO_SHOT = [
+    *SPECS["bitfit"],
+    *SPECS["full"],
+    *SPECS["layer_norm"],
+    *SPECS["lora"],
+    *SPECS["logit_scale"][:2],
+    *SPECS["task_res"],
+    "clip_adapter(ratio=0.0)",
+    "kgcoop",
+    "linear_probe",
+    "linear_probe(bias=False)",
+    "prograd(length=4)",
+    "prompt(length=1, init='template')",
+    "prompt(length=12, init='template')",
+    "prompt(length=3, init='a photo of a')",
+    "prompt(length=4, init='template', class_specific=True)",
+    "zero_shot",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_clip_folder: Path) -> str:
+    return str(tiny_clip_folder)
+
+
+def _build(folder: str, spec: str, seed: int = 0) -> ClipClassifier:
+    return build_classifier(folder, spec, NAMES, TEMPLATES, seed)
+
+
+def _changed(classifier: ClipClassifier, scale: float = 0.2) -> ClipClassifier:
+    """Move every tuned tensor away from where it starts."""
+    rng = torch.Generator().manual_seed(3)
+    classifier.restore(
+        {
+            name: tensor + scale * torch.randn(tensor.shape, generator=rng)
+            for name, tensor in classifier.export().items()
+        }
+    )
+    return classifier
+
+
+def _pixels(count: int = 4) -> Tensor:
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def _logits(classifier: ClipClassifier) -> Tensor:
+    logits: Tensor = classifier(_pixels())
+    return logits
+
+
+def test_every_file_is_covered() -> None:
+    assert len(FILES) == 19
+    assert sorted(SPECS) == FILES
+    assert available("clip_tuning.methods", TuningMethod) == FILES
+    for name, specs in SPECS.items():
+        assert specs[0] == name
+        assert all(spec.partition("(")[0] == name for spec in specs)
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_an_export_restores_to_the_same_logits(folder: str, spec: str) -> None:
+    one, two = _changed(_build(folder, spec)), _build(folder, spec, seed=1)
+    export = one.export()
+    assert list(export) == sorted(export)
+    assert bool(export) == (spec != "zero_shot")
+    two.restore(export)
+    assert all(torch.equal(two.export()[name], export[name]) for name in export)
+    assert torch.equal(_logits(one), _logits(two))
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_the_seed_decides_where_it_starts(folder: str, spec: str) -> None:
+    before = torch.get_rng_state()
+    one, two = _build(folder, spec).export(), _build(folder, spec).export()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("spec", TRAINED)
+def test_every_tuned_tensor_matters(folder: str, spec: str) -> None:
+    """Only biases of k may change without changing a logit: softmax takes no notice of them."""
+    classifier = _changed(_build(folder, spec), 0.05)
+    start = classifier.export()
+    before = _logits(classifier)
+    for name, tensor in start.items():
+        noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(4))
+        classifier.restore({**start, name: tensor + noise})
+        same = torch.allclose(_logits(classifier), before, rtol=1e-5, atol=1e-5)
+        assert same == name.endswith("k_proj.bias"), name
+
+
+@pytest.mark.parametrize("spec", FROM_ZERO_SHOT)
+def test_it_starts_at_zero_shot(folder: str, spec: str) -> None:
+    expected = _logits(_build(folder, "zero_shot"))
+    assert float(expected.std()) > 0.1
+    torch.testing.assert_close(_logits(_build(folder, spec)), expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("spec", TRAINED)
+def test_training_changes_what_is_exported_and_nothing_else(
+    folder: str, spec: str, random_images: Maker
+) -> None:
+    classifier = _build(folder, spec)
+    tuned = {id(parameter) for parameter in classifier.tuned.values()}
+    named = [*classifier.named_parameters(), *classifier.named_buffers()]
+    frozen = {name: tensor.clone() for name, tensor in named if id(tensor) not in tuned}
+    before = classifier.export()
+    assert len(named) == len(frozen) + len(before)
+    settings = TrainingSettings(epochs=2, batch_size=6, learning_rate=0.05)
+    data = random_images(6)
+    update, _ = LocalTrainer(classifier, settings, CrossEntropy()).run(data, client="c", seed=0)
+    after = dict([*classifier.named_parameters(), *classifier.named_buffers()])
+    assert all(torch.equal(after[name], tensor) for name, tensor in frozen.items())
+    assert update.adapter.keys() == before.keys()
+    for name, parameter in classifier.tuned.items():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.any()) or name.endswith("k_proj.bias"), name
+        assert bool(torch.isfinite(parameter.grad).all()), name
+        assert not torch.equal(update.adapter[name], before[name]), name
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_what_is_saved_loads_and_gives_equal_logits(
+    folder: str, spec: str, tmp_path: Path, random_images: Maker
+) -> None:
+    method = load(spec, "clip_tuning.methods", TuningMethod)
+    classifier = _changed(_build(folder, spec))
+    method.save(classifier, tmp_path / "out" / "adapter")
+    fresh = _build(folder, spec, seed=1)
+    fresh.restore(method.load(tmp_path / "out" / "adapter"))
+    images = random_images(5).images
+    assert torch.equal(predict(fresh, images), predict(classifier, images))
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_what_is_called_frozen_is(folder: str, spec: str) -> None:
+    plain, classifier = _build(folder, spec), _changed(_build(folder, spec))
+    with torch.no_grad():
+        images = torch.equal(plain.encode_images(_pixels()), classifier.encode_images(_pixels()))
+        classes = torch.equal(plain.encode_classes(), classifier.encode_classes())
+    assert classifier.images_frozen == images
+    assert classifier.classes_frozen == classes
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_classes_and_images_may_be_encoded_apart(
+    folder: str, spec: str, random_images: Maker
+) -> None:
+    classifier = _changed(_build(folder, spec))
+    images = random_images(5).images
+    pixels = classifier.preprocessing.evaluation(images)
+    with torch.no_grad():
+        passed = classifier.run(pixels)
+        apart = [
+            classifier.logits(classifier.encode_images(part), passed.classes)
+            for part in pixels.split(2)
+        ]
+        assert torch.equal(classifier(pixels), passed.logits)
+    assert passed.logits.shape == (5, 3)
+    assert passed.logits.dtype == torch.float32
+    torch.testing.assert_close(torch.cat(apart), passed.logits, rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(predict(classifier, images, 2), passed.logits, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_features_have_length_one(folder: str, spec: str) -> None:
+    classifier = _changed(_build(folder, spec))
+    with torch.no_grad():
+        passed = classifier.run(_pixels())
+    torch.testing.assert_close(passed.images.norm(dim=1), torch.ones(4))
+    if not spec.startswith("linear_probe"):
+        torch.testing.assert_close(passed.classes.norm(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_a_class_name_is_a_name_like_any_other(folder: str, spec: str) -> None:
+    """But for methods that tune something of each class's own."""
+    classifier = _changed(_build(folder, spec))
+    with torch.no_grad():
+        found = classifier.encode_names([*NAMES, "a longer name"])[:3]
+        classes = classifier.encode_classes()
+    own = spec.startswith(("linear_probe", "task_res")) or "class_specific" in spec
+    assert torch.allclose(found, classes, rtol=0, atol=1e-5) != own
+
+
+@pytest.mark.parametrize("spec", FILES)
+def test_half_precision_forward(folder: str, spec: str) -> None:
+    classifier = _build(folder, spec).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        passed = classifier.run(_pixels())
+        extra = classifier.extra_loss(passed)
+    assert passed.logits.dtype == torch.float32
+    loss = cross_entropy(passed.logits, torch.tensor([0, 1, 2, 0]))
+    if classifier.tuned:
+        classifier.backward(loss if extra is None else loss + extra, passed)
+    for name, parameter in classifier.tuned.items():
+        assert parameter.grad is not None, name
+        assert bool(torch.isfinite(parameter.grad).all()), name
+
+
+@pytest.mark.parametrize("spec", FILES)
+def test_defaults_run_on_the_embedded_model(spec: str) -> None:
+    classifier = build_classifier("embedded", spec, NAMES, ("a picture of a {}.",), 0)
+    logits = _logits(classifier)
+    assert logits.shape == (4, 3)
+    assert bool(torch.isfinite(logits).all())
+
+
+@pytest.mark.parametrize("spec", FILES)
+def test_templates_may_be_many(folder: str, spec: str) -> None:
+    templates = ("a photo of a {}.", "a drawing of the {}, on paper.", "{}")
+    classifier = build_classifier(folder, spec, NAMES, templates, 0)
+    assert _logits(classifier).shape == (4, 3)
+
+
+@pytest.mark.parametrize("spec", FILES)
+def test_one_class_is_enough(folder: str, spec: str) -> None:
+    classifier = build_classifier(folder, spec, ("cat",), TEMPLATES, 0)
+    assert _logits(classifier).shape == (4, 1)

@@ -1,0 +1,113 @@
+"""A calibrator fitted in the federation, and afterwards from saved logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import Context, Message
+
+from calibration.calibrators.base import Calibrator
+from calibration.calibrators.files import load_calibrator
+from experiment.errors import UserError
+from experiment.plugins import available, load
+from misbehaving import Wrapped
+from reporting.events import read_lines
+from reporting.logits import SavedLogits
+from runs import events, run_small
+from server_app.calibrating import fit_saved
+
+SETTINGS = {"num_rounds": 1, "calibration_fraction": 0.4, "partition": "dirichlet(beta=0.3)"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_small(tmp_path_factory.mktemp("run"), calibrator="temperature", **SETTINGS)
+
+
+def test_the_federated_fit_is_the_fit_on_the_pooled_data(folder: Path) -> None:
+    saved = SavedLogits.load(folder)
+    fitted = load_calibrator(folder / "calibrators" / "temperature")
+    again = fit_saved(fitted.calibrator, saved)
+    for name, value in again.items():
+        torch.testing.assert_close(fitted.parameters[name], value, rtol=1e-6, atol=0)
+    # An independent minimum of the pooled NLL over a fine grid of inverse temperatures.
+    logits = torch.cat([part.logits for part in saved.calibration.values()]).double()
+    labels = torch.cat([part.labels for part in saved.calibration.values()])
+    grid = torch.linspace(0.05, 3, 20_000, dtype=torch.float64)
+    losses = torch.stack(
+        [torch.nn.functional.cross_entropy(beta * logits, labels) for beta in grid]
+    )
+    expected = torch.nn.functional.log_softmax(grid[losses.argmin()] * logits[:3], dim=1)
+    torch.testing.assert_close(fitted(logits[:3]), expected, rtol=0, atol=2e-3)
+
+
+def test_figures_before_and_after_stand_side_by_side(folder: Path) -> None:
+    rows = {r["source"]: r for r in read_lines(folder / "metrics.jsonl") if r["round"] == 1}
+    for source in ("server-test", "clients-test", "clients-test-mean", "clients-test-worst"):
+        assert source in rows
+        assert source + "-calibrated" in rows
+    before, after = rows["server-test"], rows["server-test-calibrated"]
+    assert after["accuracy"] == before["accuracy"]
+    assert after["num_examples"] == before["num_examples"]
+    assert after["nll"] != before["nll"]
+
+
+def test_calibration_images_are_neither_trained_on_nor_measured_on(tmp_path: Path) -> None:
+    plain = run_small(tmp_path / "plain", **SETTINGS)
+    nodes = events(plain, "nodes")[0]["nodes"]
+    saved = SavedLogits.load(plain)
+    for node in nodes:
+        kept = len(saved.calibration[node["client"]].labels)
+        assert kept == round(0.4 * (node["train"] + node["test"] + kept))
+    total = sum(n["train"] + n["test"] for n in nodes)
+    assert total + sum(len(p.labels) for p in saved.calibration.values()) == 96
+
+
+def test_a_calibrator_changes_nothing_of_the_training(tmp_path: Path, folder: Path) -> None:
+    plain = run_small(tmp_path, **SETTINGS)
+    assert (plain / "global.safetensors").read_bytes() == (
+        folder / "global.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("name", available("calibration.calibrators", Calibrator))
+def test_every_calibrator_fits_in_the_federation_as_from_saved_logits(
+    tmp_path: Path, name: str
+) -> None:
+    short = {
+        "parametrised_temperature": "parametrised_temperature(steps=2)",
+        "order_preserving": "order_preserving(steps=2)",
+        "matrix": "matrix(max_steps=3)",
+        "dirichlet": "dirichlet(max_steps=3)",
+        "vector": "vector(max_steps=3)",
+        "ensemble": "ensemble(objective='mse')",
+    }
+    spec = short.get(name, name)
+    folder = run_small(tmp_path, clients=2, calibrator=spec, **SETTINGS)
+    fitted = load_calibrator(folder / "calibrators" / name)
+    again = fit_saved(load(spec, "calibration.calibrators", Calibrator), SavedLogits.load(folder))
+    assert fitted.parameters.keys() == again.keys()
+    for key, value in again.items():
+        torch.testing.assert_close(fitted.parameters[key], value, rtol=1e-4, atol=1e-5)
+    rows = {r["source"]: r for r in read_lines(folder / "metrics.jsonl")}
+    assert rows["server-test-calibrated"]["nll"] is not None
+
+
+def test_a_client_that_fails_to_calibrate_is_left_out_and_recorded(tmp_path: Path) -> None:
+    def alter(message: Message, context: Context, reply: Message) -> Message:
+        if message.metadata.message_type == "train.calibrate" and context.node_id == 1:
+            raise RuntimeError("no memory")
+        return reply
+
+    folder = run_small(
+        tmp_path, client_app=Wrapped(alter), calibrator="histogram_binning", **SETTINGS
+    )
+    assert [d["reason"] for d in events(folder, "drop")] == ["calibration: RuntimeError: no memory"]
+    assert [e["clients"] for e in events(folder, "calibrate")] == [2]
+
+
+def test_no_calibration_images_at_all_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="calibrator 'temperature'"):
+        run_small(tmp_path, calibrator="temperature", num_rounds=0, calibration_fraction=0.0)

@@ -1,0 +1,143 @@
+"""The two small examples, worked by hand or with numpy alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from lora_factors import (
+    RESIDUAL_A,
+    RESIDUAL_B,
+    A,
+    B,
+    dense,
+    example_one,
+    example_two,
+    mean_product,
+    pair,
+    updates,
+)
+
+from clip_tuning.adapter import Adapter
+from strategies.fedex_lora import FedExLora
+from strategies.fedit import FedIT
+from strategies.fedsvd import FedSvd
+from strategies.ffa_lora import FfaLora
+from strategies.flexlora import FlexLora
+from strategies.flora import Flora
+from strategies.hetlora import HetLora
+from strategies.lora_fair import LoraFair
+from strategies.lora_strategy import LoraStrategy
+
+EXACT = np.array([[1.375, 4.5], [0.125, -1.5]])  # Ex-E2
+START = pair((0, 0), (1, 1))
+
+
+def with_residual(adapter: Adapter, rank: int) -> Adapter:
+    return {**adapter, RESIDUAL_A: torch.zeros(rank, 2), RESIDUAL_B: torch.zeros(2, rank)}
+
+
+def test_the_examples_are_what_they_say() -> None:
+    np.testing.assert_allclose(mean_product(example_one()), np.diag([0.5, 0.5]))
+    np.testing.assert_allclose(mean_product(example_two()), EXACT)
+
+
+def test_fedit() -> None:
+    np.testing.assert_allclose(
+        dense(FedIT().aggregate(1, START, example_one())), np.full((2, 2), 0.25)
+    )
+    result = FedIT().aggregate(1, START, example_two())
+    assert result[B].flatten().tolist() == [2.5, -0.25]
+    assert result[A].flatten().tolist() == [0.625, 1.5]
+    np.testing.assert_allclose(dense(result), [[1.5625, 3.75], [-0.15625, -0.375]])
+
+
+def test_flexlora() -> None:
+    result = FlexLora().aggregate(1, START, example_two())
+    assert result[B].flatten().tolist() == pytest.approx([4.70286, -1.415515], abs=1e-5)
+    assert result[A].flatten().tolist() == pytest.approx([0.260752, 0.965406], abs=1e-5)
+    assert np.linalg.norm(dense(result) - EXACT) == pytest.approx(0.534485, abs=1e-6)
+
+
+def test_rows_of_another_length_are_the_same_update() -> None:
+    plain = FlexLora().aggregate(1, START, example_two())
+    short = FlexLora(row_norm=0.5).aggregate(1, START, example_two())
+    assert float(short[A].norm()) == pytest.approx(0.5)
+    np.testing.assert_allclose(dense(short), dense(plain), atol=1e-6)
+
+
+def test_lora_fair() -> None:
+    result = LoraFair(ridge=0.0).aggregate(1, START, example_two())
+    moved = (result[B].flatten() - torch.tensor([2.5, -0.25])).tolist()
+    assert moved == pytest.approx([0.381657, -0.572485], abs=1e-6)
+    assert result[A].flatten().tolist() == [0.625, 1.5]
+    assert np.linalg.norm(dense(result) - EXACT) == pytest.approx(0.83205, abs=1e-6)
+
+
+def test_a_large_ridge_leaves_fedit() -> None:
+    result = LoraFair(ridge=1e12).aggregate(1, START, example_two())
+    np.testing.assert_allclose(dense(result), dense(FedIT().aggregate(1, START, example_two())))
+
+
+def test_a_ridge_is_the_minimum_of_its_objective() -> None:
+    """Against scipy-free least squares: the ridge as rows below the design matrix."""
+    ridge = 0.3
+    result = LoraFair(ridge=ridge).aggregate(1, START, example_two())
+    a = np.array([[0.625, 1.5]])
+    missing = EXACT - np.array([[2.5], [-0.25]]) @ a
+    design = np.vstack([a.T, [[np.sqrt(ridge)]]])
+    wanted = np.vstack([missing.T, np.zeros((1, 2))])
+    step = np.linalg.lstsq(design, wanted, rcond=None)[0].T
+    np.testing.assert_allclose(result[B].numpy(), np.array([[2.5], [-0.25]]) + step, atol=1e-6)
+
+
+def test_hetlora_weighs_by_the_norms_of_the_products() -> None:
+    result = HetLora().aggregate(1, START, example_two())
+    # |B_1 A_1| = sqrt(5), |B_2 A_2| = sqrt(10 * 4.25): z = (.255397, .744603)
+    first, second = 0.255397, 0.744603
+    expected_b = [first * 1 + second * 3, first * 2 - second]
+    assert result[B].flatten().tolist() == pytest.approx(expected_b, abs=1e-5)
+    assert result[A].flatten().tolist() == pytest.approx([first + second / 2, 2 * second], abs=1e-5)
+
+
+def test_hetlora_without_any_movement_weighs_by_examples() -> None:
+    still = updates([pair((0, 0), (4, 0)), pair((0, 0), (0, 4))], [10, 30])
+    assert HetLora().aggregate(1, START, still)[A].flatten().tolist() == [1.0, 3.0]
+
+
+def test_ffa_and_fedsvd_on_a_common_a() -> None:
+    clients = updates([pair((1, 2), (1, 1)), pair((3, -1), (1, 1))], [10, 30])
+    expected = [[2.5, 2.5], [-0.25, -0.25]]
+    fixed = FfaLora().aggregate(1, START, clients)
+    np.testing.assert_allclose(dense(fixed), expected)
+    assert torch.equal(fixed[A], START[A])
+    turned = FedSvd().aggregate(1, START, clients)
+    np.testing.assert_allclose(dense(turned), expected, atol=1e-6)
+    assert turned[A].flatten().tolist() == pytest.approx([0.707107, 0.707107], abs=1e-6)
+    assert turned[B].flatten().tolist() == pytest.approx([3.535534, -0.353553], abs=1e-6)
+
+
+def test_fedex_adds_the_residual_as_it_is_not_transposed() -> None:
+    result = FedExLora().aggregate(1, with_residual(START, 1), example_two())
+    assert result[B].flatten().tolist() == [2.5, -0.25]
+    carried = (result[RESIDUAL_B] @ result[RESIDUAL_A]).numpy()
+    np.testing.assert_allclose(carried, [[-0.1875, 0.75], [0.28125, -1.125]], atol=1e-6)
+    np.testing.assert_allclose(dense(result), EXACT, atol=1e-6)
+
+
+def test_flora_weighs_one_factor_only() -> None:
+    result = Flora().aggregate(1, with_residual(START, 2), example_two())
+    assert not result[B].any()
+    carried = (result[RESIDUAL_B] @ result[RESIDUAL_A]).numpy()
+    np.testing.assert_allclose(carried, EXACT, atol=1e-6)
+    wrong = [[0.90625, 3.375], [-0.15625, -1.125]]  # with p_k in both factors
+    assert np.abs(carried - wrong).max() > 0.3
+
+
+@pytest.mark.parametrize("strategy", [FlexLora(), FedSvd()])
+def test_where_nothing_was_learned_the_factors_stay(strategy: LoraStrategy) -> None:
+    """The singular vectors of nothing would be the axes, the same for every pair."""
+    start = pair((0, 0), (0.3, -0.4))
+    result = strategy.aggregate(1, start, updates([start, start], [1, 2]))
+    assert torch.equal(result[A], start[A])
+    assert not result[B].any()

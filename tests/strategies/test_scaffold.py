@@ -1,0 +1,98 @@
+"""Numbers: lr 0.1, two steps, x0 = 0, variates 0. Client a: 0 -> .1 -> .19; b: 0 -> 1.5 -> 2.55.
+
+c_k = (x - y)/(2*0.1): -.95, -12.75; x = 1.37, c = -6.85. Round 2 steps along grad - c_k + c.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from experiment.errors import UserError
+from quadratics import one_round, play, scalar, two_clients
+from strategies.client_rule import LocalStart
+from strategies.fedavg import FedAvg
+from strategies.scaffold import Scaffold, ScaffoldRule
+from strategies.toy_clients import ToyClient
+from strategies.updates import ClientUpdate
+
+
+def scaffold(**kwargs: float) -> Scaffold:
+    strategy = Scaffold(**kwargs)
+    strategy.num_clients = 2
+    return strategy
+
+
+def test_two_rounds_by_hand() -> None:
+    strategy, clients = scaffold(), two_clients(steps=2, learning_rate=0.1)
+    first, updates = one_round(strategy, 1, scalar(0.0), clients)
+    assert [u.adapter["x"].item() for u in updates] == pytest.approx([0.19, 2.55])
+    assert [u.aux["x"].item() for u in updates] == pytest.approx([-0.95, -12.75])
+    assert [c.state["x"].item() for c in clients] == pytest.approx([-0.95, -12.75])
+    assert first["x"].item() == pytest.approx(1.37)
+    assert strategy.broadcast()["x"].item() == pytest.approx(-6.85)
+    second, _ = one_round(strategy, 2, first, clients)
+    assert second["x"].item() == pytest.approx(2.3195)
+
+
+def test_it_reaches_the_optimum_and_fedavg_does_not() -> None:
+    clients = two_clients(steps=5, learning_rate=0.1)
+    assert play(scaffold(), 60, clients) == pytest.approx(4.0, abs=1e-3)
+    # Of FedAvg, five steps shrink the distance to each optimum by .9^5 and .7^5:
+    a, b = 1 - 0.9**5, 1 - 0.7**5
+    expected = (a * 1 + b * 5) / (a + b)
+    assert play(FedAvg(), 60, two_clients(5, 0.1)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_it_reaches_the_optimum_with_one_client_a_round() -> None:
+    strategy, clients, current = scaffold(), two_clients(5, 0.05), scalar(0.0)
+    for server_round in range(1, 201):
+        current, _ = one_round(strategy, server_round, current, [clients[server_round % 2]])
+    assert current["x"].item() == pytest.approx(4.0, abs=1e-2)
+
+
+def test_the_server_counts_all_clients_and_scales_its_step() -> None:
+    strategy = Scaffold(step=0.5)
+    strategy.num_clients = 8
+    current, _ = one_round(strategy, 1, scalar(0.0), two_clients(2, 0.1))
+    assert strategy.state()["c/x"].item() == pytest.approx(-6.85 * 2 / 8)
+    assert current["x"].item() == pytest.approx(1.37 / 2)
+
+
+def test_a_lost_reply_shifts_the_optimum_as_documented() -> None:
+    # c is off the mean of the c_k by e = -(lost change)/M; where the mean corrected gradient
+    # is zero, the mean gradient (4 x - 16)/2 is -e.
+    strategy, clients = scaffold(), two_clients(2, 0.1)
+    current, updates = one_round(strategy, 1, scalar(0.0), clients, lost=["a"])
+    error = -updates[0].aux["x"].item() / 2
+    for server_round in range(2, 150):
+        current, _ = one_round(strategy, server_round, current, clients)
+    assert current["x"].item() == pytest.approx(4.0 - error / 2, abs=1e-3)
+
+
+def test_momentum_is_refused_with_the_remedy() -> None:
+    start = LocalStart({}, {}, momentum=0.9)
+    with pytest.raises(UserError, match=r"found momentum 0\.9; set momentum = 0\.0 in the run con"):
+        ScaffoldRule().begin(start)
+
+
+def test_updates_without_variates_are_refused() -> None:
+    with pytest.raises(ValueError, match="aux: missing: x"):
+        Scaffold().check_update(ClientUpdate("a", scalar(1.0), 1))
+    aux = {"x": torch.zeros(2)}
+    with pytest.raises(ValueError, match="aux: x has shape"):
+        Scaffold().check_update(ClientUpdate("a", scalar(1.0), 1, aux=aux))
+
+
+def test_a_client_that_diverges_keeps_its_state() -> None:
+    client = ToyClient("a", scalar(1.0), weight=1e30, steps=5, learning_rate=1.0)
+    client.state = scalar(0.25)
+    with pytest.raises(ValueError, match="c_k: x has 1 of 1 values not finite"):
+        client.train(scalar(0.0), ScaffoldRule(), {})
+    assert client.state["x"].item() == 0.25
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, float("nan")])
+def test_impossible_steps_are_refused(step: float) -> None:
+    with pytest.raises(ValueError, match="step: expected a finite number above 0"):
+        Scaffold(step=step)

@@ -1,0 +1,106 @@
+"""Strategies under Flower's own loop and in whole runs: messages, state on nodes, lost replies."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, Context, Message
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+
+from clip_tuning.adapter import Adapter
+from misbehaving import Wrapped
+from quadratics import scalar, two_clients
+from runs import events, final_adapter, run_small
+from server_app.plugins import build_strategy
+from strategies.toy_clients import START, ToyClient, toy_clients
+from toy_app import toy_grid
+
+OURS = [
+    "fedavg", "fedprox(mu=0.5)", "feddyn(alpha=1.0)", "fednova", "scaffold", "fedavgm(beta=0.2)",
+    "fedadam", "fedyogi", "fedadagrad", "median", "trimmed_mean", "krum", "multi_krum",
+    "geometric_median", "attacked(inner='scaffold', clients='1')",
+]  # fmt: skip
+FLOWERS = [
+    "FedAvg()", "FedAvgM(server_momentum=0.5)", "FedProx(proximal_mu=0.1)", "FedAdam()",
+    "FedYogi(eta=0.01)", "FedAdagrad()", "FedMedian()", "FedTrimmedAvg(beta=0.2)",
+    "Krum(num_malicious_nodes=0)", "MultiKrum(num_nodes_to_select=2)",
+    "Bulyan(num_malicious_nodes=0)",
+    "QFedAvg(client_learning_rate=0.1, train_loss_key='loss')",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _quiet_flower() -> None:
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+
+
+def started(
+    strategy: FlowerStrategy,
+    clients: list[ToyClient],
+    start: Adapter,
+    rounds: int = 3,
+    lost: tuple[tuple[int, int], ...] = (),
+) -> Adapter:
+    """Return what Flower's ``Strategy.start`` ends with."""
+    grid = toy_grid(clients.__getitem__, len(clients), lambda *reply: reply in lost)
+    result = strategy.start(grid, ArrayRecord(start), num_rounds=rounds)
+    return dict(result.arrays.to_torch_state_dict())
+
+
+@pytest.mark.parametrize("spec", OURS + [f"flwr.serverapp.strategy:{name}" for name in FLOWERS])
+def test_it_runs_under_flowers_own_loop_and_survives_a_lost_reply(spec: str) -> None:
+    strategy = build_strategy(spec)
+    end = started(strategy, toy_clients(START, 5), START, lost=((1, 2), (3, 3)))
+    assert {n: t.shape for n, t in end.items()} == {n: t.shape for n, t in START.items()}
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in end.values())
+    assert any(not torch.equal(tensor, START[name]) for name, tensor in end.items())
+
+
+@pytest.mark.parametrize("spec", ["feddyn(alpha=1.0)", "scaffold"])
+def test_client_state_kept_by_flower_leads_to_the_optimum(spec: str) -> None:
+    steps, rate = (50, 0.3) if spec.startswith("feddyn") else (5, 0.1)
+    end = started(build_strategy(spec), two_clients(steps, rate), scalar(0.0), rounds=25)
+    assert end["x"].item() == pytest.approx(4.0, abs=0.01)
+
+
+def test_all_replies_lost_keep_the_adapter() -> None:
+    clients = toy_clients(START, 2)
+    once = started(build_strategy("feddyn"), clients, START, rounds=1)
+    lost = ((0, 2), (1, 2))
+    twice = started(build_strategy("feddyn"), toy_clients(START, 2), START, rounds=2, lost=lost)
+    assert all(torch.equal(tensor, twice[name]) for name, tensor in once.items())
+
+
+def lose_once(message: Message, context: Context, reply: Message) -> Message:
+    if message.metadata.message_type == "train" and context.node_id == 2:
+        reply.content["aux"] = ArrayRecord({"stray": torch.zeros(1)})
+        if message.content.config_records["config"]["server-round"] == 2:
+            raise RuntimeError("connection lost")
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("spec", "kept"), [("feddyn(alpha=0.1)", True), ("fednova", False), ("scaffold", True)]
+)
+def test_whole_runs_with_part_of_the_clients_and_a_bad_one(
+    tmp_path: Path, spec: str, kept: bool
+) -> None:
+    states = {}
+
+    def alter(message: Message, context: Context, reply: Message) -> Message:
+        states[context.node_id] = "client-rule" in context.state
+        return lose_once(message, context, reply)
+
+    folder = run_small(
+        tmp_path, 4, Wrapped(alter), strategy=spec, fraction_train=0.75, num_rounds=3, momentum=0.0,
+        method="lora(towers='vision')", dataset="shapes(styles='held-back', train=64, test=32)",
+    )  # fmt: skip
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in final_adapter(folder).values())
+    means = [event["loss"] for event in events(folder, "round-end")]
+    assert len(means) == 3
+    assert all(math.isfinite(mean) for mean in means)
+    assert set(states.values()) == {kept}
