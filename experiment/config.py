@@ -122,9 +122,9 @@ class RunConfig:
             )
         config = cls(**accepted)
         held_out = config.local_test_fraction + config.calibration_fraction
-        if held_out >= 1:
+        if held_out > 1:
             problems.append(
-                "local-test-fraction and calibration-fraction: expected a sum below 1, "
+                "local-test-fraction and calibration-fraction: expected a sum of at most 1, "
                 f"found {held_out:g}"
             )
         if problems:
