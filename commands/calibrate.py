@@ -34,12 +34,11 @@ def calibrate(
     config = _config(run_dir)
     # Imported here so that a mistake above is answered before torch is loaded.
     from calibration.stats import CalibrationStats, StatsSpec
-    from calibration.summary import summarise
     from reporting.figures import reliability_figure
     from reporting.logits import SavedLogits
-    from server_app.artifacts import calibrated_figures, save_fitted
+    from server_app.artifacts import save_fitted
     from server_app.calibrating import SUFFIX, fit_saved, measure_calibrated
-    from server_app.held_out import client_figures
+    from server_app.figures import all_figures
     from server_app.plugins import build_run_calibrator
 
     chosen = build_run_calibrator(calibrator)
@@ -53,9 +52,8 @@ def calibrate(
     before = {n: CalibrationStats.from_logits(p.logits, p.labels, spec) for n, p in parts.items()}
     untouched = before.pop("")
     figures: dict[str, dict[str, float]] = {
-        "server-test": summarise(untouched),
-        **client_figures(before),
-        **calibrated_figures(central, clients),
+        **all_figures(untouched, before, config.resamples),
+        **all_figures(central, clients, config.resamples, SUFFIX),
     }
     folder = save_fitted(run_dir, calibrator, chosen, parameters, saved.server_test.logits.shape[1])
     panels = {"before": untouched, "after": central}

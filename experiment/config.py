@@ -82,6 +82,7 @@ class RunConfig:
         "auto", "where clients-test is computed", choices=("auto", "server", "nodes")
     )
     num_bins: int = _key(15, "equal-width confidence bins of ECE and MCE", minimum=1)
+    resamples: int = _key(200, "bootstrap draws behind each interval; 0: no intervals", minimum=0)
     seed: int = _key(0, "of every random stream", minimum=0)
     device: str = _key("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: str = _key("float32", "of the frozen base", choices=("float32", "bfloat16"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -36,9 +39,18 @@ def shown_rows(table: pd.DataFrame, source: str) -> list[list[str]]:
     rows = table[table["source"] == source].sort_values("round")
     return [
         ["zero-shot" if row["round"] == 0 else str(int(row["round"]))]
-        + [show(name, float(row[name])) for name in SHOWN]
+        + [_with_interval(name, row) for name in SHOWN]
         for row in rows.to_dict("records")
     ]
+
+
+def _with_interval(name: str, row: Mapping[Hashable, Any]) -> str:
+    """Return a figure, ECE with its 95 % interval where there is one."""
+    text = show(name, float(row[name]))
+    low, high = (float(row.get(f"{name}_{end}", math.nan)) for end in ("low", "high"))
+    if name != "ece" or low != low:
+        return text
+    return f"{text} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
 def show(name: str, value: float) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from calibration.calibrators.base import Calibrator, Parameters
 from calibration.calibrators.files import save_calibrator
 from calibration.stats import CalibrationStats
-from calibration.summary import summarise
 from clip_tuning.adapter import Adapter, save_adapter
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.methods.base import TuningMethod
@@ -16,9 +14,7 @@ from experiment.config import RunConfig
 from experiment.plugins import load
 from reporting.summary import write_summary
 from reporting.tables import metrics_table, write_csv
-from server_app.calibrating import SUFFIX
 from server_app.evaluation import Evaluation
-from server_app.held_out import SERVER_TEST, client_figures
 
 CALIBRATORS = "calibrators"
 
@@ -43,13 +39,6 @@ def save_fitted(
 
     save_calibrator(path, spec, parameters, num_classes, build)
     return path
-
-
-def calibrated_figures(
-    central: CalibrationStats, clients: Mapping[str, CalibrationStats]
-) -> dict[str, dict[str, float]]:
-    """Return the figures after calibration by source, each source's name ending so."""
-    return {SERVER_TEST + SUFFIX: summarise(central), **client_figures(clients, SUFFIX)}
 
 
 def report(

@@ -8,7 +8,6 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 
 from calibration.stats import CalibrationStats
-from calibration.summary import summarise
 from clip_tuning.adapter import Adapter
 from clip_tuning.classifier import ClipClassifier
 from experiment.config import RunConfig
@@ -17,8 +16,9 @@ from experiment.messages import ARRAYS, CONFIG, EVALUATE, ROUND
 from federated_data.protocols.base import Federation
 from reporting.events import Tracker
 from reporting.logits import SavedLogits
+from server_app.figures import all_figures
 from server_app.handshake import Peer
-from server_app.held_out import SERVER_TEST, HeldOut, client_figures
+from server_app.held_out import HeldOut
 from server_app.receiving import receive
 from strategies.pooled import stats_of
 
@@ -84,7 +84,7 @@ class Evaluation:
             clients = self._ask_nodes(server_round, adapter)
         self.history[server_round] = central
         self.clients = clients
-        figures = {SERVER_TEST: summarise(central), **client_figures(clients)}
+        figures = all_figures(central, clients, self._config.resamples)
         for source, values in figures.items():
             self._tracker.metrics(server_round, source, values)
 

@@ -18,9 +18,10 @@ from federated_data.protocols.base import Federation
 from reporting.events import JsonLines
 from reporting.logits import SavedLogits
 from reporting.run_directory import create_run_directory
-from server_app.artifacts import calibrated_figures, report, save_fitted, save_model
-from server_app.calibrating import FederatedFit, measure_calibrated
+from server_app.artifacts import report, save_fitted, save_model
+from server_app.calibrating import SUFFIX, FederatedFit, measure_calibrated
 from server_app.evaluation import Evaluation
+from server_app.figures import all_figures
 from server_app.handshake import Peer, shake_hands
 from server_app.plugins import build_run_calibrator, build_strategy, check_plugins
 from server_app.rounds import Rounds
@@ -84,7 +85,8 @@ def _calibrate(
     parameters = fitting.run(calibrator, adapter, num_classes)
     save_fitted(folder, config.calibrator, calibrator, parameters, num_classes)
     central, clients = measure_calibrated(calibrator, parameters, saved, evaluation.spec)
-    for source, values in calibrated_figures(central, clients).items():
+    figures = all_figures(central, clients, config.resamples, SUFFIX)
+    for source, values in figures.items():
         tracker.metrics(config.num_rounds, source, values)
     return central
 

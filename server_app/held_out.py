@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from calibration.stats import CalibrationStats, StatsSpec
-from calibration.summary import summarise
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.prediction import predict
 from experiment.config import RunConfig
@@ -18,10 +16,6 @@ from federated_data.images import LabelledImages
 from federated_data.protocols.base import Federation
 from reporting.logits import SavedLogits, Scored
 from server_app.handshake import Peer
-
-SERVER_TEST = "server-test"
-_HIGHER_IS_BETTER = frozenset({"accuracy"})
-_NEITHER = frozenset({"confidence", "num_examples"})
 
 
 class HeldOut:
@@ -90,30 +84,3 @@ class HeldOut:
         """Return the logits of each part from one pass over all of them."""
         images = torch.cat([part.images for part in parts])
         return torch.split(predict(classifier, images, self._batch), [len(part) for part in parts])
-
-
-def client_figures(
-    clients: Mapping[str, CalibrationStats], suffix: str = ""
-) -> dict[str, dict[str, float]]:
-    """Return the figures over clients, each under a name that says which it is.
-
-    ``clients-test`` is of the pooled data (sums added); ``clients-test-mean``, ``-sd`` and
-    ``-worst`` are the plain mean, the population standard deviation and the worst of the clients'
-    own figures. Clients without held-out images are left out. ``suffix`` ends every name.
-    """
-    measured = [stats for stats in clients.values() if stats.num_examples]
-    if not measured:
-        return {}
-    own = [summarise(stats) for stats in measured]
-    columns = {name: [row[name] for row in own] for name in own[0]}
-    figures = {
-        "clients-test": summarise(sum(measured[1:], start=measured[0])),
-        "clients-test-mean": {name: statistics.fmean(v) for name, v in columns.items()},
-        "clients-test-sd": {name: statistics.pstdev(v) for name, v in columns.items()},
-        "clients-test-worst": {
-            name: min(v) if name in _HIGHER_IS_BETTER else max(v)
-            for name, v in columns.items()
-            if name not in _NEITHER
-        },
-    }
-    return {name + suffix: values for name, values in figures.items()}

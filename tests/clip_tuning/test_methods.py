@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ from torch.nn.functional import cross_entropy
 
 from calibration.losses.cross_entropy import CrossEntropy
 from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning import methods
+from clip_tuning import build, methods
 from clip_tuning.build import build_classifier
 from clip_tuning.classifier import ClipClassifier
+from clip_tuning.clip import load_clip
 from clip_tuning.methods.base import TuningMethod
 from clip_tuning.prediction import predict
 from experiment.plugins import available, load
@@ -47,6 +50,7 @@ SPECS = {
         "lora(targets='fc1,fc2', blocks='1', towers='text')",
         "lora(blocks='half-up', towers='vision', rslora=False)",
     ],
+    "lora_residual": ["lora_residual", "lora_residual(residual_rank=3, towers='vision')"],
     "maple": ["maple", "maple(depth=1, length=1)"],
     "prograd": ["prograd", "prograd(length=4)"],
     "prompt": [
@@ -70,6 +74,7 @@ FROM_ZERO_SHOT = [
     *SPECS["full"],
     *SPECS["layer_norm"],
     *SPECS["lora"],
+    *SPECS["lora_residual"],
     *SPECS["logit_scale"][:2],
     *SPECS["task_res"],
     "clip_adapter(ratio=0.0)",
@@ -86,8 +91,12 @@ FROM_ZERO_SHOT = [
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_clip_folder: Path) -> str:
-    return str(tiny_clip_folder)
+def folder(tiny_clip_folder: Path) -> Iterator[str]:
+    """Return the tiny model's folder, which is read once and copied from then on."""
+    read = lru_cache(load_clip)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "load_clip", lambda name: copy.deepcopy(read(name)))
+        yield str(tiny_clip_folder)
 
 
 def _build(folder: str, spec: str, seed: int = 0) -> ClipClassifier:
@@ -117,7 +126,7 @@ def _logits(classifier: ClipClassifier) -> Tensor:
 
 
 def test_every_file_is_covered() -> None:
-    assert len(FILES) == 19
+    assert len(FILES) == 20
     assert sorted(SPECS) == FILES
     assert available("clip_tuning.methods", TuningMethod) == FILES
     for name, specs in SPECS.items():
@@ -173,13 +182,15 @@ def test_training_changes_what_is_exported_and_nothing_else(
     named = [*classifier.named_parameters(), *classifier.named_buffers()]
     frozen = {name: tensor.clone() for name, tensor in named if id(tensor) not in tuned}
     before = classifier.export()
-    assert len(named) == len(frozen) + len(before)
+    assert len(named) == len(frozen) + len(tuned)
     settings = TrainingSettings(epochs=2, batch_size=6, learning_rate=0.05)
     data = random_images(6)
     update, _ = LocalTrainer(classifier, settings, CrossEntropy()).run(data, client="c", seed=0)
     after = dict([*classifier.named_parameters(), *classifier.named_buffers()])
     assert all(torch.equal(after[name], tensor) for name, tensor in frozen.items())
     assert update.adapter.keys() == before.keys()
+    carried = before.keys() - classifier.tuned.keys()
+    assert all(torch.equal(update.adapter[name], before[name]) for name in carried)
     for name, parameter in classifier.tuned.items():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.any()) or name.endswith("k_proj.bias"), name
@@ -267,7 +278,7 @@ def test_half_precision_forward(folder: str, spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", FILES)
-def test_defaults_run_on_the_embedded_model(spec: str) -> None:
+def test_defaults_run_on_the_embedded_model(folder: str, spec: str) -> None:
     classifier = build_classifier("embedded", spec, NAMES, ("a picture of a {}.",), 0)
     logits = _logits(classifier)
     assert logits.shape == (4, 3)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
-from transformers import CLIPModel
+from transformers import CLIPConfig, CLIPModel
 
 from clip_tuning.adapter import AdapterError
 from clip_tuning.classifier import ClipClassifier
@@ -48,8 +48,6 @@ def _logits(classifier: ClipClassifier) -> Tensor:
 @pytest.fixture(scope="module")
 def twelve() -> CLIPModel:
     """Return a CLIP of 12 text and 6 vision blocks, in shape alone."""
-    from transformers import CLIPConfig
-
     config = CLIPConfig(vision_config={"num_hidden_layers": 6})
     with torch.device("meta"):
         return CLIPModel(config)
@@ -100,7 +98,7 @@ def test_depths(twelve: CLIPModel) -> None:
     assert chosen_depth(twelve, 0, ("vision", "text"), twelfths=9) == 5
     assert chosen_depth(twelve, 0, ("vision", "text"), twelfths=12) == 6
     assert chosen_depth(twelve, 12, ("text",), twelfths=9) == 12
-    with pytest.raises(ValueError, match="^depth: expected at most 6, .* vision tower, found 7$"):
+    with pytest.raises(ValueError, match=r"^depth: expected at most 6, .* vision tower, found 7$"):
         chosen_depth(twelve, 7, ("text", "vision"), twelfths=9)
 
 
@@ -198,7 +196,7 @@ def test_a_folder_that_is_no_start_is_named(tiny_clip: Clip, tmp_path: Path) -> 
         tiny_clip.model, IA3Config(target_modules=["q_proj"], feedforward_modules=[])
     )
     other.save_pretrained(str(tmp_path))
-    with pytest.raises(ValueError, match="^start: expected a LoRA adapter, found IA3 in "):
+    with pytest.raises(ValueError, match=r"^start: expected a LoRA adapter, found IA3 in "):
         _attach(tiny_clip, Lora(start=str(tmp_path)))
 
 
@@ -218,5 +216,7 @@ def test_weights_that_do_not_fit_their_settings_are_named(
     [({"rank": 4}, "rank"), ({"dora": True, "alpha": 2.0}, "alpha, dora")],
 )
 def test_a_start_stands_alone(options: dict[str, object], found: str) -> None:
-    with pytest.raises(ValueError, match=f"^start: expected no argument beside it.* found {found}$"):
+    with pytest.raises(
+        ValueError, match=f"^start: expected no argument beside it.* found {found}$"
+    ):
         Lora(start="somewhere", **options)  # type: ignore[arg-type]

@@ -134,11 +134,11 @@ def _shown(clip: Clip, layout: Layout) -> list[str]:
         (ContextSettings(5, "noise"), ["01234cat.", "01234ankle boot."]),
         (ContextSettings(5, "noise", "middle"), ["01cat234.", "01ankle boot234."]),
         (ContextSettings(5, "noise", "front"), ["cat01234.", "ankle boot01234."]),
-        (ContextSettings(2), ["01eird cat, drawn", "01eird ankle boot, drawn"]),
+        (ContextSettings(2), ["01ird cat, drawn", "01ird ankle boot, drawn"]),
         (ContextSettings(5), ["01234 cat, drawn", "01234 ankle boot, drawn"]),
         (ContextSettings(7), ["0123456 cat, drawn", "0123456 ankle boot, drawn"]),
-        (ContextSettings(2, position="front"), [" cat01eird, drawn", " ankle boot01eird, drawn"]),
-        (ContextSettings(4, position="middle"), ["012 cat3d, drawn", "012 ankle boot3d, drawn"]),
+        (ContextSettings(2, position="front"), [" cat01ird, drawn", " ankle boot01ird, drawn"]),
+        (ContextSettings(4, position="middle"), ["01 cat23d, drawn", "01 ankle boot23d, drawn"]),
         (ContextSettings(2, "my"), ["01 cat.", "01 ankle boot."]),
         (ContextSettings(1, "my {}?"), ["0y cat?", "0y ankle boot?"]),
     ],
@@ -148,8 +148,6 @@ def test_where_the_vectors_stand(
 ) -> None:
     template = settings.template(("weird {}, drawn", "unused {}"))
     layout = lay_out(tiny_clip.tokenizer, template, ("cat", "ankle_boot"), settings, 77)
-    if settings.init == "template" and settings.length == 4:
-        expected = ["01 cat23d, drawn", "01 ankle boot23d, drawn"]
     assert _shown(tiny_clip, layout) == expected
 
 
@@ -162,7 +160,7 @@ def test_words_initialise_the_last_vectors_and_noise_the_others(tiny_clip: Clip)
     table = tiny_clip.model.text_model.embeddings.token_embedding.weight
     ids = tiny_clip.tokenizer("a dog or")["input_ids"][1:-1]
     assert torch.equal(_context(tiny_clip, ContextSettings(3)), table[ids[:3]])
-    context = _context(tiny_clip, ContextSettings(200 // 4))
+    context = _context(tiny_clip, ContextSettings(50))
     assert torch.equal(context[-len(ids) :], table[ids])
     noise = context[: -len(ids)]
     assert float(noise.std()) == pytest.approx(NOISE, rel=0.05)
@@ -181,9 +179,7 @@ def test_every_class_draws_its_own_noise_and_shares_the_words(tiny_clip: Clip) -
 def test_a_context_that_leaves_no_room_is_named(tiny_clip: Clip) -> None:
     message = "the prompt of 'elephant' has 79 tokens with 68 context vectors; .* takes 77$"
     with pytest.raises(UserError, match=message):
-        lay_out(
-            tiny_clip.tokenizer, "{}.", ("cat", "elephant"), ContextSettings(68, "noise"), 77
-        )
+        lay_out(tiny_clip.tokenizer, "{}.", ("cat", "elephant"), ContextSettings(68, "noise"), 77)
 
 
 def test_words_that_melt_into_the_name_are_named() -> None:

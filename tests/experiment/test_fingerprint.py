@@ -30,13 +30,19 @@ def _again() -> str:
     return code_fingerprint()
 
 
-def test_it_is_sixteen_hex_digits_and_the_same_at_every_place(tree: Path, tmp_path: Path) -> None:
+def test_it_is_sixteen_hex_digits_and_the_same_at_every_place(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = _again()
     assert re.fullmatch(r"[0-9a-f]{16}", before)
-    moved = tmp_path / "elsewhere"
-    shutil.move(tree, moved)
-    shutil.copytree(moved, tree)
+    shutil.move(tree, tmp_path / "elsewhere")
+    monkeypatch.setattr(fingerprint, "code_root", lambda: tmp_path / "elsewhere")
     assert _again() == before
+
+
+def test_every_room_that_a_node_runs_counts() -> None:
+    rooms = {path.parent.name for path in code_root().glob("*/__init__.py")}
+    assert set(ROOMS) == rooms - {"commands"}
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -67,14 +73,16 @@ def test_json_files_and_names_count(tree: Path, change: Callable[[Path], None]) 
     assert _again() != before
 
 
-def test_where_a_line_stands_counts(tree: Path) -> None:
-    first, second = tree / "strategies" / "a.py", tree / "strategies" / "b.py"
-    first.write_text("x = 1\n")
-    second.write_text("y = 2\n")
-    before = _again()
-    first.write_text("x = 1\ny = 2\n")
-    second.write_text("")
-    assert _again() != before
+def test_where_a_file_ends_counts(tree: Path) -> None:
+    """Two files never look like one that holds the other's name and content."""
+    first, second = tree / "strategies" / "a.py", tree / "strategies" / "a2.py"
+    first.write_bytes(b"x = 1\n")
+    second.write_bytes(b"y = 2\n")
+    two = _again()
+    second.unlink()
+    for size in (b"", b"6\0"):
+        first.write_bytes(b"x = 1\nstrategies/a2.py\0" + size + b"y = 2\n")
+        assert _again() != two
 
 
 def test_compiled_files_and_other_folders_do_not_count(tree: Path) -> None:

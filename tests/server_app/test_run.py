@@ -56,6 +56,11 @@ def test_every_source_has_every_metric_every_round(folder: Path) -> None:
         here = {row["source"]: row for row in rows if row["round"] == server_round}
         assert here.keys() == {*sources, "clients-test-worst"}
         assert all(here[source].keys() >= METRICS for source in sources)
+        for source in ("server-test", "clients-test"):
+            row = here[source]
+            for name in METRICS:
+                assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"], (source, name)
+            assert 0 <= row["spiegelhalter_p"] <= 1
     table = pd.read_csv(folder / "metrics.csv")
     assert len(table) == len(rows)
     assert set(table["source"]) == {row["source"] for row in rows}

@@ -80,7 +80,7 @@ def test_a_large_ridge_leaves_fedit() -> None:
 
 
 def test_a_ridge_is_the_minimum_of_its_objective() -> None:
-    """Against scipy-free least squares: the ridge as rows below the design matrix."""
+    """Against least squares of numpy: the ridge as rows below the design matrix."""
     ridge = 0.3
     result = LoraFair(ridge=ridge).aggregate(1, START, example_two())
     a = np.array([[0.625, 1.5]])

@@ -34,8 +34,10 @@ FLOWERS = [
 
 
 @pytest.fixture(autouse=True)
-def _quiet_flower() -> None:
+def _quick_flower(monkeypatch: pytest.MonkeyPatch) -> None:
     logging.getLogger("flwr").setLevel(logging.ERROR)
+    # Bulyan and QFedAvg collect garbage after every reply: a second each beside torch.
+    monkeypatch.setattr("gc.collect", lambda generation=2: 0)
 
 
 def started(

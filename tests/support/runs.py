@@ -23,6 +23,7 @@ SMALL: dict[str, Any] = {
     "start-timeout": 5.0,
     "seed": 3,
     "figures": False,
+    "resamples": 20,
 }
 
 

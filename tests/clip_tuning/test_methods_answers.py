@@ -1,0 +1,378 @@
+"""Each method's own arithmetic, against examples worked by hand."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from clip_tuning.averaging import gaussian_weights, weighted_mean
+from clip_tuning.build import build_classifier
+from clip_tuning.classifier import ClipClassifier, ForwardPass
+from clip_tuning.methods.bitfit import Bitfit
+from clip_tuning.methods.clip_adapter import ClipAdapter
+from clip_tuning.methods.cocoop import Cocoop
+from clip_tuning.methods.fedtpg import Fedtpg
+from clip_tuning.methods.full import Full
+from clip_tuning.methods.ivlp import Ivlp
+from clip_tuning.methods.kgcoop import Kgcoop
+from clip_tuning.methods.layer_norm import LayerNorm
+from clip_tuning.methods.linear_probe import LinearProbe
+from clip_tuning.methods.maple import Maple
+from clip_tuning.methods.prograd import Prograd, aligned
+from clip_tuning.methods.prompt import Prompt
+from clip_tuning.methods.prompt_src import PromptSrc
+from clip_tuning.methods.task_res import TaskRes
+from clip_tuning.methods.tcp import Tcp, injection_block
+from clip_tuning.methods.vpt import Vpt
+from experiment.errors import UserError
+
+NAMES = ("cat", "ankle_boot", "dog")
+TEMPLATES = ("a photo of a {}.", "the {}")
+LABELS = torch.tensor([0, 2, 1, 0])
+
+
+@pytest.fixture
+def build(tiny_clip_folder: Path) -> Any:
+    def make(spec: str, names: Sequence[str] = NAMES, seed: int = 0) -> ClipClassifier:
+        return build_classifier(str(tiny_clip_folder), spec, names, TEMPLATES, seed)
+
+    return make
+
+
+def _pixels() -> Tensor:
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def _passed(images: Tensor, classes: Tensor, logits: Tensor) -> ForwardPass:
+    return ForwardPass(torch.zeros(len(images), 3, 1, 1), images, classes, logits)
+
+
+def test_kgcoop_s_regulariser(build: Any) -> None:
+    """Cosines 1, .8, .8 to the unit vectors: 1 - mean = .133333."""
+    for spec, weight in (("kgcoop", 8.0), ("kgcoop(weight=1.5)", 1.5), ("tcp", 8.0)):
+        classifier = build(spec)
+        classifier.guides = torch.eye(3)
+        classes = torch.tensor([[1, 0, 0], [0.6, 0.8, 0], [0, 0.6, 0.8]])
+        found = classifier.extra_loss(_passed(torch.eye(3), classes, torch.eye(3)))
+        assert found.item() == pytest.approx(weight * 0.1333333, rel=1e-5)
+
+
+def test_kgcoop_s_guides_are_those_of_all_templates(build: Any) -> None:
+    with torch.no_grad():
+        expected = build("zero_shot").encode_classes()
+    for spec in ("kgcoop", "tcp", "prograd", "prompt_src"):
+        assert torch.equal(build(spec).guides, expected)
+    with torch.no_grad():
+        assert not torch.allclose(build("kgcoop").encode_classes(), expected, atol=1e-3)
+
+
+def test_most_methods_add_no_loss(build: Any) -> None:
+    for spec in ("zero_shot", "lora", "prompt", "maple", "vpt", "clip_adapter", "prograd"):
+        classifier = build(spec)
+        assert classifier.extra_loss(classifier.run(_pixels())) is None
+
+
+@pytest.mark.parametrize(
+    ("gradient", "guide", "strength", "expected"),
+    [
+        ((1, -1), (0, 2), 1.0, (1, 0)),
+        ((1, -1), (0, 2), 0.5, (1, -0.5)),
+        ((1, -1), (0, 2), 0.0, (1, -1)),
+        ((1, 1), (0, 2), 1.0, (1, 1)),  # they agree
+        ((1, 0), (0, 2), 1.0, (1, 0)),  # orthogonal
+        ((1, -1), (0, 0), 1.0, (1, -1)),  # nothing to keep to
+        ((-3, 1), (1, 1), 1.0, (-2, 2)),
+    ],
+)
+def test_prograd_takes_out_what_opposes(
+    gradient: tuple[float, ...], guide: tuple[float, ...], strength: float, expected: Any
+) -> None:
+    found = aligned(torch.tensor(gradient).float(), torch.tensor(guide).float(), strength)
+    torch.testing.assert_close(found, torch.tensor(expected).float())
+
+
+@pytest.mark.parametrize(("strength", "temperature"), [(1.0, 1.0), (0.7, 2.0)])
+def test_prograd_s_step(build: Any, strength: float, temperature: float) -> None:
+    classifier = build(f"prograd(length=4, strength={strength}, temperature={temperature})")
+    with torch.no_grad():
+        classifier.context += 0.3 * torch.randn(4, 32, generator=torch.Generator().manual_seed(2))
+
+    def gradient(objective: Any) -> Tensor:
+        (found,) = torch.autograd.grad(objective(classifier(_pixels())), [classifier.context])
+        return found
+
+    with torch.no_grad():
+        zero_shot = build("zero_shot")(_pixels()) / temperature
+
+    def divergence(logits: Tensor) -> Tensor:
+        p = zero_shot.softmax(1)
+        rows = (p * (p.log() - (logits / temperature).log_softmax(1))).sum(1)
+        return temperature**2 * rows.mean()
+
+    guide = gradient(divergence)
+    opposing = None
+    for labels in torch.cartesian_prod(*[torch.arange(3)] * 4):
+        plain = gradient(lambda logits, labels=labels: cross_entropy(logits, labels))
+        cosine = float((plain * guide).sum() / plain.norm() / guide.norm())
+        passed = classifier.run(_pixels())
+        classifier.zero_grad()
+        classifier.backward(cross_entropy(passed.logits, labels), passed)
+        part = (plain * guide).sum() / guide.norm() * guide / guide.norm()
+        expected = plain if cosine >= 0 else plain - strength * part
+        scale = float(plain.abs().max())
+        torch.testing.assert_close(classifier.context.grad, expected, rtol=1e-4, atol=1e-4 * scale)
+        opposing = opposing or cosine < -0.05
+    assert opposing  # some labels go against the zero-shot predictions
+
+
+def test_gaussian_weights() -> None:
+    side = math.exp(-0.5)
+    expected = torch.tensor([side, 1, side], dtype=torch.float64) / (1 + 2 * side)
+    torch.testing.assert_close(gaussian_weights(3, 2, 1), expected, rtol=1e-12, atol=0)
+    assert gaussian_weights(1, 40, 0.1).tolist() == [1]
+    assert gaussian_weights(2, 100, 1).tolist() == pytest.approx([0, 1], abs=1e-12)
+
+
+def test_prompt_src_weighs_rounds_as_the_paper_does_epochs() -> None:
+    """Of 20 epochs the 15th most, with the density of a normal of deviation 1."""
+    weights = PromptSrc().round_weights(20)
+    assert float(weights.sum()) == pytest.approx(1, abs=1e-12)
+    assert int(weights.argmax()) == 14
+    assert float(weights[14]) == pytest.approx(1 / math.sqrt(2 * math.pi), rel=1e-5)
+    assert float(weights[13]) == float(weights[15])
+    assert int(PromptSrc(mean=2, deviation=0.5).round_weights(20).argmax()) == 1
+    assert int(PromptSrc().round_weights(4).argmax()) == 2
+
+
+def test_a_weighted_mean_of_adapters() -> None:
+    adapters = [
+        {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor(4.0)},
+        {"a": torch.tensor([3.0, -2.0]), "b": torch.tensor(0.0)},
+    ]
+    mean = weighted_mean(adapters, torch.tensor([0.25, 0.75]))
+    assert mean["a"].tolist() == [2.5, -1.0]
+    assert mean["b"].item() == 1.0
+    with pytest.raises(ValueError, match=r"^weights: expected one for each .*, found 1 for 2$"):
+        weighted_mean(adapters, torch.tensor([1.0]))
+    with pytest.raises(ValueError, match=r"^adapter 1: missing: b$"):
+        weighted_mean([adapters[0], {"a": adapters[1]["a"]}], torch.tensor([0.5, 0.5]))
+
+
+def test_prompt_src_s_losses(build: Any) -> None:
+    classifier = build("prompt_src(text_weight=3.0, image_weight=2.0)")
+    plain = build("zero_shot")
+    with torch.no_grad():
+        passed = classifier.run(_pixels())
+        zero_shot = plain.run(_pixels())
+        p, q = zero_shot.logits.softmax(1), passed.logits.softmax(1)
+        expected = (
+            3 * (passed.classes - zero_shot.classes).abs().sum() / (3 * 16)
+            + 2 * (passed.images - zero_shot.images).abs().sum() / (4 * 16)
+            + (p * (p / q).log()).sum() / 12
+        )
+    assert float(expected) > 0.1
+    torch.testing.assert_close(classifier.extra_loss(passed), expected, rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_maple_s_vision_prompts_are_linear_in_its_text_prompts(build: Any) -> None:
+    classifier = build("maple(length=2, depth=2)")
+    weights = classifier.export()
+    assert sorted(weights) == [
+        "context",
+        "couplings.0.bias", "couplings.0.weight",
+        "couplings.1.bias", "couplings.1.weight",
+        "text_prompts",
+    ]  # fmt: skip
+    found = classifier.vision_prompts()
+    for index, text in ((0, weights["context"]), (1, weights["text_prompts"][0])):
+        coupled = text @ weights[f"couplings.{index}.weight"].T + weights[f"couplings.{index}.bias"]
+        torch.testing.assert_close(found[index], coupled)
+    vpt = build("vpt(length=2, depth=2)")  # the same vision prompts, learned directly
+    vpt.restore({"vision_prompts": torch.stack([found[0], found[1]])})
+    torch.testing.assert_close(classifier.encode_images(_pixels()), vpt.encode_images(_pixels()))
+    ivlp = build("ivlp(length=2, depth=2)")
+    ivlp.restore(
+        {
+            "context": weights["context"],
+            "text_prompts": weights["text_prompts"],
+            "vision_prompts": vpt.vision_prompts,
+        }
+    )
+    torch.testing.assert_close(ivlp(_pixels()), classifier(_pixels()), rtol=1e-5, atol=1e-5)
+
+
+def test_tcp_s_block_scales_with_the_model() -> None:
+    assert [injection_block(count) for count in (2, 3, 6, 12, 24)] == [1, 2, 4, 8, 16]
+
+
+@torch.no_grad()
+def test_tcp_s_tokens_come_from_zero_shot_features(build: Any) -> None:
+    classifier = build("tcp(length=2)")
+    w = classifier.export()
+    hidden = classifier.guides @ w["class_tokens.0.weight"].T + w["class_tokens.0.bias"]
+    hidden = hidden * torch.sigmoid(1.702 * hidden)
+    tokens = hidden @ w["class_tokens.2.weight"].T + w["class_tokens.2.bias"]
+    assert list(classifier.deep_text()) == [1]
+    torch.testing.assert_close(classifier.deep_text()[1], tokens.view(3, 2, 32))
+
+
+@torch.no_grad()
+def test_cocoop_gives_every_image_its_own_classes(build: Any) -> None:
+    classifier = build("cocoop(length=4, reduction=4)")
+    weights = {k: v + 0.1 * torch.ones_like(v) for k, v in classifier.export().items()}
+    classifier.restore(weights)
+    images = build("zero_shot").encode_images(_pixels())
+    hidden = torch.relu(images @ weights["shift.0.weight"].T + weights["shift.0.bias"])
+    shift = hidden @ weights["shift.2.weight"].T + weights["shift.2.bias"]
+    scale = classifier.clip.logit_scale.exp()
+    found = classifier(_pixels())
+    classes = []
+    for row in range(4):
+        coop = build("prompt(length=4, init='template')")
+        coop.restore({"context": weights["context"] + shift[row]})
+        classes.append(coop.encode_classes())
+        expected = scale * images[row] @ classes[row].T
+        torch.testing.assert_close(found[row], expected, rtol=1e-5, atol=1e-4)
+    assert not torch.allclose(classes[0], classes[1], atol=1e-4)
+    assert classifier.logits(images[:0], classes[0]).shape == (0, 3)
+
+
+@torch.no_grad()
+def test_clip_adapter_mixes_features(build: Any) -> None:
+    for ratio in (0.2, 1.0):
+        classifier = build(f"clip_adapter(ratio={ratio})")
+        one, two = (classifier.export()[f"adapter.{i}.weight"] for i in (0, 2))
+        raw = classifier.clip.get_image_features(pixel_values=_pixels()).pooler_output
+        refined = torch.relu(torch.relu(raw @ one.T) @ two.T)
+        expected = normalize(ratio * refined + (1 - ratio) * raw, dim=1)
+        found = classifier.encode_images(_pixels())
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_task_res_adds_a_scaled_residual(build: Any) -> None:
+    classifier = build("task_res(scale=0.25)")
+    start, residual = classifier.encode_classes(), torch.randn(3, 16)
+    classifier.restore({"residual": residual})
+    expected = normalize(start + 0.25 * residual, dim=1)
+    torch.testing.assert_close(classifier.encode_classes(), expected)
+
+
+@torch.no_grad()
+def test_a_linear_probe_is_linear(build: Any) -> None:
+    classifier = build("linear_probe")
+    scale = classifier.clip.logit_scale.exp()
+    weight, bias = torch.randn(3, 16), torch.randn(3)
+    classifier.restore({"weight": weight, "bias": bias})
+    images = classifier.encode_images(_pixels())
+    expected = scale * (images @ weight.T + bias)
+    torch.testing.assert_close(classifier(_pixels()), expected, rtol=1e-5, atol=1e-4)
+    assert torch.equal(build("linear_probe(init='zero')")(_pixels()), torch.zeros(4, 3))
+
+
+@torch.no_grad()
+def test_fedtpg_writes_one_context_for_a_set_of_names(build: Any) -> None:
+    """Whatever their order, and another one for other names."""
+    one, two = build("fedtpg"), build("fedtpg", names=NAMES[::-1])
+    other = build("fedtpg", names=("cat", "fish"))
+    assert one.export().keys() == other.export().keys()
+    for classifier in (two, other):
+        classifier.restore(one.export())
+    assert one.make_context().shape == (4, 32)
+    torch.testing.assert_close(one.make_context(), two.make_context(), rtol=1e-5, atol=1e-6)
+    assert float((one.make_context() - other.make_context()).abs().max()) > 1e-3
+    torch.testing.assert_close(one(_pixels()), two(_pixels()).flip(1), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_fedtpg_s_network(build: Any) -> None:
+    """Attention of one head, written out."""
+    classifier = build("fedtpg(heads=1)")
+    w = {name.removeprefix("writer."): t for name, t in classifier.export().items()}
+
+    def norm(x: Tensor) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+    names = norm(classifier.names)
+    query = norm(w["context"]) @ w["attention.q_proj_weight"].T
+    key, value = (names @ w[f"attention.{part}_proj_weight"].T for part in "kv")
+    mixed = (query @ key.T / math.sqrt(32)).softmax(1) @ value
+    found = mixed @ w["attention.out_proj.weight"].T
+    wide = norm(found) @ w["up.weight"].T + w["up.bias"]
+    gate = wide[:, 128:]
+    gated = wide[:, :128] * 0.5 * gate * (1 + torch.erf(gate / math.sqrt(2)))
+    expected = found + gated @ w["down.weight"].T + w["down.bias"]
+    torch.testing.assert_close(classifier.make_context(), expected, rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_logit_scale_moves_confidences_and_no_prediction(build: Any) -> None:
+    classifier = build("logit_scale")
+    before = classifier(_pixels())
+    export = classifier.export()
+    assert list(export) == ["logit_scale"]
+    classifier.restore({"logit_scale": export["logit_scale"] - math.log(4)})
+    torch.testing.assert_close(classifier(_pixels()), before / 4)
+
+
+def test_the_other_method_is_named_if_it_is_wrong(build: Any) -> None:
+    with pytest.raises(UserError, match="did you mean 'lora'"):
+        build("logit_scale('loro')")
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        (Prompt, {"length": 0}, "length: expected a whole number >= 1, found 0"),
+        (Prompt, {"position": "left"}, "position: expected one of end, middle, front, found "),
+        (Kgcoop, {"weight": -1.0}, "weight: expected a number >= 0, found -1.0"),
+        (Kgcoop, {"length": True}, "length: expected a whole number >= 1, found True"),
+        (Prograd, {"temperature": 0}, "temperature: expected a number > 0, found 0"),
+        (Prograd, {"strength": math.inf}, "strength: expected a number >= 0, found inf"),
+        (Cocoop, {"reduction": 0}, "reduction: expected a whole number >= 1, found 0"),
+        (Tcp, {"block": -1}, "block: expected a whole number >= 0, found -1"),
+        (Vpt, {"depth": -1}, "depth: expected a whole number >= 0, found -1"),
+        (Ivlp, {"length": 0}, "length: expected a whole number >= 1, found 0"),
+        (Maple, {"depth": 1.5}, "depth: expected a whole number >= 0, found 1.5"),
+        (PromptSrc, {"deviation": 0.0}, "deviation: expected a number > 0, found 0.0"),
+        (PromptSrc, {"text_weight": "1"}, "text_weight: expected a number >= 0, found '1'"),
+        (ClipAdapter, {"ratio": 1.1}, "ratio: expected a number >= 0 and <= 1, found 1.1"),
+        (TaskRes, {"scale": 0}, "scale: expected a number > 0, found 0"),
+        (LinearProbe, {"init": "x"}, "init: expected one of text, zero, found 'x'"),
+        (Bitfit, {"biases": "x"}, "biases: expected one of all, fl2ora, found 'x'"),
+        (LayerNorm, {"towers": "x"}, "towers: expected one of both, vision, text, found 'x'"),
+        (Full, {"towers": "x"}, "towers: expected one of both, vision, text, found 'x'"),
+        (Fedtpg, {"heads": 0}, "heads: expected a whole number >= 1, found 0"),
+    ],
+)
+def test_arguments_out_of_range_are_named(method: Any, arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        method(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("vpt(depth=3)", "depth: expected at most 2, the blocks of the model's vision tower, "),
+        ("maple(depth=3)", "depth: expected at most 2, the blocks of the model's vision tower, "),
+        ("tcp(block=2)", "block: expected one of the model's text blocks 1 to 1, found 2"),
+        ("fedtpg(heads=5)", "heads: expected a divisor of 32, the model's text width, found 5"),
+        ("cocoop(reduction=17)", "reduction: expected at most 16, the model's feature size, "),
+        ("lora(blocks='up')", "blocks: expected blocks of the model's vision tower, which has "),
+        ("prompt(length=90)", "the prompt of 'ankle_boot' has 103 tokens with 90 context vectors"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_named(build: Any, spec: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(spec)
+    assert message in str(caught.value)

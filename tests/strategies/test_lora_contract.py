@@ -1,0 +1,168 @@
+"""LoRA strategies as plug-ins: found by name, refusing what is not LoRA, and what they send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from lora_factors import RESIDUAL_A, RESIDUAL_B, A, B, drawn, example_one
+
+from clip_tuning.adapter import Adapter
+from experiment.errors import UserError
+from experiment.plugins import available, load
+from strategies.base import Strategy
+from strategies.client_rule import ClientRule, LocalStart
+from strategies.fedsa_lora import FedSaLoraRule
+from strategies.flexlora import FlexLora
+from strategies.flora import Flora
+from strategies.lora_one_factor import TrainOneFactor
+from strategies.lora_strategy import LoraStrategy
+from strategies.rolora import RoLora
+
+SPECS = [
+    "fedit", "ffa_lora", "rolora", "fedsa_lora", "fedsvd", "flexlora", "hetlora", "lora_fair",
+    "fedex_lora", "flora",
+]  # fmt: skip
+CARRYING = {"fedex_lora", "flora"}
+START = drawn(1)[0].adapter
+ROOM = {RESIDUAL_A: torch.zeros(2, 5), RESIDUAL_B: torch.zeros(7, 2)}
+
+
+class TwoNodes:
+    """A grid of two clients, ``a`` at node 7 and ``b`` at node 8."""
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [7, 8]
+
+    def client_of(self, node: int) -> str:
+        return "ab"[node - 7]
+
+
+@pytest.fixture(autouse=True)
+def _identity() -> None:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 0
+
+
+def messages(strategy: Strategy, server_round: int, adapter: Adapter) -> list[Message]:
+    grid: Any = TwoNodes()
+    made = strategy.configure_train(server_round, ArrayRecord(adapter), ConfigRecord({}), grid)
+    return list(made)
+
+
+def test_every_file_is_a_strategy_by_its_name_and_helpers_are_none() -> None:
+    names = available("strategies", Strategy)
+    assert set(SPECS) <= set(names)
+    others = {"lora_strategy", "lora_ranks", "lora_residuals", "lora_one_factor"}
+    assert not others & set(names)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_lora_is_accepted_and_anything_else_refused(spec: str) -> None:
+    strategy = load(spec, "strategies", Strategy)
+    assert isinstance(strategy, LoraStrategy)
+    assert strategy.spec_name == spec
+    strategy.check({**START, **ROOM})
+    for adapter, found in (
+        ({"context": torch.ones(4, 8)}, "found context"),
+        ({}, "found nothing"),
+        ({**START, "scale": torch.ones(1)}, "found scale"),
+        ({A: START[A]}, "found .*lora_A.weight"),
+        ({f"block.{i}.bias": torch.ones(1) for i in range(5)}, r"0.bias, .*2.bias, \.\.\.$"),
+    ):
+        with pytest.raises(UserError, match=rf"^strategy '{spec}' combines LoRA.*{found}"):
+            strategy.check(adapter)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_room_for_a_residual_is_asked_for_where_it_is_needed(spec: str) -> None:
+    strategy = load(spec, "strategies", Strategy)
+    if spec not in CARRYING:
+        strategy.check(START)
+        return
+    with pytest.raises(UserError, match=rf"'{spec}'.*lora_residual\(residual_rank=N\).*N = 5 is"):
+        strategy.check(START)
+
+
+def test_the_refusal_comes_before_any_message() -> None:
+    with pytest.raises(UserError, match="'rolora' combines LoRA factors only"):
+        messages(RoLora(), 1, {"context": torch.ones(4, 8)})
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_client_finds_the_rule(spec: str) -> None:
+    strategy = load(spec, "strategies", Strategy)
+    made = messages(strategy, 1, {**START, **ROOM})
+    rule = str(made[0].content.config_records["config"]["client-rule"])
+    if rule:
+        assert isinstance(load(rule, "strategies", ClientRule), (TrainOneFactor, FedSaLoraRule))
+    assert bool(rule) == (spec in {"ffa_lora", "rolora", "fedsvd", "fedsa_lora"})
+
+
+def test_the_factors_take_turns() -> None:
+    strategy = RoLora()
+    rules = [
+        messages(strategy, n, START)[0].content.config_records["config"]["client-rule"]
+        for n in (1, 2, 3, 4)
+    ]
+    assert rules == [f"lora_one_factor(factor='{factor}')" for factor in "BABA"]
+
+
+def test_a_turn_without_a_gradient_is_given_away() -> None:
+    dead = {**START, B: torch.zeros_like(START[B])}
+    found = messages(RoLora(), 2, dead)[0].content.config_records["config"]["client-rule"]
+    assert found == "lora_one_factor(factor='B')"
+    moved = [type(m)(m.client, {**dead, B: m.adapter[B]}, 1) for m in drawn(3)]
+    result = RoLora().aggregate(2, dead, moved)
+    assert bool(result[B].any())
+    assert torch.equal(result[A], dead[A])
+
+
+def test_each_client_is_sent_its_rank() -> None:
+    made = messages(FlexLora(ranks="a:1"), 1, START)
+    sent = [m.content.array_records["arrays"].to_torch_state_dict() for m in made]
+    assert [int(arrays[A].any(dim=1).sum()) for arrays in sent] == [1, 2]
+    assert torch.equal(sent[1][A], START[A])
+
+
+def test_figures_of_the_server_s_step_reach_the_record() -> None:
+    strategy = Flora()
+    start = {
+        **example_one()[0].adapter,
+        RESIDUAL_A: torch.zeros(1, 2),
+        RESIDUAL_B: torch.zeros(2, 1),
+    }
+    replies = [
+        Message(
+            RecordDict(
+                {
+                    "arrays": ArrayRecord({**start, **update.adapter}),
+                    "metrics": MetricRecord({"num-examples": 10, "loss": 1.0}),
+                    "reply": ConfigRecord({"client": update.client}),
+                }
+            ),
+            reply_to=question,
+        )
+        for question, update in zip(messages(strategy, 1, start), example_one(), strict=True)
+    ]
+    arrays, metrics = strategy.aggregate_train(1, replies)
+    assert arrays is not None
+    assert metrics is not None
+    # diag(.5, .5) in rank 1 keeps one of two equal singular values.
+    assert metrics["lora_residual_truncation"] == pytest.approx(0.5**0.5)
+    assert metrics["clients"] == 2
+
+
+@pytest.mark.parametrize("factor", ["C", "", "ab"])
+def test_a_factor_that_does_not_exist_is_refused(factor: str) -> None:
+    with pytest.raises(UserError, match=f"factor: expected 'A' or 'B', found '{factor}'"):
+        load(f"lora_one_factor(factor={factor!r})", "strategies", ClientRule)
+
+
+def test_a_client_without_lora_says_so() -> None:
+    start = LocalStart(tuned={"context": torch.nn.Parameter(torch.ones(1))}, received={})
+    with pytest.raises(UserError, match="found none among what is tuned"):
+        TrainOneFactor("B").begin(start)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lora_factors import (
+    RESIDUAL_A,
+    RESIDUAL_B,
+    A,
+    B,
+    M,
+    dense,
+    drawn,
+    example_one,
+    example_two,
+    mean_product,
+    updates,
+)
+
+from strategies.fedavg import FedAvg
+from strategies.flexlora import FlexLora
+from strategies.lora_diagnostics import LoraDiagnostics
+from strategies.updates import ClientUpdate
+
+OTHER = M.replace("q_proj", "v_proj")
+
+
+def watched(
+    members: list[ClientUpdate], scalings: dict[str, float] | None = None
+) -> LoraDiagnostics:
+    diagnostics = LoraDiagnostics(scalings or {})
+    assert list(diagnostics.watch(members)) == members
+    return diagnostics
+
+
+def test_the_first_example() -> None:
+    members = example_one()
+    found = watched(members).result(FedAvg().aggregate(1, {}, members))
+    assert found["lora_aggregation_error"] == pytest.approx(math.sqrt(0.5))  # .5 / .7071
+    assert found["lora_aggregation_error_worst"] == pytest.approx(math.sqrt(0.5))
+    assert found["lora_server_error"] == pytest.approx(math.sqrt(0.5))
+    assert found["lora_update_norm"] == pytest.approx(0.5)
+
+
+def test_the_second_example() -> None:
+    members = example_two()
+    following = FlexLora().aggregate(1, members[0].adapter, members)
+    found = watched(members, {M: 0.5}).result(following)
+    norm = math.hypot(4.91127, 0.534485)
+    assert found["lora_aggregation_error"] == pytest.approx(1.393694 / norm, rel=1e-5)
+    # The SVD's step loses less than averaging would have lost.
+    assert found["lora_server_error"] == pytest.approx(0.534485 / norm, rel=1e-5)
+    assert found["lora_update_norm"] == pytest.approx(0.5 * 4.91127, rel=1e-5)
+
+
+@given(st.integers(1, 12), st.integers(1, 3), st.integers(0, 1000))
+@settings(max_examples=40)
+def test_it_is_the_dense_computation_however_many_clients(count: int, rank: int, seed: int) -> None:
+    """A pair of 7 x 5 is folded into its dense sum from the third client or so on."""
+    members = drawn(count, rank, (7, 5), seed, modules=(M, OTHER))
+    following = FedAvg().aggregate(1, {}, members)
+    scale = {M: 0.7, OTHER: 0.2}
+    diagnostics = watched(members, scale)
+    exact = {module: mean_product(members, module) for module in scale}
+    apart = {module: dense(following, module) for module in scale}
+    total = math.sqrt(sum((s * np.linalg.norm(exact[m])) ** 2 for m, s in scale.items()))
+    lost = math.sqrt(sum((s * np.linalg.norm(exact[m] - apart[m])) ** 2 for m, s in scale.items()))
+    size = math.sqrt(sum((s * np.linalg.norm(apart[m])) ** 2 for m, s in scale.items()))
+    found = diagnostics.result(following)
+    assert found["lora_aggregation_error"] == pytest.approx(lost / total, abs=1e-6)
+    assert found["lora_server_error"] == pytest.approx(lost / total, abs=1e-6)
+    assert found["lora_update_norm"] == pytest.approx(size, rel=1e-6)
+    each = {m: np.linalg.norm(exact[m] - apart[m]) / np.linalg.norm(exact[m]) for m in scale}
+    assert diagnostics.per_module() == pytest.approx(each, abs=1e-6)
+    assert found["lora_aggregation_error_worst"] == pytest.approx(max(each.values()), abs=1e-6)
+
+
+@pytest.mark.parametrize("clients", [1, 2, 30])
+def test_a_common_factor_loses_nothing(clients: int) -> None:
+    members = drawn(clients, 2, (7, 5), 3, same_a=True)
+    found = watched(members).result(FedAvg().aggregate(1, {}, members))
+    assert found["lora_aggregation_error"] < 1e-13
+    assert found["lora_server_error"] < 1e-6  # the adapter is float32
+
+
+def test_memory_is_bounded_by_the_dense_sum() -> None:
+    diagnostics = LoraDiagnostics({})
+    most = 0
+    for member in drawn(200, 2, (7, 5)):
+        diagnostics.add(member)
+        sums = diagnostics._sums[M]
+        most = max(most, sum(part.a.numel() + part.b.numel() for part in sums._parts))
+    assert most <= 2 * 7 * 5
+
+
+def test_what_is_carried_counts_as_part_of_the_update() -> None:
+    carried = {RESIDUAL_A: torch.tensor([[2.0, 0.0]]), RESIDUAL_B: torch.tensor([[1.0], [1.0]])}
+    members = [
+        ClientUpdate(m.client, {**m.adapter, **carried}, m.num_examples) for m in example_two()
+    ]
+    kept = FlexLora().aggregate(1, members[0].adapter, members)
+    found = watched(members).result(kept)
+    norm = math.hypot(4.91127, 0.534485)
+    assert found["lora_server_error"] == pytest.approx(0.534485 / norm, rel=1e-5)
+    assert found["lora_update_norm"] == pytest.approx(float(np.linalg.norm(dense(kept))), rel=1e-6)
+    forgotten = {**kept, RESIDUAL_A: torch.zeros(1, 2)}
+    missing = np.array([[2.0, 0.0], [2.0, 0.0]])
+    expected = np.linalg.norm(dense(forgotten) - mean_product(members)) / norm
+    assert np.linalg.norm(missing) / norm > 0.5
+    assert watched(members).result(forgotten)["lora_server_error"] == pytest.approx(
+        float(expected), rel=1e-5
+    )
+
+
+def test_nothing_learned_is_no_error() -> None:
+    members = drawn(3, 2, (7, 5), 3)
+    still = updates([{**m.adapter, B: torch.zeros(7, 2)} for m in members], [1, 2, 3])
+    found = watched(still).result(still[0].adapter)
+    assert set(found.values()) == {0.0}
+
+
+def test_other_adapters_have_no_figures() -> None:
+    prompt = [ClientUpdate("a", {"context": torch.ones(4, 8)}, 5)]
+    assert watched(prompt).result(prompt[0].adapter) == {}
+    assert LoraDiagnostics({}).result({A: torch.ones(1, 1)}) == {}

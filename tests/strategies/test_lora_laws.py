@@ -1,0 +1,230 @@
+"""What holds for any factors: exactness, optimality, reductions, and whose order does not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lora_factors import RESIDUAL_A, RESIDUAL_B, A, B, M, dense, drawn, mean_product, updates
+
+from clip_tuning.adapter import Adapter
+from strategies.fedavg import FedAvg
+from strategies.fedex_lora import FedExLora
+from strategies.fedit import FedIT
+from strategies.fedsa_lora import FedSaLora
+from strategies.fedsvd import FedSvd
+from strategies.ffa_lora import FfaLora
+from strategies.flexlora import FlexLora
+from strategies.flora import Flora
+from strategies.hetlora import HetLora
+from strategies.lora_fair import LoraFair
+from strategies.lora_residuals import ResidualLoraStrategy
+from strategies.lora_strategy import LoraStrategy
+from strategies.rolora import RoLora
+from strategies.updates import ClientUpdate
+
+SHAPE = (7, 5)
+seeds = st.integers(0, 10_000)
+clients = st.integers(1, 6)
+ranks = st.integers(1, 4)
+Make = Callable[[], LoraStrategy]
+
+STACKING: list[Make] = [FlexLora, LoraFair, HetLora, FedExLora, Flora]
+ALL: list[Make] = [FedIT, FfaLora, RoLora, FedSaLora, FedSvd, *STACKING]
+
+
+def start_of(rounds: list[ClientUpdate], residual: int = 0) -> Adapter:
+    start = {name: torch.zeros_like(t) for name, t in rounds[0].adapter.items()}
+    start[A] = rounds[0].adapter[A].clone()
+    if residual:
+        start[RESIDUAL_A] = torch.zeros(residual, SHAPE[1])
+        start[RESIDUAL_B] = torch.zeros(SHAPE[0], residual)
+    return start
+
+
+@given(clients, ranks, seeds)
+@settings(max_examples=40)
+def test_with_a_common_a_the_mean_of_b_is_exact(count: int, rank: int, seed: int) -> None:
+    members = drawn(count, rank, SHAPE, seed, same_a=True)
+    exact = mean_product(members)
+    for strategy in (FfaLora(), FedSvd(), FedSvd(row_norm=0.5), FedIT(), LoraFair(), RoLora()):
+        result = strategy.aggregate(1, start_of(members), members)
+        np.testing.assert_allclose(dense(result), exact, atol=1e-6 * max(1, np.abs(exact).max()))
+
+
+@given(clients, ranks, seeds)
+@settings(max_examples=40)
+def test_with_a_common_b_the_mean_of_a_is_exact(count: int, rank: int, seed: int) -> None:
+    members = drawn(count, rank, SHAPE, seed)
+    common = members[0].adapter[B]
+    members = [
+        ClientUpdate(m.client, {**m.adapter, B: common.clone()}, m.num_examples) for m in members
+    ]
+    start = {**start_of(members), B: common.clone()}
+    result = RoLora().aggregate(2, start, members)
+    exact = mean_product(members)
+    np.testing.assert_allclose(dense(result), exact, atol=1e-6 * max(1, np.abs(exact).max()))
+    assert torch.equal(result[B], common)
+
+
+@pytest.mark.parametrize("make", [FedExLora, Flora])
+@given(clients, ranks, seeds)
+@settings(max_examples=25)
+def test_a_full_residual_is_exact_round_after_round(
+    make: Callable[[], ResidualLoraStrategy], count: int, rank: int, seed: int
+) -> None:
+    strategy = make()
+    first, second = (drawn(count, rank, SHAPE, seed + i) for i in range(2))
+    current = strategy.aggregate(1, start_of(first, residual=5), first)
+    np.testing.assert_allclose(dense(current), mean_product(first), atol=2e-5)
+    carried = {name: current[name] for name in (RESIDUAL_A, RESIDUAL_B)}
+    second = [ClientUpdate(m.client, {**m.adapter, **carried}, m.num_examples) for m in second]
+    after = strategy.aggregate(2, current, second)
+    np.testing.assert_allclose(dense(after), mean_product(second), atol=2e-5)
+    assert strategy.metrics() == {"lora_residual_truncation": 0.0}
+
+
+@given(st.integers(2, 5), seeds)
+@settings(max_examples=25)
+def test_a_residual_that_does_not_fit_is_the_nearest_and_says_what_it_lost(
+    count: int, seed: int
+) -> None:
+    strategy = Flora()
+    members = drawn(count, 2, SHAPE, seed)
+    result = strategy.aggregate(1, start_of(members, residual=2), members)
+    u, s, v = np.linalg.svd(mean_product(members))
+    np.testing.assert_allclose(dense(result), (u[:, :2] * s[:2]) @ v[:2], atol=1e-4)
+    lost = np.linalg.norm(s[2:]) / np.linalg.norm(s)
+    assert strategy.metrics()["lora_residual_truncation"] == pytest.approx(lost, rel=1e-5)
+
+
+@given(clients, ranks, seeds)
+@settings(max_examples=40)
+def test_flexlora_is_the_dense_svd(count: int, rank: int, seed: int) -> None:
+    members = drawn(count, rank, SHAPE, seed)
+    u, s, v = np.linalg.svd(mean_product(members), full_matrices=False)
+    result = FlexLora().aggregate(1, start_of(members), members)
+    np.testing.assert_allclose(dense(result), (u[:, :rank] * s[:rank]) @ v[:rank], atol=1e-4)
+    # The first rows and columns are the best of every lower rank.
+    lower = result[B][:, :1].numpy() @ result[A][:1].numpy()
+    np.testing.assert_allclose(lower, s[0] * np.outer(u[:, 0], v[0]), atol=1e-4)
+
+
+@given(clients, ranks, seeds)
+@settings(max_examples=40)
+def test_no_rule_of_that_rank_is_nearer_than_flexlora(count: int, rank: int, seed: int) -> None:
+    members = drawn(count, rank, SHAPE, seed)
+    exact = mean_product(members)
+
+    def distance(strategy: LoraStrategy) -> float:
+        result = strategy.aggregate(1, start_of(members), members)
+        return float(np.linalg.norm(dense(result) - exact))
+
+    best, apart = distance(FlexLora()), distance(FedIT())
+    corrected, loosely = distance(LoraFair(ridge=0.0)), distance(LoraFair(ridge=0.5))
+    slack = 1e-5 * float(np.linalg.norm(exact))
+    assert best <= corrected + slack
+    assert corrected <= loosely + slack
+    assert loosely <= apart + slack
+
+
+@pytest.mark.parametrize("make", ALL)
+@given(seeds, st.randoms())
+@settings(max_examples=10)
+def test_the_order_of_arrival_does_not_change_a_bit(make: Make, seed: int, rng: Random) -> None:
+    members = drawn(5, 2, SHAPE, seed)
+    start = start_of(members, residual=3)
+    members = [ClientUpdate(m.client, {**start, **m.adapter}, m.num_examples) for m in members]
+    shuffled = list(members)
+    rng.shuffle(shuffled)
+    one, two = (make().aggregate(1, start, iter(order)) for order in (members, shuffled))
+    assert one.keys() == two.keys() == start.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@given(clients, ranks, seeds)
+@settings(max_examples=20)
+def test_fedit_is_fedavg_on_factors(count: int, rank: int, seed: int) -> None:
+    members = drawn(count, rank, SHAPE, seed)
+    for weighting in ("examples", "uniform"):
+        theirs = FedAvg(weighting).aggregate(1, {}, members)
+        ours = FedIT(weighting).aggregate(1, {}, members)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("make", [FlexLora, LoraFair, FedExLora, HetLora, FedIT, FedSaLora])
+def test_one_client_alone_is_the_next_global_update(make: Make) -> None:
+    members = drawn(1, 2, SHAPE, 4)
+    result = make().aggregate(1, start_of(members, residual=3), members)
+    np.testing.assert_allclose(dense(result), mean_product(members), atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [FlexLora, LoraFair, FedExLora, Flora])  # HetLoRA weighs by all
+def test_every_pair_is_treated_on_its_own(make: Make) -> None:
+    names = (M, M.replace("layers.0", "layers.1"))
+    members = drawn(3, 2, SHAPE, 5, modules=names)
+    start = start_of(members, residual=5)
+    for kind, shape in (("A", (5, SHAPE[1])), ("B", (SHAPE[0], 5))):
+        start[f"{names[1]}.residual_{kind}"] = torch.zeros(shape)
+    both = make().aggregate(1, start, members)
+    alone = [
+        ClientUpdate(m.client, {n: t for n, t in m.adapter.items() if n.startswith(names[0])}, n)
+        for m in members
+        for n in [m.num_examples]
+    ]
+    result = make().aggregate(1, start, alone)
+    assert torch.equal(both[A], result[A])
+    assert torch.equal(both[B], result[B])
+
+
+def test_uniform_weights_ignore_the_numbers_of_examples() -> None:
+    members = drawn(3, 2, SHAPE, 6)
+    equal = updates([m.adapter for m in members], [1, 1, 1])
+    for make in (FlexLora, LoraFair, FedIT):
+        one = make(weighting="uniform").aggregate(1, start_of(members), members)
+        two = make().aggregate(1, start_of(members), equal)
+        torch.testing.assert_close(one[B], two[B])
+
+
+def test_flora_starts_anew_every_round() -> None:
+    members = drawn(2, 3, (30, 40), 7)
+    start = {**members[0].adapter, RESIDUAL_A: torch.zeros(6, 40), RESIDUAL_B: torch.zeros(30, 6)}
+    first, again, later, other = (
+        strategy.aggregate(server_round, start, members)[A]
+        for strategy, server_round in ((Flora(), 1), (Flora(), 1), (Flora(), 2), (Flora(seed=1), 1))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
+    assert not torch.equal(first, other)
+    assert float(first.abs().max()) <= 40**-0.5
+    # uniform on +-1/sqrt(40): variance 1/(3 * 40), 120 draws
+    assert float(first.square().mean()) == pytest.approx(1 / 120, rel=0.3)
+
+
+def test_what_was_not_asked_for_is_not_looked_at() -> None:
+    """A client that moved the frozen factor all the same does not move the global one."""
+    members = drawn(3, 2, SHAPE, 8)
+    start = start_of(members)
+    assert torch.equal(FfaLora().aggregate(1, start, members)[A], start[A])
+    kept = FedSaLora(share_b=False).aggregate(1, start, members)
+    assert torch.equal(kept[B], start[B])
+    torch.testing.assert_close(kept[A], FedIT().aggregate(1, start, members)[A])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FlexLora(row_norm=0.0), "row_norm: expected a finite number above 0, found 0.0"),
+        (lambda: FedSvd(row_norm=float("inf")), "row_norm: .* found inf"),
+        (lambda: LoraFair(ridge=-1.0), "ridge: expected a finite number of at least 0, found -1.0"),
+        (lambda: FedIT(weighting="sizes"), "weighting: expected 'examples' or 'uniform'"),
+    ],
+)
+def test_arguments_out_of_range_are_named(make: Make, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make()

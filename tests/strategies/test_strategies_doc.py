@@ -1,0 +1,88 @@
+"""The page about strategies: its table is complete and its example runs as printed."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from experiment.errors import UserError
+from experiment.plugins import available, find, load
+from experiment.spec import parse_spec
+from runs import events, run_small
+from strategies.base import Strategy
+from strategies.client_rule import ClientRule
+from strategies.contract import check_strategy
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
+SPEC = "my_module:MyStrategy(alpha=0.5)"
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Put the page's Python block into ``my_module.py`` on the path."""
+    (source,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    (tmp_path / "my_module.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield source
+    sys.modules.pop("my_module", None)
+
+
+def rows() -> dict[str, str]:
+    """Return name -> spec of the page's table of strategies."""
+    specs = re.findall(r"^\| `([a-z_]+(?:\(.*?\))?)` \|.*\|.*\|.*\|", PAGE, flags=re.MULTILINE)
+    return {parse_spec(spec).name: spec for spec in specs}
+
+
+def test_every_general_strategy_is_in_the_table_with_its_defaults() -> None:
+    lora_aware = PAGE.partition("## LoRA-aware strategies")[2].partition("\n## ")[0]
+    names = [name for name in available("strategies", Strategy) if f"`{name}" not in lora_aware]
+    table = rows()
+    assert len(names) >= 15
+    for name in names:
+        if name not in table:  # the LoRA-aware ones have a section of their own
+            assert name not in {"fedavg", "feddyn"}
+            continue
+        spec = parse_spec(table[name])
+        parameters = inspect.signature(find(spec, "strategies", Strategy)).parameters
+        assert spec.kwargs == {key: p.default for key, p in parameters.items()}, name
+
+
+def test_the_table_names_15_strategies_and_4_attacks() -> None:
+    found = rows()
+    attacks = set(available("strategies.attacks", ClientRule))
+    assert len(found.keys() & set(available("strategies", Strategy))) >= 15
+    listed = set(re.findall(r"^\| `([a-z_]+)(?:\(.*?\))?` \| (?:sends|trains)", PAGE, re.MULTILINE))
+    assert listed == attacks
+
+
+def test_every_hook_is_listed() -> None:
+    for base in (Strategy, ClientRule):
+        for name, member in vars(base).items():
+            flower = name.endswith(("_train", "_evaluate")) or name == "summary"
+            if inspect.isfunction(member) and not name.startswith("_") and not flower:
+                assert f"`{name}(" in PAGE, name
+
+
+def test_the_example_has_at_most_60_lines_and_keeps_the_contract(example: str) -> None:
+    assert len(example.splitlines()) <= 60
+    check_strategy(SPEC)
+    strategy = load(SPEC, "strategies", Strategy)
+    assert strategy.client_rule() == "my_module:MyRule(clip=1.0)"
+    with pytest.raises(UserError, match="valid arguments: alpha, clip"):
+        load("my_module:MyStrategy(alhpa=1)", "strategies", Strategy)
+
+
+@pytest.mark.usefixtures("example")
+def test_the_example_runs(tmp_path: Path) -> None:
+    folder = run_small(tmp_path, clients=2, strategy=SPEC, num_rounds=2)
+    counts = [(e["client"], e["round"], e["clipped"]) for e in events(folder, "client")]
+    assert [count[:2] for count in counts] == [("0", 1), ("1", 1), ("0", 2), ("1", 2)]
+    assert all(
+        0 <= first[2] <= second[2] for first, second in zip(counts, counts[2:], strict=False)
+    )
+    assert counts[-1][2] > 0
