@@ -64,6 +64,9 @@ class RunConfig:
     num_clients: int = _key(0, "clients to wait for; 0: as many as there are nodes", minimum=0)
     fraction_train: float = _key(1.0, "share of clients sampled per round", above=0, maximum=1)
     min_train_clients: int = _key(1, "fewest usable replies; below, the adapter stays", minimum=1)
+    max_update_norm: float = _key(
+        0.0, "largest usable L2 norm of a client's change; 0: no limit", minimum=0
+    )
     local_epochs: int = _key(1, "passes over a client's data per round", minimum=1)
     batch_size: int = _key(32, "images per training step", minimum=1)
     eval_batch_size: int = _key(256, "images per evaluation step", minimum=1)

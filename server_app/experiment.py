@@ -12,6 +12,7 @@ from calibration.stats import CalibrationStats
 from clip_tuning.adapter import Adapter
 from clip_tuning.build import build_classifier, resolve_device
 from clip_tuning.classifier import ClipClassifier
+from clip_tuning.factors import scalings
 from experiment.config import RunConfig
 from federated_data.clients import load_federation
 from federated_data.protocols.base import Federation
@@ -25,6 +26,7 @@ from server_app.figures import all_figures
 from server_app.handshake import Peer, shake_hands
 from server_app.plugins import build_run_calibrator, build_strategy, check_plugins
 from server_app.rounds import Rounds
+from strategies.base import Strategy
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +56,15 @@ def _run(grid: Grid, config: RunConfig, folder: Path, tracker: JsonLines) -> Non
     federation = load_federation(config.dataset, config.protocol)
     classifier = _classifier(config, federation, config.method)
     adapter = classifier.export()
+    strategy = build_strategy(config.strategy)
+    if isinstance(strategy, Strategy):
+        strategy.check(adapter)
     peers = shake_hands(grid, config, federation.class_names)
     tracker.log("nodes", nodes=[_described(peer) for peer in peers])
     evaluation = Evaluation(grid, peers, config, federation, classifier, tracker)
     evaluation.measure_zero_shot(_classifier(config, federation, "zero_shot"))
-    strategy = build_strategy(config.strategy)
-    adapter = Rounds(grid, peers, strategy, config, evaluation, tracker).run(adapter)
+    rounds = Rounds(grid, peers, strategy, config, evaluation, tracker, scalings(classifier.clip))
+    adapter = rounds.run(adapter)
     save_model(folder, config, classifier, adapter)
     saved = evaluation.score(adapter, _classifier(config, federation, "zero_shot"))
     saved.save(folder)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -20,7 +21,8 @@ from server_app.handshake import Peer
 from server_app.receiving import receive
 from server_app.sampling import sample
 from strategies.base import Strategy
-from strategies.replies import Drop, usable_replies
+from strategies.lora_diagnostics import LoraDiagnostics
+from strategies.replies import Drop, decode_update, usable_replies
 
 
 class Rounds:
@@ -33,6 +35,7 @@ class Rounds:
         config: of the run.
         evaluation: measures adapters.
         tracker: told of every reply, drop and figure.
+        scalings: LoRA's s by module, for the record of what averaging factors loses.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Rounds:
         config: RunConfig,
         evaluation: Evaluation,
         tracker: Tracker,
+        scalings: Mapping[str, float],
     ) -> None:
         """Keep the parts; nothing is sent yet."""
         self._grid = grid
@@ -51,6 +55,7 @@ class Rounds:
         self._config = config
         self._evaluation = evaluation
         self._tracker = tracker
+        self._scalings = scalings
         if isinstance(strategy, Strategy):
             strategy.num_clients = len(peers)
 
@@ -77,7 +82,8 @@ class Rounds:
         messages = self._strategy.configure_train(
             server_round, ArrayRecord(adapter), ConfigRecord({}), view
         )
-        usable = self._usable(server_round, messages, chosen, adapter)
+        diagnostics = LoraDiagnostics(self._scalings)
+        usable = self._usable(server_round, messages, chosen, adapter, diagnostics)
         least = min(config.min_train_clients, len(chosen))
         first = list(islice(usable, least))
         if len(first) < least:
@@ -86,14 +92,19 @@ class Rounds:
         arrays, metrics = self._strategy.aggregate_train(
             server_round, self._ordered(chain(first, usable))
         )
+        following = as_adapter(arrays.to_torch_state_dict()) if arrays else adapter
+        reported = (metrics or {}).items()
+        figures = {name: float(v) for name, v in reported if isinstance(v, int | float)}
+        figures |= diagnostics.result(following)
+        figures["adapter_bytes"] = num_bytes(adapter)
         self._tracker.log(
             "round-end",
             round=server_round,
             duration=round(time.monotonic() - started, 3),
-            bytes_per_adapter=num_bytes(adapter),
-            **(dict(metrics) if metrics else {}),
+            loss=figures.get("loss"),
         )
-        return as_adapter(arrays.to_torch_state_dict()) if arrays else adapter
+        self._tracker.metrics(server_round, "training", figures)
+        return following
 
     def _usable(
         self,
@@ -101,6 +112,7 @@ class Rounds:
         messages: Iterable[Message],
         chosen: Sequence[Peer],
         adapter: Adapter,
+        diagnostics: LoraDiagnostics,
     ) -> Iterator[Message]:
         """Send, and yield the usable replies as they come; log each reply and each drop."""
         clients = {peer.node: peer.client for peer in chosen}
@@ -112,7 +124,9 @@ class Rounds:
             self._tracker.log("drop", round=server_round, client=client, reason=lost.reason)
 
         replies = receive(self._grid, messages, self._config.round_timeout)
-        for message in usable_replies(replies, adapter, drop):
+        limit = self._config.max_update_norm or math.inf
+        check = self._strategy.check_update if isinstance(self._strategy, Strategy) else None
+        for message in usable_replies(replies, adapter, drop, max_norm=limit, check=check):
             silent.discard(message.metadata.src_node_id)
             self._tracker.log(
                 "client",
@@ -120,6 +134,7 @@ class Rounds:
                 client=clients[message.metadata.src_node_id],
                 **dict(message.content.metric_records[METRICS]),
             )
+            diagnostics.add(decode_update(message))
             yield message
         for node in sorted(silent):
             drop(Drop(clients[node], node, f"no reply in {self._config.round_timeout:g} s"))

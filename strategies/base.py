@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -31,10 +32,15 @@ class Strategy(FlowerStrategy):
         num_clients: all clients of the run, also those not chosen in a round; the round loop sets
             it, under plain ``start`` it is the number of nodes the grid shows.
         server_round: the round in progress, counted from 1; set before the messages are made.
+        clients: keys of all clients of the run in order, where the round loop sets them.
+        client_ranks: LoRA ranks that nodes ask for in their own config, by client key, where the
+            round loop sets them.
     """
 
     num_clients: int = 0
     server_round: int = 0
+    clients: Sequence[str] = ()
+    client_ranks: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def aggregate(

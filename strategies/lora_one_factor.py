@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from torch import Tensor
+
 from clip_tuning.adapter import Adapter
 from clip_tuning.factors import factor_names, pair_names
 from experiment.errors import UserError
@@ -24,7 +26,8 @@ class TrainOneFactor(ClientRule):
     alone: no momentum, no weight decay.
 
     Args:
-        factor: ``A`` or ``B``.
+        factor: ``A`` or ``B``; instead of an A that has no gradient, because B is zero, B is
+            trained.
     """
 
     def __init__(self, factor: str) -> None:
@@ -39,7 +42,7 @@ class TrainOneFactor(ClientRule):
         Raises:
             UserError: there are no LoRA pairs.
         """
-        trained = one_factor(start.tuned, self.factor)
+        trained = one_factor(start.tuned, trained_factor(self.factor, start.tuned))
         if not trained:
             raise UserError(
                 f"the strategy trains the factor {self.factor} of LoRA pairs, found none among "
@@ -56,6 +59,12 @@ class TrainOneFactor(ClientRule):
 def one_factor(adapter: Mapping[str, object], factor: str) -> set[str]:
     """Return the names of all A or all B of the pairs in ``adapter``."""
     return {factor_names(module)[_POSITION[factor]] for module in pair_names(adapter)}
+
+
+def trained_factor(factor: str, adapter: Mapping[str, Tensor]) -> str:
+    """Return which factor a round can train whose turn is ``factor``'s: B where all B are zero."""
+    dead = not any(bool(adapter[name].any()) for name in one_factor(adapter, "B"))
+    return "B" if dead else factor
 
 
 def rule_for(factor: str) -> str:

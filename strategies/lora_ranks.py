@@ -7,8 +7,6 @@ zero: it trains rank r_k. The scaling s is that of r for everybody.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from clip_tuning.adapter import Adapter, as_adapter
 from clip_tuning.factors import factor_names, factors_of, pair_names
 from experiment.errors import UserError
@@ -18,25 +16,18 @@ from strategies.lora_strategy import LoraStrategy, put
 class RankedLoraStrategy(LoraStrategy):
     """A LoRA strategy whose clients may have ranks of their own.
 
-    Attributes:
-        client_ranks: ranks that nodes brought in their own config, by client key; they come before
-            ``ranks``. The round loop may set it.
-        clients: keys of all clients of the run in order, for ranks that go round; the round loop
-            may set it. Without it clients must be named by numbers from 0, as shares are.
+    What nodes ask for (``client_ranks``) comes before ``ranks``. Ranks go round in the order of
+    ``clients``; where the round loop sets none, clients must be named by numbers, as shares are.
 
     Args:
         ranks: see ``parse_ranks``; empty: everyone has the adapter's rank.
         weighting: ``examples`` or ``uniform``.
     """
 
-    client_ranks: Mapping[str, int]
-    clients: Sequence[str]
-
     def __init__(self, ranks: str = "", weighting: str = "examples") -> None:
         """Check the arguments; see the class."""
         super().__init__(weighting)
         self._cycle, self._named = parse_ranks(ranks)
-        self.client_ranks, self.clients = {}, ()
 
     def check(self, adapter: Adapter) -> None:
         """Refuse ranks above the adapter's too; see ``Strategy.check``."""
@@ -66,6 +57,8 @@ class RankedLoraStrategy(LoraStrategy):
             return self._cycle[list(self.clients).index(client) % len(self._cycle)]
         if client.isdecimal():
             return self._cycle[int(client) % len(self._cycle)]
+        if len(self._cycle) == 1:
+            return self._cycle[0]
         raise UserError(
             f"strategy {self.spec_name!r}: ranks: no place in the order is known for client "
             f"{client!r}; name its rank, such as ranks='{client}:2'"

@@ -22,6 +22,8 @@ from strategies.lora_ranks import RankedLoraStrategy
 from strategies.lora_strategy import put
 from strategies.updates import ClientUpdate
 
+_ROUNDING = 1e-12
+
 
 class ResidualLoraStrategy(RankedLoraStrategy):
     """Splits the mean of the products into new factors and an addition to the residual.
@@ -71,9 +73,13 @@ class ResidualLoraStrategy(RankedLoraStrategy):
             put(result, factor_names(module), following)
             before = residual_of(current, module)
             assert before is not None
+            if norm(addition) <= _ROUNDING * max(norm(product) for product in products):
+                continue
             moved = before.plus(addition)
             kept, lost = best_of_rank(moved, before.rank)
-            put(result, residual_names(module), kept)
+            # Nobody learns on the residual: rows that B does not use need no direction.
+            used = kept.b.any(dim=0)[:, None]
+            put(result, residual_names(module), Factors(kept.a * used, kept.b))
             whole.append(norm(moved))
             cut.append(lost)
         size = math.hypot(*whole)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from clip_tuning.adapter import Adapter
-from strategies.lora_one_factor import mean_of_one, one_factor, rule_for
+from strategies.lora_one_factor import mean_of_one, rule_for, trained_factor
 from strategies.lora_strategy import LoraStrategy
 from strategies.updates import ClientUpdate
 
@@ -16,7 +16,7 @@ from strategies.updates import ClientUpdate
 class RoLora(LoraStrategy):
     """B is trained and averaged in odd rounds, A in even rounds; the other is common and frozen.
 
-    As long as B is zero everywhere, A has no gradient: B then gets the even round too.
+    As long as B is zero everywhere A has no gradient: even rounds are then B's too.
 
     Args:
         weighting: ``examples`` or ``uniform``.
@@ -24,16 +24,11 @@ class RoLora(LoraStrategy):
 
     def client_rule(self) -> str:
         """Return the client half: steps on the factor whose turn it is."""
-        return rule_for(turn(self.server_round, self._current))
+        return rule_for("B" if self.server_round % 2 else "A")
 
     def aggregate(
         self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
     ) -> Adapter:
         """Average the factor whose turn it is; see ``Strategy.aggregate``."""
-        return mean_of_one(current, updates, turn(server_round, current), self.weighting)
-
-
-def turn(server_round: int, current: Adapter) -> str:
-    """Return which factor a round trains, ``A`` or ``B``."""
-    dead = not any(current[name].any() for name in one_factor(current, "B"))
-    return "B" if server_round % 2 or dead else "A"
+        factor = trained_factor("B" if server_round % 2 else "A", current)
+        return mean_of_one(current, updates, factor, self.weighting)

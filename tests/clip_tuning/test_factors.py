@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lora_factors import A, B, M, drawn, example_one, example_two, mean_product, pair
 
 from clip_tuning.clip import Clip
 from clip_tuning.factors import (
@@ -23,6 +22,7 @@ from clip_tuning.factors import (
     stacked,
 )
 from clip_tuning.methods.lora import Lora
+from lora_factors import A, B, M, drawn, example_one, example_two, mean_product, pair
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 9))
 

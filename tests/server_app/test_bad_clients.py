@@ -104,3 +104,18 @@ def test_a_client_that_does_not_answer_the_evaluation_is_recorded(tmp_path: Path
     folder = run_small(tmp_path, client_app=Wrapped(alter), evaluate_on="nodes", num_rounds=1)
     assert {d["reason"] for d in events(folder, "drop")} == {"evaluation: RuntimeError: disk full"}
     assert [e["client"] for e in events(folder, "unmeasured")] == ["0", "0"]
+
+
+def explodes(message: Message, context: Context, reply: Message) -> Message:
+    arrays = reply.content.array_records["arrays"].to_torch_state_dict()
+    reply.content["arrays"] = ArrayRecord({name: t + 100 for name, t in arrays.items()})
+    return reply
+
+
+def test_an_absurd_change_is_dropped_where_a_limit_is_set(tmp_path: Path) -> None:
+    folder = run_small(
+        tmp_path, client_app=only_node_2(explodes), num_rounds=1, max_update_norm=50.0
+    )
+    drops = events(folder, "drop")
+    assert [d["client"] for d in drops] == ["1"]
+    assert "norm" in drops[0]["reason"]

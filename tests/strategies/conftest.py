@@ -1,4 +1,4 @@
-"""``pytest tests/strategies/test_strategy_contract.py --strategy 'my_module:MyStrategy(alpha=0.5)'``."""
+"""``pytest tests/strategies/test_strategy_contract.py --strategy 'my_module:MyStrategy()'``."""
 
 from __future__ import annotations
 

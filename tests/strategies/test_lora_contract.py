@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
-from lora_factors import RESIDUAL_A, RESIDUAL_B, A, B, drawn, example_one
 
 from clip_tuning.adapter import Adapter
 from experiment.errors import UserError
 from experiment.plugins import available, load
+from lora_factors import RESIDUAL_A, RESIDUAL_B, A, B, drawn, example_one
 from strategies.base import Strategy
 from strategies.client_rule import ClientRule, LocalStart
+from strategies.contract import check_strategy
 from strategies.fedsa_lora import FedSaLoraRule
 from strategies.flexlora import FlexLora
 from strategies.flora import Flora
@@ -27,6 +29,7 @@ SPECS = [
     "fedit", "ffa_lora", "rolora", "fedsa_lora", "fedsvd", "flexlora", "hetlora", "lora_fair",
     "fedex_lora", "flora",
 ]  # fmt: skip
+RANKS = "0:2, 1:1, 2:2, 3:1, a:1, b:1, c:1"
 CARRYING = {"fedex_lora", "flora"}
 START = drawn(1)[0].adapter
 ROOM = {RESIDUAL_A: torch.zeros(2, 5), RESIDUAL_B: torch.zeros(7, 2)}
@@ -58,6 +61,34 @@ def test_every_file_is_a_strategy_by_its_name_and_helpers_are_none() -> None:
     assert set(SPECS) <= set(names)
     others = {"lora_strategy", "lora_ranks", "lora_residuals", "lora_one_factor"}
     assert not others & set(names)
+
+
+@pytest.mark.parametrize(
+    ("spec", "averages"),
+    [
+        ("fedit", True),
+        ("fedit(weighting='uniform')", True),
+        ("ffa_lora", True),
+        ("rolora", True),
+        ("fedsa_lora", True),
+        ("fedsa_lora(share_b=False)", False),
+        ("fedsvd", False),
+        ("flexlora", False),
+        (f"flexlora(ranks='{RANKS}', row_norm=0.5)", False),
+        ("hetlora", True),
+        ("hetlora(ranks='1')", True),
+        ("lora_fair", True),
+        ("lora_fair(ridge=0, weighting='uniform')", True),
+        ("fedex_lora", False),  # a client's own residual is not looked at
+        ("flora", False),
+        (f"flora(ranks='{RANKS}', seed=3)", False),
+        ("attacked(inner='rolora', clients='2')", True),
+        ("attacked(inner='flexlora', clients='2')", False),
+    ],
+)
+def test_it_keeps_the_contract(spec: str, averages: bool) -> None:
+    room = ROOM if re.search("fedex_lora|flora", spec) else {}
+    check_strategy(spec, averages=averages, start={**START, **room})
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -113,8 +144,14 @@ def test_the_factors_take_turns() -> None:
 
 def test_a_turn_without_a_gradient_is_given_away() -> None:
     dead = {**START, B: torch.zeros_like(START[B])}
-    found = messages(RoLora(), 2, dead)[0].content.config_records["config"]["client-rule"]
-    assert found == "lora_one_factor(factor='B')"
+    tuned = {name: torch.nn.Parameter(tensor) for name, tensor in dead.items()}
+    for parameter in tuned.values():
+        parameter.grad = torch.ones_like(parameter)
+    rule = TrainOneFactor("A")
+    rule.begin(LocalStart(tuned, dead))
+    rule.after_backward()
+    assert tuned[A].grad is None
+    assert tuned[B].grad is not None
     moved = [type(m)(m.client, {**dead, B: m.adapter[B]}, 1) for m in drawn(3)]
     result = RoLora().aggregate(2, dead, moved)
     assert bool(result[B].any())

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lora_factors import (
     RESIDUAL_A,
     RESIDUAL_B,
@@ -20,7 +21,6 @@ from lora_factors import (
     mean_product,
     updates,
 )
-
 from strategies.fedavg import FedAvg
 from strategies.flexlora import FlexLora
 from strategies.lora_diagnostics import LoraDiagnostics

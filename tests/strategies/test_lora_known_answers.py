@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
+from clip_tuning.adapter import Adapter
 from lora_factors import (
     RESIDUAL_A,
     RESIDUAL_B,
@@ -17,8 +19,6 @@ from lora_factors import (
     pair,
     updates,
 )
-
-from clip_tuning.adapter import Adapter
 from strategies.fedex_lora import FedExLora
 from strategies.fedit import FedIT
 from strategies.fedsvd import FedSvd

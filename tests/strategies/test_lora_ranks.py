@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lora_factors import A, B, M, drawn, pair
 
 from experiment.errors import UserError
 from experiment.plugins import load
+from lora_factors import A, B, M, drawn, pair
 from strategies.base import Strategy
 from strategies.fedex_lora import FedExLora
 from strategies.flexlora import FlexLora
@@ -65,8 +65,12 @@ def test_shares_have_their_place_in_their_name() -> None:
 
 
 def test_a_place_that_is_not_known_is_an_error() -> None:
-    with pytest.raises(UserError, match="'flexlora': ranks: no place .* client 'site-a'.*site-a:2"):
+    with pytest.raises(UserError, match=r"ranks: no place .* client 'site-a'.*site-a:2"):
         FlexLora("4,2").outgoing("site-a", START)
+
+
+def test_one_rank_for_all_needs_no_place() -> None:
+    assert rank_sent(FlexLora("2"), "site-a") == 2
 
 
 def test_named_ranks_and_those_of_nodes() -> None:

@@ -109,7 +109,7 @@ def test_b_trained_alone_moves_as_the_gradient_says(tiny_clip: Clip, random_imag
 
 
 def test_zeros_beyond_a_client_s_rank_stay_zero(tiny_clip: Clip, random_images: Maker) -> None:
-    """Dropout, momentum, weight decay and several steps: none of them wakes a zero pair of vectors."""
+    """Dropout, momentum, weight decay and several steps wake no pair of zero vectors."""
     classifier = attached(tiny_clip, rank=3)
     start = cut_to_rank(filled(classifier), 1)
     after, _ = train(classifier, start, random_images(8))

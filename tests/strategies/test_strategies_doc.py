@@ -79,7 +79,8 @@ def test_the_example_has_at_most_60_lines_and_keeps_the_contract(example: str) -
 
 @pytest.mark.usefixtures("example")
 def test_the_example_runs(tmp_path: Path) -> None:
-    folder = run_small(tmp_path, clients=2, strategy=SPEC, num_rounds=2)
+    spec = "my_module:MyStrategy(clip=0.001)"
+    folder = run_small(tmp_path, clients=2, strategy=spec, num_rounds=2)
     counts = [(e["client"], e["round"], e["clipped"]) for e in events(folder, "client")]
     assert [count[:2] for count in counts] == [("0", 1), ("1", 1), ("0", 2), ("1", 2)]
     assert all(
