@@ -16,6 +16,7 @@ from calibration.stats import StatsSpec
 from client_app.calibration import calibration_sums
 from client_app.evaluation import local_evaluate
 from client_app.node import Node
+from client_app.state import ClientState
 from client_app.training import LocalTrainer, TrainingSettings
 from clip_tuning.adapter import Adapter
 from clip_tuning.prediction import predict
@@ -86,7 +87,9 @@ def train(message: Message, context: Context) -> Message:
     settings = message.content.config_records[CONFIG]
     server_round = int(settings[ROUND])  # type: ignore[arg-type]
     classifier = node.classifier()
-    classifier.restore(_adapter(message, ARRAYS))
+    received = _adapter(message, ARRAYS)
+    classifier.restore(received)
+    kept = ClientState(context, node.key)
     trainer = LocalTrainer(
         classifier,
         _training_settings(node.config),
@@ -99,14 +102,14 @@ def train(message: Message, context: Context) -> Message:
         client=node.key,
         seed=derive_seed(node.config.seed, "client", node.key, server_round),
         aux=_adapter(message, AUX),
-        state=_tensors(context.state, _STATE),
-        previous=_tensors(context.state, _RECEIVED),
+        state=kept.load(_STATE),
+        previous=kept.load(_RECEIVED),
     )
     # Last, because a deployment keeps whatever was changed before an error.
     if state:
-        context.state[_STATE] = ArrayRecord(state)
+        kept.keep(_STATE, state)
     if "update_similarity" in trainer.loss.needs:
-        context.state[_RECEIVED] = message.content.array_records[ARRAYS]
+        kept.keep(_RECEIVED, received)
     return train_reply(
         message,
         ArrayRecord(update.adapter),

@@ -8,6 +8,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
+from calibration.calibrated import calibrated_stats
 from calibration.calibrators.base import (
     CalibrationContext,
     Calibrator,
@@ -17,7 +18,6 @@ from calibration.calibrators.base import (
     add_sums,
     fit,
 )
-from calibration.calibrators.outcome import calibrated_stats
 from calibration.stats import CalibrationStats, StatsSpec
 from clip_tuning.adapter import Adapter, AdapterError, check_finite, check_like
 from experiment.config import RunConfig

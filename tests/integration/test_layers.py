@@ -22,7 +22,7 @@ ALLOWED["commands"] = {"client_app", "server_app", *ALLOWED["client_app"]}
 # Flower's shells; everything else is pure.
 SHELLS = {
     "experiment/messages.py", "strategies/base.py", "strategies/replies.py", "strategies/pooled.py",
-    "client_app/app.py",
+    "client_app/app.py", "client_app/state.py",
 }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def test_every_client_starts_from_the_aggregate(tmp_path: Path) -> None:
 def test_one_client_is_centralised_training(tmp_path: Path) -> None:
     folder = run_small(tmp_path, clients=1)
     federation = load_federation(SMALL["dataset"], "in_distribution")
-    images = divide(share_out(federation, "iid", 1, 3)[0], 0.2, 3, "0").train
+    images = divide(share_out(federation, "iid", 1, 3)[0], 0.2, 3, "0", 0.1).train
     classifier = build_classifier(
         "embedded", "lora", federation.class_names, federation.templates, 3
     )
@@ -65,6 +65,7 @@ def test_two_equal_clients_are_one(tmp_path: Path) -> None:
     # One full batch, no dropout and no held-out part: nothing random tells the twins apart, and
     # only the order of the sums inside a batch differs.
     same = {"method": "lora(dropout=0.0)", "batch_size": 96, "local_test_fraction": 0.0}
+    same["calibration_fraction"] = 0.0
     data = {"dataset": SMALL["dataset"]}
     twins = {0: {**data, "site": "left"}, 1: {**data, "site": "right"}}
     two = final_adapter(run_small(tmp_path / "two", clients=2, node_configs=twins, **same))
