@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,8 @@ from clip_tuning.classifier import ClipClassifier
 from clip_tuning.clip import load_clip
 from clip_tuning.methods.base import TuningMethod
 from clip_tuning.prediction import predict
-from experiment.plugins import available, load
+from experiment.plugins import available, find, load
+from experiment.spec import parse_spec
 from federated_data.images import LabelledImages
 
 Maker = Callable[..., LabelledImages]
@@ -132,6 +134,17 @@ def test_every_file_is_covered() -> None:
     for name, specs in SPECS.items():
         assert specs[0] == name
         assert all(spec.partition("(")[0] == name for spec in specs)
+
+
+@pytest.mark.parametrize("name", sorted(set(FILES) - {"lora_residual"}))
+def test_the_documentation_has_its_defaults(name: str) -> None:
+    """In the table of docs/tuning.md, as a spec string that loads."""
+    cls = find(parse_spec(name), "clip_tuning.methods", TuningMethod)
+    defaults = [f"{p.name}={p.default!r}" for p in inspect.signature(cls).parameters.values()]
+    spec = f"{name}({', '.join(defaults)})" if defaults else name
+    page = Path(__file__).parents[2] / "docs" / "tuning.md"
+    assert f"| `{spec}` |" in page.read_text(encoding="utf-8")
+    assert load(spec, "clip_tuning.methods", TuningMethod)
 
 
 @pytest.mark.parametrize("spec", ALL)
