@@ -38,6 +38,12 @@ def _key(
     )
 
 
+def _folder_name(text: str) -> None:
+    """Refuse what would lead out of the folder of all runs."""
+    if text in (".", "..") or set(text) & {"/", "\\", "\0"}:
+        raise UserError(f"expected the name of one folder, without slashes, found {text!r}")
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Every key of a run; attribute names are the keys with underscores for hyphens."""
@@ -86,7 +92,7 @@ class RunConfig:
     )
     num_bins: int = _key(15, "equal-width confidence bins of ECE and MCE", minimum=1)
     resamples: int = _key(200, "bootstrap draws behind each interval; 0: no intervals", minimum=0)
-    seed: int = _key(0, "of every random stream", minimum=0)
+    seed: int = _key(0, "of every random stream", minimum=0, maximum=2**31 - 1)
     device: str = _key("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: str = _key("float32", "of the frozen base", choices=("float32", "bfloat16"))
     threads: int = _key(1, "CPU threads of each client", minimum=1)
@@ -94,7 +100,7 @@ class RunConfig:
     start_timeout: float = _key(120.0, "seconds to wait for the nodes at the start", above=0)
     figures: bool = _key(True, "draw figures at the end")
     output_dir: str = _key("", "folder for runs; empty: $FL2ORA_OUTPUT_DIR or ~/fl2ora-runs")
-    run_name: str = _key("", "name of the run's folder; empty: the run id")
+    run_name: str = _key("", "name of the run's folder; empty: the run id", parse=_folder_name)
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Value]) -> RunConfig:

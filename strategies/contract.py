@@ -42,9 +42,10 @@ def check_strategy(
     Raises:
         AssertionError: a promise is broken; the message says which.
     """
-    make = (
-        (lambda: load(strategy, "strategies", Strategy)) if isinstance(strategy, str) else strategy
-    )
+
+    def make() -> Strategy:
+        return load(strategy, "strategies", Strategy) if isinstance(strategy, str) else strategy()
+
     first = as_adapter(START if start is None else start)
     make().check(first)
     _check_shapes(make, first)

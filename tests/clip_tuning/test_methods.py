@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -309,3 +310,18 @@ def test_templates_may_be_many(folder: str, spec: str) -> None:
 def test_one_class_is_enough(folder: str, spec: str) -> None:
     classifier = build_classifier(folder, spec, ("cat",), TEMPLATES, 0)
     assert _logits(classifier).shape == (4, 1)
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_nothing_stays_behind_when_it_moves(
+    folder: str, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device stands for an accelerator: it refuses to compute with CPU tensors."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it knows no meta
+    classifier = _build(folder, spec).to("meta")
+    passed = classifier.run(_pixels().to("meta"))
+    loss = cross_entropy(passed.logits, torch.zeros(4, dtype=torch.int64, device="meta"))
+    extra = classifier.extra_loss(passed)
+    names = classifier.encode_names(("cat", "fish"))
+    found = [*vars(passed).values(), loss, names, *([] if extra is None else [extra])]
+    assert {tensor.device.type for tensor in found} == {"meta"}

@@ -210,3 +210,14 @@ def test_hints_and_lists() -> None:
     assert nearest("x", []) == ""
     assert listed(["b", "a"]) == "a, b"
     assert listed([]) == "(none)"
+
+
+@pytest.mark.parametrize("name", ["/etc/x", "../x", "..", "a/b"])
+def test_a_run_name_cannot_lead_out_of_the_folder_of_runs(name: str) -> None:
+    with pytest.raises(ConfigError, match="run-name: expected the name of one folder"):
+        RunConfig.from_flat({"run-name": name})
+
+
+def test_a_seed_fits_into_flowers_records() -> None:
+    with pytest.raises(ConfigError, match="seed: expected at least 0 and at most"):
+        RunConfig.from_flat({"seed": 2**64})

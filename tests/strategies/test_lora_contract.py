@@ -27,7 +27,7 @@ from strategies.rolora import RoLora
 
 SPECS = [
     "fedit", "ffa_lora", "rolora", "fedsa_lora", "fedsvd", "flexlora", "hetlora", "lora_fair",
-    "fedex_lora", "flora",
+    "fedex_lora", "flora", "flora_na",
 ]  # fmt: skip
 RANKS = "0:2, 1:1, 2:2, 3:1, a:1, b:1, c:1"
 CARRYING = {"fedex_lora", "flora"}
@@ -81,13 +81,14 @@ def test_every_file_is_a_strategy_by_its_name_and_helpers_are_none() -> None:
         ("lora_fair(ridge=0, weighting='uniform')", True),
         ("fedex_lora", False),  # a client's own residual is not looked at
         ("flora", False),
+        ("flora_na", True),
         (f"flora(ranks='{RANKS}', seed=3)", False),
         ("attacked(inner='rolora', clients='2')", True),
         ("attacked(inner='flexlora', clients='2')", False),
     ],
 )
 def test_it_keeps_the_contract(spec: str, averages: bool) -> None:
-    room = ROOM if re.search("fedex_lora|flora", spec) else {}
+    room = ROOM if re.match(r"(fedex_lora|flora)\b", spec) else {}
     check_strategy(spec, averages=averages, start={**START, **room})
 
 

@@ -25,6 +25,7 @@ from strategies.fedsvd import FedSvd
 from strategies.ffa_lora import FfaLora
 from strategies.flexlora import FlexLora
 from strategies.flora import Flora
+from strategies.flora_na import FloraNa
 from strategies.hetlora import HetLora
 from strategies.lora_fair import LoraFair
 from strategies.lora_strategy import LoraStrategy
@@ -91,6 +92,16 @@ def test_a_ridge_is_the_minimum_of_its_objective() -> None:
     np.testing.assert_allclose(result[B].numpy(), np.array([[2.5], [-0.25]]) + step, atol=1e-6)
 
 
+def test_flora_na_reaches_the_svd_of_two_clients_of_rank_one() -> None:
+    """Their factors span the plane, so the best weights can form the best product of rank 1."""
+    result = FloraNa().aggregate(1, START, example_two())
+    assert np.linalg.norm(dense(result) - EXACT) == pytest.approx(0.534485, abs=1e-6)
+    # By hand: A = x (1, 0) + x' (.5, 2) along (.260752, .965406), as long as the mean (.625, 1.5).
+    direction = np.array([0.260752, 0.965406])
+    expected = direction * np.hypot(0.625, 1.5)
+    assert result[A].flatten().tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
 def test_hetlora_weighs_by_the_norms_of_the_products() -> None:
     result = HetLora().aggregate(1, START, example_two())
     # |B_1 A_1| = sqrt(5), |B_2 A_2| = sqrt(10 * 4.25): z = (.255397, .744603)
@@ -134,7 +145,7 @@ def test_flora_weighs_one_factor_only() -> None:
     assert np.abs(carried - wrong).max() > 0.3
 
 
-@pytest.mark.parametrize("strategy", [FlexLora(), FedSvd()])
+@pytest.mark.parametrize("strategy", [FlexLora(), FedSvd(), FloraNa()])
 def test_where_nothing_was_learned_the_factors_stay(strategy: LoraStrategy) -> None:
     """The singular vectors of nothing would be the axes, the same for every pair."""
     start = pair((0, 0), (0.3, -0.4))

@@ -21,6 +21,7 @@ from strategies.fedsvd import FedSvd
 from strategies.ffa_lora import FfaLora
 from strategies.flexlora import FlexLora
 from strategies.flora import Flora
+from strategies.flora_na import FloraNa
 from strategies.hetlora import HetLora
 from strategies.lora_fair import LoraFair
 from strategies.lora_residuals import ResidualLoraStrategy
@@ -34,7 +35,7 @@ clients = st.integers(1, 6)
 ranks = st.integers(1, 4)
 Make = Callable[[], LoraStrategy]
 
-STACKING: list[Make] = [FlexLora, LoraFair, HetLora, FedExLora, Flora]
+STACKING: list[Make] = [FlexLora, LoraFair, HetLora, FedExLora, Flora, FloraNa]
 ALL: list[Make] = [FedIT, FfaLora, RoLora, FedSaLora, FedSvd, *STACKING]
 
 
@@ -140,6 +141,10 @@ def test_no_rule_of_that_rank_is_nearer_than_flexlora(count: int, rank: int, see
     best, apart = distance(FlexLora()), distance(FedIT())
     corrected, loosely = distance(LoraFair(ridge=0.0)), distance(LoraFair(ridge=0.5))
     slack = 1e-5 * float(np.linalg.norm(exact))
+    weighed, longer = distance(FloraNa(steps=2)), distance(FloraNa(steps=10))
+    assert best <= longer + slack
+    assert longer <= weighed + slack
+    assert weighed <= apart + slack
     assert best <= corrected + slack
     assert corrected <= loosely + slack
     assert loosely <= apart + slack
@@ -169,14 +174,18 @@ def test_fedit_is_fedavg_on_factors(count: int, rank: int, seed: int) -> None:
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-@pytest.mark.parametrize("make", [FlexLora, LoraFair, FedExLora, HetLora, FedIT, FedSaLora])
+@pytest.mark.parametrize(
+    "make", [FlexLora, LoraFair, FedExLora, HetLora, FloraNa, FedIT, FedSaLora]
+)
 def test_one_client_alone_is_the_next_global_update(make: Make) -> None:
     members = drawn(1, 2, SHAPE, 4)
     result = make().aggregate(1, start_of(members, residual=3), members)
     np.testing.assert_allclose(dense(result), mean_product(members), atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [FlexLora, LoraFair, FedExLora, Flora])  # HetLoRA weighs by all
+@pytest.mark.parametrize(
+    "make", [FlexLora, LoraFair, FedExLora, Flora, FloraNa]
+)  # HetLoRA weighs by all
 def test_every_pair_is_treated_on_its_own(make: Make) -> None:
     names = (M, M.replace("layers.0", "layers.1"))
     members = drawn(3, 2, SHAPE, 5, modules=names)
@@ -234,6 +243,7 @@ def test_what_was_not_asked_for_is_not_looked_at() -> None:
         (lambda: FlexLora(row_norm=0.0), "row_norm: expected a finite number above 0, found 0.0"),
         (lambda: FedSvd(row_norm=float("inf")), "row_norm: .* found inf"),
         (lambda: LoraFair(ridge=-1.0), "ridge: expected a finite number of at least 0, found -1.0"),
+        (lambda: FloraNa(steps=0), "steps: expected at least 1, found 0"),
         (lambda: FedIT(weighting="sizes"), "weighting: expected 'examples' or 'uniform'"),
     ],
 )

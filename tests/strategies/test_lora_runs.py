@@ -79,7 +79,9 @@ def test_a_residual_travels_is_evaluated_and_exported(
         lost = figures(folder, name)
         assert len(lost) == 2
         assert (max(lost) < 1e-4) == fits
-    assert figures(folder, "lora_aggregation_error")[1] > 1e-3
+    apart = figures(folder, "lora_aggregation_error")
+    # FLoRA starts from B = 0 every round, and a single step then moves B alone.
+    assert max(apart) < 1e-12 if spec == "flora" else apart[1] > 1e-3
     adapter = final_adapter(folder)
     residuals = [residual_of(adapter, module) for module in pair_names(adapter)]
     assert all(residual is not None and norm(residual) > 0 for residual in residuals)
