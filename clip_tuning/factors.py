@@ -68,6 +68,11 @@ def residual_names(module: str) -> tuple[str, str]:
     return module + _RESIDUAL_A, module + _RESIDUAL_B
 
 
+def carries_residual(adapter: Mapping[str, object]) -> bool:
+    """Return whether any module carries factors beside the trained ones."""
+    return any(name.endswith(_RESIDUAL_A) for name in adapter)
+
+
 def residual_of(adapter: Mapping[str, Tensor], module: str) -> Factors | None:
     """Return the factors a module carries as float64, None where it carries none."""
     if module + _RESIDUAL_A not in adapter:

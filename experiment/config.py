@@ -184,9 +184,13 @@ def _text_problem(metadata: Mapping[str, Any], value: str) -> str | None:
 def _range(limits: Mapping[str, float]) -> str:
     parts = []
     if limits["minimum"] > -math.inf:
-        parts.append(f"at least {limits['minimum']:g}")
+        parts.append(f"at least {_plain(limits['minimum'])}")
     if limits["above"] > -math.inf:
-        parts.append(f"more than {limits['above']:g}")
+        parts.append(f"more than {_plain(limits['above'])}")
     if limits["maximum"] < math.inf:
-        parts.append(f"at most {limits['maximum']:g}")
+        parts.append(f"at most {_plain(limits['maximum'])}")
     return " and ".join(parts)
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if float(number).is_integer() else f"{number:g}"

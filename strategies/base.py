@@ -14,6 +14,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from clip_tuning.adapter import Adapter, as_adapter
+from clip_tuning.factors import carries_residual
+from experiment.errors import UserError
 from experiment.messages import ARRAYS, AUX, CLIENT_RULE, CONFIG, EVALUATE, EXAMPLES, ROUND, TRAIN
 from strategies.pooled import pooled_metrics
 from strategies.replies import Drop, decode_update, usable_replies
@@ -42,6 +44,11 @@ class Strategy(FlowerStrategy):
     clients: Sequence[str] = ()
     client_ranks: Mapping[str, int] = MappingProxyType({})
 
+    @property
+    def spec_name(self) -> str:
+        """The name a run config calls this strategy by, if it is one of the files here."""
+        return type(self).__module__.rpartition(".")[2]
+
     @abstractmethod
     def aggregate(
         self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
@@ -57,9 +64,18 @@ class Strategy(FlowerStrategy):
     def check(self, adapter: Adapter) -> None:
         """Refuse an initial adapter this strategy cannot work with; called before any training.
 
+        A strategy that works with named tensors whatever they mean leaves this as it is: refused is
+        only a residual that it would never move.
+
         Raises:
             UserError: names the strategy, what it needs and what was found.
         """
+        if carries_residual(adapter):
+            raise UserError(
+                f"strategy {self.spec_name!r} does not move the residual of method = "
+                f"'lora_residual(...)': expected method = 'lora(...)', or one of the strategies "
+                f"fedex_lora and flora"
+            )
 
     def client_rule(self) -> str:
         """Return the spec of the client half, sent with every train message; empty: plain SGD."""

@@ -38,11 +38,6 @@ class LoraStrategy(Strategy):
         """Check the argument; see the class."""
         self.weighting = Weighting(weighting)
 
-    @property
-    def spec_name(self) -> str:
-        """The name a run config calls this strategy by."""
-        return type(self).__module__.rpartition(".")[2]
-
     def check(self, adapter: Adapter) -> None:
         """Refuse an adapter that is not made of LoRA pairs; see ``Strategy.check``."""
         modules = pair_names(adapter)
@@ -56,7 +51,9 @@ class LoraStrategy(Strategy):
                 f"'lora(...)', whose tensors end in .lora_A.weight and .lora_B.weight, found "
                 f"{found}"
             )
-        if self.needs_residual and not carried <= adapter.keys():
+        if not self.needs_residual:
+            super().check(adapter)
+        elif not carried <= adapter.keys():
             full = max(_full_rank(factors_of(adapter, module)) for module in modules)
             raise UserError(
                 f"strategy {self.spec_name!r} moves the frozen weights by a residual that travels "

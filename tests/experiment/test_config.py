@@ -141,7 +141,7 @@ def test_a_number_beyond_all_floats_is_refused() -> None:
         ("local_test_fraction", -0.1, "at least 0 and at most 0.9", 0.0),
         ("eval_every", 0, "at least 1", 1),
         ("num_bins", 0, "at least 1", 1),
-        ("seed", -1, "at least 0", 0),
+        ("seed", -1, "at least 0 and at most 2147483647", 0),
         ("threads", 0, "at least 1", 1),
         ("round_timeout", 0.0, "more than 0", 0.1),
         ("start_timeout", -1.0, "more than 0", 0.1),
