@@ -96,6 +96,7 @@ def train(message: Message, context: Context) -> Message:
         build_loss(node.config.loss),
         _rule(str(settings.get(CLIENT_RULE, ""))),
         node.reference,
+        node.image_table if node.config.cache_features else None,
     )
     update, state = trainer.run(
         node.data.train,

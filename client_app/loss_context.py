@@ -12,6 +12,7 @@ from calibration.losses.base import Loss, LossContext
 from clip_tuning.adapter import Adapter
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.factors import change_cosine
+from clip_tuning.prediction import encode_all
 
 _ZERO_SHOT = frozenset({"zero_shot_logits", "zero_shot_text_features", "zero_shot_image_features"})
 
@@ -38,15 +39,9 @@ class ZeroShotReference:
             return self._classifier.encode_classes()
 
     @cached_property
-    def _table(self) -> Tensor:
-        device = self._classifier.clip.device
-        prepare = self._classifier.preprocessing.evaluation
-        with torch.no_grad():
-            parts = [
-                self._classifier.encode_images(prepare(part.to(device)))
-                for part in self._images.split(self._batch)
-            ]
-        return torch.cat(parts)
+    def table(self) -> Tensor:
+        """``(N, D)`` unit features of the images as they are."""
+        return encode_all(self._classifier, self._images, self._batch)
 
     def image_features(self, rows: Tensor, pixels: Tensor | None) -> Tensor:
         """Return ``(B, D)`` unit features: of ``pixels`` if they were changed, else from the table.
@@ -56,7 +51,7 @@ class ZeroShotReference:
             pixels: ``(B, 3, H, W)`` after augmentation or mixing, None where there was neither.
         """
         if pixels is None:
-            return self._table[rows.to(self._table.device)]
+            return self.table[rows.to(self.table.device)]
         with torch.no_grad():
             return self._classifier.encode_images(pixels)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
+from torch import Tensor
 
 from client_app.loss_context import ZeroShotReference
 from clip_tuning.build import build_classifier, resolve_device
@@ -102,6 +103,13 @@ class Node:
         """Return the untuned classifier."""
         return self._classifier("zero_shot")
 
+    def image_table(self) -> Tensor:
+        """Return ``(N, D)`` features of this node's training images, kept per client.
+
+        Only for a method that leaves the image tower alone; else they change from step to step.
+        """
+        return _own_features(self).table
+
     def reference(self) -> ZeroShotReference:
         """Return the frozen model's view of this node's training images, kept per client."""
         return _reference(self)
@@ -130,6 +138,11 @@ def _classifier(
 ) -> ClipClassifier:
     """Keep the last two per process: loading CLIP for each of many clients would be the round."""
     return build_classifier(model, method, class_names, templates, seed).to(device)
+
+
+@lru_cache(maxsize=64)
+def _own_features(node: Node) -> ZeroShotReference:
+    return ZeroShotReference(node.classifier(), node.data.train.images, node.config.eval_batch_size)
 
 
 @lru_cache(maxsize=64)

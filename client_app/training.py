@@ -54,6 +54,7 @@ class Batch:
         labels: ``(B,)`` on the device.
         changed: the pixels are not just the preprocessed images.
         mixed: labels ``(B,)`` of the images mixed in, and the weight of the first ones.
+        features: ``(B, D)`` of the images where they are known; the pixels are empty then.
     """
 
     rows: Tensor
@@ -61,6 +62,7 @@ class Batch:
     labels: Tensor
     changed: bool = False
     mixed: tuple[Tensor, float] | None = None
+    features: Tensor | None = None
 
 
 class LocalTrainer:
@@ -72,6 +74,9 @@ class LocalTrainer:
         loss: of one batch.
         rule: client half of the strategy; plain SGD by default.
         reference: makes the frozen model's view of the images; called if the loss needs it.
+        image_table: makes ``(N, D)`` features of the client's images by this classifier; called
+            only where they are the same in every step: the method leaves the image tower alone,
+            and images are neither augmented nor mixed.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class LocalTrainer:
         loss: Loss,
         rule: ClientRule | None = None,
         reference: Callable[[], ZeroShotReference] | None = None,
+        image_table: Callable[[], Tensor] | None = None,
     ) -> None:
         """Set up the optimiser; its momentum starts at zero every round."""
         self.classifier = classifier
@@ -88,6 +94,8 @@ class LocalTrainer:
         self.loss = loss
         self.rule = rule or ClientRule()
         self._reference = reference
+        fixed = classifier.images_frozen and settings.augmentation == "none" and not loss.mixes
+        self._table = image_table() if fixed and image_table is not None else None
         self.optimiser = torch.optim.SGD(
             [*classifier.tuned.values()] or [torch.zeros(0, requires_grad=True)],
             lr=settings.learning_rate,
@@ -173,7 +181,7 @@ class LocalTrainer:
         """Take one step; return the loss of the batch without penalties."""
         half = self.settings.precision == "bfloat16"
         with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=half):
-            passed = self.classifier.run(batch.pixels)
+            passed = self.classifier.run(batch.pixels, batch.features)
         context = filler.fill(
             batch.rows,
             batch.pixels if batch.changed else None,
@@ -203,11 +211,15 @@ class LocalTrainer:
         kind = self.settings.augmentation
         for _ in range(self.settings.epochs):
             for rows in torch.randperm(len(data), generator=order).split(self.settings.batch_size):
+                labels = data.labels[rows].to(device)
+                if self._table is not None:
+                    features = self._table[rows.to(device)]
+                    yield Batch(rows, features.new_zeros(0), labels, features=features)
+                    continue
                 pixels = self.classifier.preprocessing.training(
                     data.images[rows].to(device), kind, augment
                 )
-                batch = Batch(rows, pixels, data.labels[rows].to(device), changed=kind != "none")
-                yield self._mixed(batch, mix)
+                yield self._mixed(Batch(rows, pixels, labels, changed=kind != "none"), mix)
 
     def _mixed(self, batch: Batch, rng: torch.Generator) -> Batch:
         """Let the loss mix the batch, if it is one that does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -146,10 +147,23 @@ class ClipClassifier(nn.Module):
             scale: Tensor = self.clip.logit_scale.exp()
             return scale * images.float() @ classes.float().T
 
-    def run(self, pixels: Tensor) -> ForwardPass:
-        """Return the logits of ``pixels (B, 3, H, W)`` and the features that led to them."""
-        images, classes = self.encode_images(pixels), self.encode_classes()
+    def run(self, pixels: Tensor, images: Tensor | None = None) -> ForwardPass:
+        """Return the logits of ``pixels (B, 3, H, W)`` and the features that led to them.
+
+        Args:
+            pixels: the input; unused, and may be empty, where ``images`` are given.
+            images: ``(B, D)``, what ``encode_images(pixels)`` would return, if it is known.
+        """
+        if images is None:
+            images = self.encode_images(pixels)
+        classes = self._frozen_classes if self.classes_frozen else self.encode_classes()
         return ForwardPass(pixels, images, classes, self.logits(images, classes))
+
+    @cached_property
+    def _frozen_classes(self) -> Tensor:
+        """What ``encode_classes`` always returns where nothing it depends on is tuned."""
+        with torch.inference_mode(False), torch.no_grad():
+            return self.encode_classes()
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return ``(B, K)`` logits of ``pixels (B, 3, H, W)``."""

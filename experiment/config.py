@@ -86,6 +86,9 @@ class RunConfig:
     calibration_fraction: float = _key(
         0.1, "share of each client's data held out to fit calibrators", minimum=0, maximum=0.9
     )
+    cache_features: bool = _key(
+        True, "encode an image once where the method leaves the image tower alone"
+    )
     eval_every: int = _key(1, "rounds between evaluations; the last is always evaluated", minimum=1)
     evaluate_on: str = _key(
         "auto", "where clients-test is computed", choices=("auto", "server", "nodes")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from calibration.stats import CalibrationStats, StatsSpec
 from clip_tuning.classifier import ClipClassifier
-from clip_tuning.prediction import predict
+from clip_tuning.prediction import encode_all, predict
 from experiment.config import RunConfig
 from federated_data.clients import divide, share_out
 from federated_data.images import LabelledImages
@@ -33,6 +33,8 @@ class HeldOut:
         """Collect the images once."""
         self.spec = StatsSpec(num_bins=config.num_bins)
         self._batch = config.eval_batch_size
+        self._cache = config.cache_features
+        self._known: tuple[ClipClassifier, Tensor] | None = None
         self._server_test = federation.test
         self._test: dict[str, LabelledImages] = {}
         self._calibration: dict[str, LabelledImages] = {}
@@ -55,9 +57,10 @@ class HeldOut:
     ) -> tuple[CalibrationStats, dict[str, CalibrationStats]]:
         """Return the sums of the central test set, and of each client's test images by its key."""
         parts = [self._server_test, *self._test.values()]
+        predicted = self._predict(classifier, parts, self._features(classifier, parts))
         stats = [
             CalibrationStats.from_logits(logits, part.labels, self.spec)
-            for logits, part in zip(self._predict(classifier, parts), parts, strict=True)
+            for logits, part in zip(predicted, parts, strict=True)
         ]
         return stats[0], dict(zip(self._test, stats[1:], strict=True))
 
@@ -79,8 +82,25 @@ class HeldOut:
         )
 
     def _predict(
-        self, classifier: ClipClassifier, parts: Sequence[LabelledImages]
+        self,
+        classifier: ClipClassifier,
+        parts: Sequence[LabelledImages],
+        features: Tensor | None = None,
     ) -> Sequence[Tensor]:
         """Return the logits of each part from one pass over all of them."""
-        images = torch.cat([part.images for part in parts])
-        return torch.split(predict(classifier, images, self._batch), [len(part) for part in parts])
+        logits = predict(classifier, _together(parts), self._batch, features)
+        return torch.split(logits, [len(part) for part in parts])
+
+    def _features(
+        self, classifier: ClipClassifier, parts: Sequence[LabelledImages]
+    ) -> Tensor | None:
+        """Return the parts' features, computed once, where training cannot change them."""
+        if not (self._cache and classifier.images_frozen and classifier.tuned):
+            return None
+        if self._known is None or self._known[0] is not classifier:
+            self._known = (classifier, encode_all(classifier, _together(parts), self._batch))
+        return self._known[1]
+
+
+def _together(parts: Sequence[LabelledImages]) -> Tensor:
+    return torch.cat([part.images for part in parts])

@@ -174,6 +174,8 @@ def test_a_residual_that_moves_counts_as_part_of_the_update() -> None:
     now = {**pair((3, 3), (1, 1)), **merged}
     assert change_cosine(now, start, before) == pytest.approx(1.0)
     assert change_cosine({**now, **pair((-3, -3), (1, 1))}, start, before) == pytest.approx(-1.0)
+    across = {**pair((3, -3), (1, -1)), **merged}
+    assert change_cosine(across, start, before) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_the_mean_product_of_the_first_example() -> None:

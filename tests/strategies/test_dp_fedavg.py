@@ -1,0 +1,244 @@
+"""Clipping, noise and the mean of dp_fedavg, by hand and by their laws."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import dp_accounting
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clip_tuning.adapter import Adapter, as_adapter
+from experiment.errors import UserError
+from experiment.plugins import load
+from reporting.events import read_lines
+from runs import final_adapter, run_small
+from strategies.attacked import Attacked
+from strategies.base import Strategy
+from strategies.contract import check_strategy
+from strategies.dp_fedavg import DpFedAvg
+from strategies.fedavg import FedAvg
+from strategies.privacy_noise import change_norm, clipped, gaussian_noise
+from strategies.toy_clients import START, play_round, toy_clients
+from strategies.updates import ClientUpdate
+
+FACTORS = {name: tensor for name, tensor in START.items() if "lora" in name}
+
+
+def update(client: str, values: list[float], examples: int = 1) -> ClientUpdate:
+    return ClientUpdate(client, {"x": torch.tensor(values)}, examples)
+
+
+def one(strategy: Strategy, *updates: ClientUpdate, start: float = 0.0) -> Adapter:
+    current = {"x": torch.full_like(updates[0].adapter["x"], start)}
+    return as_adapter(strategy.aggregate(1, current, iter(updates)))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "dp_fedavg(noise_multiplier=0, clip=1e30)",
+        "dp_fedavg(noise_multiplier=0.0, clip=1000.0, factor='')",
+    ],
+)
+def test_without_noise_it_keeps_the_whole_contract(spec: str) -> None:
+    check_strategy(spec)
+
+
+def test_with_seeded_noise_it_keeps_all_but_the_identities() -> None:
+    # A single client's adapter is not handed on, and the noise shrinks with the number of clients.
+    with pytest.raises(AssertionError, match="equal clients"):
+        check_strategy("dp_fedavg(seed=1)", averages=False)
+    check_strategy("dp_fedavg(noise_multiplier=0, clip=0.1)", averages=False)
+    check_strategy("dp_fedavg(noise_multiplier=0, factor='B')", averages=False, start=FACTORS)
+    check_strategy("dp_fedavg(noise_multiplier=0)", start={})
+
+
+def test_noise_from_the_operating_system_never_repeats() -> None:
+    with pytest.raises(AssertionError, match="determinism: equal rounds"):
+        check_strategy("dp_fedavg", averages=False)
+
+
+def test_without_noise_and_clipping_it_is_the_uniform_mean_to_the_last_bit() -> None:
+    clients = toy_clients(START, 7)
+    uniform = FedAvg(weighting="uniform")
+    updates = play_round(uniform, 1, START, clients)
+    expected = uniform.aggregate(1, START, iter(updates))
+    found = DpFedAvg(clip=1e30, noise_multiplier=0).aggregate(1, START, iter(updates))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_clipped_mean_by_hand() -> None:
+    # (3, 4) has norm 5 and is cut to (0.6, 0.8); (0, 0.5) stays; sizes do not count.
+    strategy = DpFedAvg(noise_multiplier=0)
+    result = one(strategy, update("a", [4.0, 5.0], 90), update("b", [1.0, 1.5]), start=1.0)
+    torch.testing.assert_close(result["x"], torch.tensor([1.3, 1.65]))
+    assert strategy.metrics() == {"epsilon": math.inf, "clipped_share": 0.5, "noise_norm": 0.0}
+    faster = DpFedAvg(noise_multiplier=0, server_learning_rate=2.0)
+    result = one(faster, update("a", [4.0, 5.0]), update("b", [1.0, 1.5]), start=1.0)
+    torch.testing.assert_close(result["x"], torch.tensor([1.6, 2.3]))
+
+
+def test_no_change_and_one_client() -> None:
+    for clip in (1e-30, 1.0):
+        result = one(DpFedAvg(clip=clip, noise_multiplier=0), update("a", [2.0, 2.0]), start=2.0)
+        assert result["x"].tolist() == [2.0, 2.0]
+
+
+def test_the_clip_is_over_all_tensors_together() -> None:
+    start = {"a": torch.zeros(1), "b": torch.zeros(2, 2)}
+    adapter = {"a": torch.tensor([3.0]), "b": torch.tensor([[0.0, 4.0], [0.0, 0.0]])}
+    assert change_norm(adapter, start) == 5.0
+    cut = clipped(adapter, start, 1.0)
+    assert cut["a"].item() == pytest.approx(0.6, abs=1e-15)
+    assert cut["b"][0, 1].item() == pytest.approx(0.8, abs=1e-15)
+
+
+vectors = st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(vectors, min_size=2, max_size=5), vectors, st.floats(1e-3, 1e3))
+def test_one_client_moves_the_sum_by_at_most_the_clip_and_replaced_by_twice(
+    changes: list[list[float]], other: list[float], clip: float
+) -> None:
+    start = {"x": torch.zeros(3)}
+
+    def part(values: list[float]) -> torch.Tensor:
+        return clipped({"x": torch.tensor(values)}, start, clip)["x"]
+
+    whole = sum(map(part, changes), start=torch.zeros(3))
+    without = sum(map(part, changes[1:]), start=torch.zeros(3))
+    replaced = without + part(other)
+    allowed = clip * (1 + 1e-12) + 1e-9
+    assert float((whole - without).norm()) <= allowed
+    assert float((whole - replaced).norm()) <= 2 * allowed
+
+
+def test_the_mean_inherits_that_sensitivity() -> None:
+    strategy = DpFedAvg(clip=0.5, noise_multiplier=0)
+    others = [update(c, [float(i), -1.0]) for i, c in enumerate("bcd")]
+    first = one(strategy, update("a", [1e6, 1e6]), *others)
+    second = one(strategy, update("a", [-1e6, -1e6]), *others)
+    assert float((first["x"] - second["x"]).norm()) == pytest.approx(2 * 0.5 / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", [11, None])
+def test_the_noise_has_the_stated_spread(seed: int | None) -> None:
+    n, clip, z, clients = 400_000, 2.0, 1.5, 3
+    strategy = DpFedAvg(clip=clip, noise_multiplier=z, seed=seed)
+    noise = one(strategy, *(update(str(i), [0.0] * n) for i in range(clients)))["x"].double()
+    std = z * clip / clients
+    # Five standard errors: of a mean std/sqrt(n), of a variance 2 std^4/n, of a share 0.5/sqrt(n).
+    assert abs(float(noise.mean())) < 5 * std / math.sqrt(n)
+    assert float(noise.var()) == pytest.approx(std**2, rel=5 * math.sqrt(2 / n))
+    for limit, share in ((1.0, 0.682689), (2.0, 0.954500), (3.0, 0.997300)):
+        inside = float((noise.abs() < limit * std).double().mean())
+        assert inside == pytest.approx(share, abs=2.5 / math.sqrt(n))
+    assert strategy.metrics()["noise_norm"] == pytest.approx(float(noise.norm()), rel=1e-6)
+    neighbours = float((noise[1:] * noise[:-1]).mean()) / std**2
+    assert abs(neighbours) < 5 / math.sqrt(n)
+
+
+def test_a_seed_repeats_the_noise_and_rounds_differ() -> None:
+    like = {"b": torch.zeros(2, 3), "a": torch.zeros(4), "none": torch.zeros(0)}
+    first, again, other = (gaussian_noise(like, 1.0, seed) for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in like)
+    assert not torch.equal(first["a"], other["a"])
+    assert not torch.equal(*(gaussian_noise(like, 1.0, None)["b"] for _ in range(2)))
+    assert {name: t.shape for name, t in first.items()} == {n: t.shape for n, t in like.items()}
+    strategy = DpFedAvg(seed=3)
+    rounds = [
+        strategy.aggregate(r, {"x": torch.zeros(5)}, [update("a", [0.0] * 5)]) for r in (1, 2)
+    ]
+    assert not torch.equal(rounds[0]["x"], rounds[1]["x"])
+
+
+def test_epsilon_after_each_round_and_after_a_restart() -> None:
+    strategy = DpFedAvg(noise_multiplier=2.0, delta=1e-6)
+    current = START
+    for server_round in (1, 2, 3):
+        clients = toy_clients(START)[: 5 - server_round]
+        updates = play_round(strategy, server_round, current, clients)
+        current = as_adapter(strategy.aggregate(server_round, current, updates[:-1]))
+        expected = dp_accounting.get_epsilon_gaussian(2.0 / math.sqrt(server_round), 1e-6)
+        assert strategy.metrics()["epsilon"] == pytest.approx(expected, rel=1e-6)
+    resumed = DpFedAvg(noise_multiplier=2.0, delta=1e-6)
+    resumed.load_state(strategy.state())
+    assert resumed.metrics()["epsilon"] == strategy.metrics()["epsilon"]
+
+
+def test_poisson_counts_the_share_that_was_asked() -> None:
+    strategy = DpFedAvg(sampling="poisson", noise_multiplier=1.2)
+    strategy.num_clients = 100
+    for server_round in (1, 2):
+        updates = play_round(strategy, server_round, START, toy_clients(START))
+        strategy.aggregate(server_round, START, updates[:-1])  # one reply is lost
+    event = dp_accounting.PoissonSampledDpEvent(4 / 100, dp_accounting.GaussianDpEvent(1.2))
+    accountant = dp_accounting.rdp.RdpAccountant([*range(2, 65), 128, 256, 512, 1024])
+    expected = accountant.compose(event, 2).get_epsilon(1e-5)
+    assert strategy.metrics()["epsilon"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_one_factor_is_trained_and_noised_alone() -> None:
+    strategy = DpFedAvg(factor="B", seed=1)
+    updates = play_round(strategy, 1, FACTORS, toy_clients(FACTORS))
+    result = strategy.aggregate(1, FACTORS, iter(updates))
+    for name, tensor in FACTORS.items():
+        assert torch.equal(result[name], tensor) == ("lora_A" in name)
+    with pytest.raises(UserError, match="factor='B' needs LoRA pairs"):
+        strategy.check({"prompt": torch.zeros(3)})
+
+
+def test_it_works_under_a_wrapper() -> None:
+    strategy = Attacked(inner="dp_fedavg(noise_multiplier=2.0)", clients="1")
+    strategy.num_clients = 4
+    updates = play_round(strategy, 1, START, toy_clients(START))
+    strategy.aggregate(1, START, updates[:1])
+    assert strategy.metrics()["epsilon"] == pytest.approx(
+        dp_accounting.get_epsilon_gaussian(2.0, 1e-5), rel=1e-6
+    )
+    assert {name for name in strategy.state() if name.startswith("clients/")} == {
+        f"clients/{key}" for key in "0123"
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("clip=0.0", "clip: expected a finite number above 0, found 0"),
+        ("clip=1e999", "clip: expected a finite"),
+        ("noise_multiplier=-1.0", "noise_multiplier: expected"),
+        ("delta=0.0", "delta: expected"),
+        ("delta=1.0", "delta: expected"),
+        ("server_learning_rate=0.0", "server_learning_rate: expected"),
+        ("sampling='fixed'", "sampling: expected 'known' or 'poisson', found 'fixed'"),
+        ("factor='C'", "factor: expected"),
+        ("seed=1.5", "seed: expected a whole number or None, found 1.5"),
+        ("seed=True", "seed: expected"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(arguments: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(f"dp_fedavg({arguments})", "strategies", Strategy)
+
+
+def test_a_seed_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    DpFedAvg(seed=1)
+    assert "for simulations only" in caplog.text
+
+
+def test_a_run_reports_epsilon_every_round_and_repeats_with_a_seed(tmp_path: Path) -> None:
+    spec = "dp_fedavg(clip=0.5, noise_multiplier=0.01, sampling='poisson', seed=1)"
+    folders = [run_small(tmp_path / name, strategy=spec) for name in ("one", "two")]
+    rows = read_lines(folders[0] / "metrics.jsonl")
+    ends = [row for row in rows if row["source"] == "training"]
+    expected = [dp_accounting.get_epsilon_gaussian(0.01 / math.sqrt(t), 1e-5) for t in (1, 2)]
+    assert [end["epsilon"] for end in ends] == pytest.approx(expected, rel=1e-6)
+    assert all(0 <= end["clipped_share"] <= 1 and end["noise_norm"] > 0 for end in ends)
+    first, second = map(final_adapter, folders)
+    assert all(torch.equal(first[name], second[name]) for name in first)

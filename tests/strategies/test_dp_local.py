@@ -1,0 +1,187 @@
+"""local_dp: what leaves a node is clipped and noised, and inner client halves must fit."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from pathlib import Path
+
+import dp_accounting
+import pytest
+import torch
+
+from clip_tuning.adapter import AdapterError, as_adapter
+from experiment.errors import UserError
+from experiment.plugins import load
+from reporting.events import read_lines
+from runs import events, run_small
+from strategies.base import Strategy
+from strategies.client_rule import ClientRule
+from strategies.contract import check_strategy
+from strategies.fedavg import FedAvg
+from strategies.fedprox import FedProx
+from strategies.local_dp import LocalDp, LocalDpRule
+from strategies.privacy_noise import change_norm
+from strategies.toy_clients import START, ToyClient, play_round, toy_clients
+
+FACTORS = {name: tensor for name, tensor in START.items() if "lora" in name}
+QUIET = "noise_multiplier=0, clip=1e30"
+
+
+@pytest.mark.parametrize(
+    ("inner", "start"),
+    [("fedavg", START), ("fedprox", START), ("median", START), ("ffa_lora", FACTORS)],
+)
+def test_without_noise_it_keeps_the_contract(inner: str, start: dict[str, torch.Tensor]) -> None:
+    hands_on = inner != "ffa_lora"  # its mean keeps A
+    check_strategy(f"local_dp(inner={inner!r}, {QUIET})", averages=hands_on, start=start)
+
+
+def test_with_seeded_noise_the_order_of_answers_and_a_restart_change_nothing() -> None:
+    # Equal clients have noise of their own, so that three are not one.
+    with pytest.raises(AssertionError, match="equal clients"):
+        check_strategy("local_dp(inner='fedadam', seed=1)", averages=False)
+    with pytest.raises(AssertionError, match="determinism: equal rounds"):
+        check_strategy("local_dp", averages=False)
+
+
+def test_without_noise_and_clipping_clients_send_what_they_would() -> None:
+    for strategy, inner in ((FedAvg(), "fedavg"), (FedProx(mu=0.5), "fedprox(mu=0.5)")):
+        wrapped = LocalDp(inner=inner, clip=1e30, noise_multiplier=0)
+        expected = play_round(strategy, 1, START, toy_clients(START))
+        found = play_round(wrapped, 1, START, toy_clients(START))
+        for one, other in zip(expected, found, strict=True):
+            assert all(torch.equal(one.adapter[name], other.adapter[name]) for name in START)
+
+
+def test_every_change_is_clipped_on_the_node() -> None:
+    updates = play_round(LocalDp(clip=0.01, noise_multiplier=0), 1, START, toy_clients(START))
+    norms = [change_norm(update.adapter, START) for update in updates]
+    assert norms == pytest.approx([0.01] * 4, rel=1e-4)  # float32 is what is sent
+
+
+@pytest.mark.parametrize("seed", [5, None])
+def test_the_noise_on_a_node_has_the_stated_spread(seed: int | None) -> None:
+    n, clip, z = 400_000, 0.5, 3.0
+    start = {"x": torch.zeros(n)}
+    clients = [ToyClient(key, {"x": torch.zeros(n)}, steps=1) for key in "ab"]
+    strategy = LocalDp(clip=clip, noise_multiplier=z, seed=seed)
+    sent = [u.adapter["x"].double() for u in play_round(strategy, 1, start, clients)]
+    for noise in sent:
+        assert float(noise.var()) == pytest.approx((z * clip) ** 2, rel=5 * math.sqrt(2 / n))
+        assert abs(float(noise.mean())) < 5 * z * clip / math.sqrt(n)
+    overlap = float((sent[0] * sent[1]).mean()) / (z * clip) ** 2
+    assert abs(overlap) < 5 / math.sqrt(n)  # every client draws for itself
+
+
+def test_each_client_counts_its_own_releases_and_the_server_the_most() -> None:
+    strategy, clients = LocalDp(noise_multiplier=4.0), toy_clients(START, 3)
+    strategy.num_clients = 3
+    for server_round, chosen in enumerate((clients, clients[:1], clients[:2]), start=1):
+        updates = play_round(strategy, server_round, START, chosen)
+        strategy.aggregate(server_round, START, updates[:1])
+    # In the local model any change may stand for any other: twice the clip.
+    epsilons = [dp_accounting.get_epsilon_gaussian(2.0 / math.sqrt(t), 1e-5) for t in (3, 2)]
+    assert [u.metrics["releases"] for u in updates] == [3.0, 2.0]
+    assert [u.metrics["epsilon"] for u in updates] == pytest.approx(epsilons, rel=1e-6)
+    assert strategy.metrics()["epsilon"] == pytest.approx(epsilons[0], rel=1e-6)
+    resumed = LocalDp(noise_multiplier=4.0)
+    resumed.load_state(as_adapter(strategy.state()))
+    assert resumed.metrics()["epsilon"] == strategy.metrics()["epsilon"]
+
+
+def test_nothing_that_no_noise_covers_is_reported() -> None:
+    (update,) = play_round(LocalDp(inner="fedprox"), 1, START, toy_clients(START)[:1])
+    assert math.isnan(update.metrics["loss"])
+    assert update.metrics.keys() == {"loss", "steps", "releases", "epsilon"}
+    assert update.aux == {}
+
+
+@pytest.mark.parametrize(
+    ("inner", "what"),
+    [
+        ("scaffold", "sends"),
+        ("fednova", "sends"),
+        ("feddyn", "keeps"),
+        ("feddyn(warmup=3)", "keeps"),
+        ("fedsa_lora", "keeps"),
+    ],
+)
+def test_inner_halves_with_tensors_of_their_own_are_refused(inner: str, what: str) -> None:
+    strategy = LocalDp(inner=inner)
+    with pytest.raises(UserError, match=f"client half '.*' {what} tensors beside the adapter"):
+        strategy.check(FACTORS)
+    strategy.server_round = 9
+    (client,) = toy_clients(FACTORS, 1)
+    rule = load(strategy.client_rule(), "strategies", ClientRule)
+    with pytest.raises(UserError, match="tensors beside the adapter"):
+        client.train(FACTORS, rule, {})
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "fedavg",
+        "fedprox",
+        "fedadam",
+        "krum",
+        "ffa_lora",
+        "rolora",
+        "fedsvd",
+        "attacked(clients='1')",
+    ],
+)
+def test_those_without_pass(inner: str) -> None:
+    strategy = LocalDp(inner=inner)
+    strategy.check(FACTORS)
+    assert strategy.inner.server_round == strategy.server_round == 0
+
+
+def test_a_diverged_client_sends_nothing() -> None:
+    (client,) = toy_clients(START, 1)
+    client.learning_rate = 1e30
+    with pytest.raises(AdapterError, match="not finite"):
+        client.train(START, LocalDpRule(), {})
+
+
+def test_every_hook_is_handed_on() -> None:
+    rules = [n for n, _ in inspect.getmembers(ClientRule, inspect.isfunction) if n[0] != "_"]
+    assert all(name in vars(LocalDpRule) for name in rules)
+    hooks = {n for n, m in vars(Strategy).items() if inspect.isfunction(m) and n[0] != "_"}
+    flower = {"configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate"}
+    assert hooks - flower - {"summary"} <= vars(LocalDp).keys()
+
+
+def test_what_the_round_loop_sets_reaches_the_inner_strategy() -> None:
+    strategy = LocalDp(inner="fedavg")
+    strategy.num_clients, strategy.server_round, strategy.clients = 9, 3, ("a", "b")
+    assert (strategy.inner.num_clients, strategy.inner.server_round) == (9, 3)
+    assert strategy.inner.clients == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("inner='fedavgg'", "did you mean 'fedavg'"),
+        ("clip=-1.0", "clip: expected"),
+        ("noise_multiplier=-0.1", "noise_multiplier: expected"),
+        ("delta=2.0", "delta: expected"),
+        ("seed='x'", "seed: expected"),
+    ],
+)
+def test_mistakes_are_found_on_the_server(arguments: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(f"local_dp({arguments})", "strategies", Strategy)
+
+
+def test_a_run_keeps_each_clients_epsilon(tmp_path: Path) -> None:
+    spec = "local_dp(clip=0.5, noise_multiplier=0.01)"
+    folder = run_small(tmp_path, clients=2, strategy=spec)
+    found = [(e["client"], e["releases"], e["loss"]) for e in events(folder, "client")]
+    assert found == [("0", 1, None), ("1", 1, None), ("0", 2, None), ("1", 2, None)]
+    expected = [dp_accounting.get_epsilon_gaussian(0.005 / math.sqrt(t), 1e-5) for t in (1, 2)]
+    rows = read_lines(folder / "metrics.jsonl")
+    ends = [row["epsilon"] for row in rows if row["source"] == "training"]
+    assert ends == pytest.approx(expected, rel=1e-6)
+    of_client = [e["epsilon"] for e in events(folder, "client") if e["client"] == "1"]
+    assert of_client == pytest.approx(expected, rel=1e-6)
