@@ -80,6 +80,7 @@ class DpFedAvg(Strategy):
 
     def check(self, adapter: Adapter) -> None:
         """Refuse to train a factor of what has none; see ``Strategy.check``."""
+        super().check(adapter)
         if self.factor and not one_factor(adapter, self.factor):
             raise UserError(
                 f"strategy 'dp_fedavg': factor={self.factor!r} needs LoRA pairs: expected method = "

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
+from torch import Tensor
 
 from clip_tuning.adapter import Adapter
 from clip_tuning.factors import (
@@ -24,9 +25,9 @@ from strategies.updates import ClientUpdate
 class LoraDiagnostics:
     """Watches one round's updates go by; ``p_k = n_k / sum_j n_j`` whatever the strategy's weights.
 
-    Kept are the clients' factors, float32 and not copied, so memory grows with their number; but a
-    pair never takes more than its dense ``o x i`` sum in float64, to which the factors are added
-    once they would be larger.
+    Kept are the clients' factors, float32 and not copied, so memory grows with their number. Once a
+    pair's factors take more than its dense ``o x i`` sum in float64 they are added to that sum, and
+    it takes at most twice as much however many clients there are.
 
     Args:
         scalings: s by module, such as ``clip_tuning.factors.scalings`` returns; 1 where a module is
@@ -105,10 +106,10 @@ class _Products:
         self._weights: list[float] = []
         self._total = 0.0
         self._mean: Factors | None = None
-        self._dense: Factors | None = None
+        self._dense: Tensor | None = None
 
     def add(self, adapter: Adapter, module: str, weight: float) -> None:
-        product = factors_of(adapter, module, torch.float32)
+        product = factors_of(adapter, module, torch.float32)  # as it is: kept without a copy
         self._parts.append(product)
         self._weights.append(weight)
         self._total += weight
@@ -124,9 +125,7 @@ class _Products:
     def _fold(self) -> None:
         sums = stacked([_double(part) for part in self._parts], self._weights)
         dense = sums.b @ sums.a
-        if self._dense is not None:
-            dense = dense + self._dense.a
-        self._dense = Factors(dense, torch.eye(len(dense), dtype=torch.float64))
+        self._dense = dense if self._dense is None else self._dense + dense
         self._parts, self._weights = [], []
 
     def result(self) -> tuple[Factors, Factors]:
@@ -135,7 +134,8 @@ class _Products:
         parts = [_double(part) for part in self._parts]
         weights = [weight / self._total for weight in self._weights]
         if self._dense is not None:
-            parts, weights = [*parts, self._dense], [*weights, 1 / self._total]
+            rest = Factors(self._dense, torch.eye(len(self._dense), dtype=torch.float64))
+            parts, weights = [*parts, rest], [*weights, 1 / self._total]
         mean = Factors(self._mean.a / self._total, self._mean.b / self._total)
         return stacked(parts, weights), mean
 

@@ -14,7 +14,7 @@ class Dataset(ABC):
     """A family of labelled images.
 
     A dataset file defines one subclass; its constructor arguments are what a spec string such as
-    ``shapes(domains='neon,chalk')`` may set. Splits never share an image.
+    ``shapes(styles='neon,chalk')`` may set. Splits never share an image.
 
     Attributes:
         class_names: K names as they are put into a template, in label order.

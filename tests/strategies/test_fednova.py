@@ -114,6 +114,9 @@ def test_the_rule_reports_what_it_needs() -> None:
         {"normaliser": 5.61, "steps": 3.0}
     )
     assert not client.state
+    # A rate of 0.1 and mu = 1: (1 - .9^3)/.1
+    proximal = ToyClient("a", scalar(1.0), steps=3).train(scalar(0.0), FedNovaRule(mu=1.0), {})
+    assert proximal.aux["normaliser"].item() == pytest.approx(2.71)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,117 @@
+"""The page about privacy: specs, figures, and who needs only sums, tried on the code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from clip_tuning.adapter import Adapter, as_adapter
+from clip_tuning.factors import pair_names, residual_names
+from experiment.plugins import available, find, load
+from experiment.spec import parse_spec
+from strategies.base import Strategy
+from strategies.privacy_epsilon import poisson_epsilon
+from strategies.privacy_ledger import composed
+from strategies.toy_clients import START, play_round, toy_clients
+from strategies.updates import ClientUpdate
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
+ANSWERS = dict(re.findall(r"^\| `([a-z_]+)` \| (yes|no|as `inner`) \|", PAGE, re.MULTILINE))
+SUMS = [name for name, answer in ANSWERS.items() if answer == "yes"]
+SINGLE = [name for name, answer in ANSWERS.items() if answer == "no"]
+
+
+def start_for(name: str) -> Adapter:
+    factors = {key: tensor for key, tensor in START.items() if "lora" in key}
+    if name not in ("flora", "fedex_lora"):
+        return factors
+    (module,) = pair_names(factors)
+    a, b = residual_names(module)
+    return as_adapter({**factors, a: torch.zeros(3, 3), b: torch.zeros(2, 3)})
+
+
+def outcome(name: str, shift: Adapter, pair: tuple[int, int]) -> Adapter:
+    """Aggregate two rounds; in the second, a shift goes from one client's update to another's."""
+    start = start_for(name)
+    arguments = "(clip=0.5, noise_multiplier=0)" if name == "dp_fedavg" else ""
+    strategy = load(name + arguments, "strategies", Strategy)
+    strategy.num_clients = 5
+    clients = [
+        replace(c, num_examples=10, steps=1 + i) for i, c in enumerate(toy_clients(start, 5))
+    ]
+    current = start
+    for server_round in (1, 2):
+        updates = play_round(strategy, server_round, current, clients)
+        if server_round == 2:
+            for index, sign in zip(pair, (1, -1), strict=True):
+                updates[index] = moved(updates[index], shift, sign)
+        current = as_adapter(strategy.aggregate(server_round, current, iter(updates)))
+    return current
+
+
+def moved(update: ClientUpdate, shift: Adapter, sign: int) -> ClientUpdate:
+    adapter = {name: t + sign * shift.get(name, 0) for name, t in update.adapter.items()}
+    return replace(update, adapter=as_adapter(adapter))
+
+
+def largest_gap(name: str) -> float:
+    """Return how far such a shift, which leaves all sums alone, moves the next adapter."""
+    generator = torch.Generator().manual_seed(3)
+    start = {n: t for n, t in START.items() if "lora" in n}
+    shift = {n: torch.randn(t.shape, generator=generator) for n, t in start.items()}
+    plain = outcome(name, {}, (0, 1))
+    gaps = []
+    for pair in ((0, 1), (1, 2), (2, 3)):
+        other = outcome(name, shift, pair)
+        gaps.append(max(float((other[n] - t).abs().max()) for n, t in plain.items()))
+    return max(gaps)
+
+
+def test_every_strategy_has_an_answer() -> None:
+    assert set(ANSWERS) == set(available("strategies", Strategy))
+    assert len(SUMS) >= 13
+    assert len(SINGLE) >= 13
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_those_of_sums_do_not_see_what_the_sums_hide(name: str) -> None:
+    assert largest_gap(name) < 1e-5
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_the_others_do(name: str) -> None:
+    assert largest_gap(name) > 1e-3
+
+
+def test_the_table_has_the_defaults() -> None:
+    specs = re.findall(r"^\| `((?:dp_fedavg|local_dp)\(.*?\))` \|", PAGE, re.MULTILINE)
+    assert len(specs) == 2
+    for spec in map(parse_spec, specs):
+        parameters = inspect.signature(find(spec, "strategies", Strategy)).parameters
+        assert spec.kwargs == {name: p.default for name, p in parameters.items()}
+
+
+def test_the_examples_are_strategies() -> None:
+    specs = re.findall(r"--set strategy=(?:'([^\n]*)'|\"([^\n]*)\")\n", PAGE)
+    assert len(specs) == 3
+    for single, double in specs:
+        assert isinstance(load(single or double, "strategies", Strategy), Strategy)
+
+
+def test_the_figures_are_those_of_the_code() -> None:
+    rows = re.findall(
+        r"^\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", PAGE, re.M
+    )
+    assert len(rows) == 5
+    for z, *figures in rows:
+        for rounds, figure in zip((1, 10, 30, 100), figures, strict=True):
+            assert composed(rounds, float(z), 1e-5) == pytest.approx(float(figure), abs=0.006)
+            local = composed(rounds, 2 * float(z), 1e-5, sensitivity=2.0)
+            assert local == pytest.approx(float(figure), abs=0.006)
+    assert f"{poisson_epsilon(1.0, {(10, 100): 100}, 1e-5):.2f}" == "7.97"
+    assert "it is 7.97, against 91.82" in PAGE

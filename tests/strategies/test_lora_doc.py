@@ -1,0 +1,47 @@
+"""docs/lora_strategies.md says what there is, with the defaults it has."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+from experiment.plugins import available, find, load
+from experiment.spec import parse_spec
+from strategies.base import Strategy
+from strategies.lora_strategy import LoraStrategy
+
+PAGE = (Path(__file__).parents[2] / "docs" / "lora_strategies.md").read_text(encoding="utf-8")
+
+
+def test_the_table_has_every_strategy_with_its_defaults() -> None:
+    rows = re.findall(r"^\| `(\w+\(.*?\))` \|", PAGE, flags=re.MULTILINE)
+    documented = {spec.name: spec.kwargs for spec in map(parse_spec, rows)}
+    classes = {
+        name: find(parse_spec(name), "strategies", Strategy)
+        for name in available("strategies", Strategy)
+    }
+    actual = {
+        name: {p.name: p.default for p in inspect.signature(cls).parameters.values()}
+        for name, cls in classes.items()
+        if issubclass(cls, LoraStrategy)
+    }
+    assert len(actual) == 11
+    assert documented == actual
+
+
+def test_what_the_examples_name_exists() -> None:
+    specs = re.findall(r"strategy=(['\"])(.+?)\1 ", PAGE)
+    assert len(specs) == 3
+    for _, spec in specs:
+        assert isinstance(load(spec, "strategies", Strategy), LoraStrategy)
+
+
+def test_the_figures_are_the_ones_a_run_records() -> None:
+    code = "".join(
+        (Path(__file__).parents[2] / "strategies" / name).read_text(encoding="utf-8")
+        for name in ("lora_diagnostics.py", "lora_residuals.py")
+    )
+    figures = re.findall(r"^\| `(lora_\w+)` \|", PAGE, flags=re.MULTILINE)
+    assert len(figures) == 5
+    assert all(f'"{name}"' in code for name in figures)
