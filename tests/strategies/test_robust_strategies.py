@@ -143,6 +143,9 @@ def test_equal_updates_are_at_distance_zero_exactly() -> None:
     found = squared_distances(gram(sent, {"x": torch.zeros(3000)}))
     assert torch.equal(found[:5, :5], torch.zeros(5, 5, dtype=torch.float64))
     assert bool((found[5, :5] > 0).all())
+    for rounded in (1 + 4e-16, 1 - 4e-16):  # where sums end in another last digit
+        products = torch.tensor([[1.0, rounded], [rounded, 1.0]], dtype=torch.float64)
+        assert squared_distances(products).tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
 def test_geometric_median_of_a_convex_quadrilateral_is_where_the_diagonals_cross() -> None:
