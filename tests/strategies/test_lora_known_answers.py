@@ -145,6 +145,12 @@ def test_flora_weighs_one_factor_only() -> None:
     assert np.abs(carried - wrong).max() > 0.3
 
 
+def test_a_residual_has_no_rows_that_nothing_uses() -> None:
+    result = Flora().aggregate(1, with_residual(START, 2), example_two()[:1])
+    assert result[RESIDUAL_A].any(dim=1).tolist() == [True, False]
+    assert result[RESIDUAL_B].any(dim=0).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("strategy", [FlexLora(), FedSvd(), FloraNa()])
 def test_where_nothing_was_learned_the_factors_stay(strategy: LoraStrategy) -> None:
     """The singular vectors of nothing would be the axes, the same for every pair."""

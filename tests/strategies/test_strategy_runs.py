@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from misbehaving import Wrapped
 from quadratics import scalar, two_clients
 from runs import events, final_adapter, run_small
 from server_app.plugins import build_strategy
+from strategies.client_rule import ClientRule
 from strategies.toy_clients import START, ToyClient, toy_clients
+from strategies.updates import ClientUpdate
 from toy_app import toy_grid
 
 OURS = [
@@ -77,6 +80,22 @@ def test_all_replies_lost_keep_the_adapter() -> None:
     assert all(torch.equal(tensor, twice[name]) for name, tensor in once.items())
 
 
+class Mute(ToyClient):
+    """Sends nothing but its adapter."""
+
+    def train(self, received: Adapter, rule: ClientRule, aux: Adapter) -> ClientUpdate:
+        return replace(super().train(received, rule, aux), aux={})
+
+
+@pytest.mark.parametrize("spec", ["scaffold", "fednova"])
+def test_a_client_without_the_tensors_a_strategy_needs_is_dropped(spec: str) -> None:
+    honest = toy_clients(START, 3)
+    odd = [Mute("0", honest[0].target), *honest[1:]]
+    two = started(build_strategy(spec), odd, START, rounds=1)
+    lost = started(build_strategy(spec), toy_clients(START, 3), START, rounds=1, lost=((0, 1),))
+    assert all(torch.equal(tensor, lost[name]) for name, tensor in two.items())
+
+
 def lose_once(message: Message, context: Context, reply: Message) -> Message:
     if message.metadata.message_type == "train" and context.node_id == 2:
         reply.content["aux"] = ArrayRecord({"stray": torch.zeros(1)})
@@ -106,3 +125,6 @@ def test_whole_runs_with_part_of_the_clients_and_a_bad_one(
     assert len(means) == 3
     assert all(math.isfinite(mean) for mean in means)
     assert set(states.values()) == {kept}
+    reasons = {event["reason"] for event in events(folder, "drop")}
+    if not spec.startswith("feddyn"):
+        assert any(reason.startswith("aux: ") for reason in reasons)
