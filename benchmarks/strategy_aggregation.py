@@ -24,14 +24,20 @@ from typing import Any
 import torch
 
 from clip_tuning.adapter import Adapter, num_bytes
+from clip_tuning.factors import factors_of, pair_names, residual_names
 from experiment.plugins import load
 from strategies.base import Strategy
 from strategies.updates import ClientUpdate
 
-STRATEGIES = [
+STREAMING = [
     "fedavg", "fedprox", "feddyn", "fednova", "scaffold", "fedavgm", "fedadam", "fedyogi",
-    "fedadagrad", "median", "trimmed_mean", "krum", "multi_krum", "geometric_median",
+    "fedadagrad", "fedit", "ffa_lora", "rolora", "fedsa_lora", "fedsvd",
 ]  # fmt: skip
+COLLECTING = [
+    "median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "flexlora", "hetlora",
+    "lora_fair", "fedex_lora", "flora",
+]  # fmt: skip
+RESIDUAL_RANK = 8  # room beside the factors, for strategies that need it
 TOWERS = {"vision": 768, "text": 512}
 DISTINCT = 16  # updates drawn; further clients send copies of them under other keys
 
@@ -52,10 +58,17 @@ def draw(spec: str, rank: int) -> tuple[Adapter, list[ClientUpdate]]:
     """Return a start and some updates with the aux tensors that ``spec`` asks for."""
     generator = torch.Generator().manual_seed(0)
     start = adapter(rank, generator)
+    if getattr(load(spec, "strategies", Strategy), "needs_residual", False):
+        for module in pair_names(start):
+            name_a, name_b = residual_names(module)
+            factors = factors_of(start, module)
+            start[name_a] = torch.zeros(RESIDUAL_RANK, factors.a.shape[1])
+            start[name_b] = torch.zeros(factors.b.shape[0], RESIDUAL_RANK)
     updates = []
     for index in range(DISTINCT):
         changed = {
-            name: tensor + 0.01 * torch.randn(tensor.shape, generator=generator)
+            name: tensor
+            + 0.01 * tensor.abs().mean() * torch.randn(tensor.shape, generator=generator)
             for name, tensor in start.items()
         }
         aux: Adapter = {}
@@ -121,9 +134,7 @@ def measure(
 
 def needed(spec: str, clients: int, rank: int) -> float:
     """Return an estimate of the gigabytes ``spec`` needs, from one adapter's size."""
-    collects = spec.partition("(")[0] in {
-        "median", "trimmed_mean", "krum", "multi_krum", "geometric_median",
-    }  # fmt: skip
+    collects = spec.partition("(")[0] not in STREAMING
     size = num_bytes(adapter(rank, torch.Generator()))
     return (clients * collects + 2 * DISTINCT + 20) * size / 1e9
 
@@ -133,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Formatter)
     parser.add_argument("--clients", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 16])
-    parser.add_argument("--strategies", nargs="+", default=STRATEGIES, metavar="SPEC")
+    parser.add_argument("--strategies", nargs="+", default=STREAMING + COLLECTING, metavar="SPEC")
     parser.add_argument("--repeats", type=int, default=2, help="1 for a minute and more")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory", type=float, default=12.0, help="GB")

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.clip import Clip
-from clip_tuning.methods._arguments import choice
 from clip_tuning.methods.base import TuningMethod
 from clip_tuning.selection import TOWER_CHOICES, chosen_towers
+from experiment.arguments import choice
 
 _BIASES = ("all", "fl2ora")
 _QUERY_KEY_VALUE = ("q_proj.bias", "k_proj.bias", "v_proj.bias")

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from clip_tuning.classifier import ClipClassifier, unit
 from clip_tuning.clip import Clip
-from clip_tuning.methods._arguments import hidden_units, number, whole
+from clip_tuning.methods._sizes import hidden_units
 from clip_tuning.methods.base import TuningMethod
+from experiment.arguments import number, whole
 
 
 class ClipAdapter(TuningMethod):

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.clip import Clip
 from clip_tuning.context import ContextClassifier
-from clip_tuning.methods._arguments import hidden_units, whole
+from clip_tuning.methods._sizes import hidden_units
 from clip_tuning.methods.base import TuningMethod
 from clip_tuning.prompt_layout import ContextSettings
 from clip_tuning.towers import width
+from experiment.arguments import whole
 
 
 class Cocoop(TuningMethod):

@@ -14,11 +14,11 @@ from torch.nn.functional import gelu
 from clip_tuning.classifier import ClipClassifier, unit
 from clip_tuning.clip import Clip
 from clip_tuning.context import ContextClassifier
-from clip_tuning.methods._arguments import whole
 from clip_tuning.methods.base import TuningMethod
 from clip_tuning.prompt_layout import ContextSettings
 from clip_tuning.prompts import tokenise
 from clip_tuning.towers import width
+from experiment.arguments import whole
 
 
 class Fedtpg(TuningMethod):

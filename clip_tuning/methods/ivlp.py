@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from clip_tuning.classifier import ClipClassifier, unit
 from clip_tuning.clip import Clip
 from clip_tuning.context import ContextClassifier, noise
-from clip_tuning.methods._arguments import whole
 from clip_tuning.methods.base import TuningMethod
 from clip_tuning.prompt_layout import ContextSettings
 from clip_tuning.selection import chosen_depth
 from clip_tuning.towers import TOWERS, encode_image, width
+from experiment.arguments import whole
 
 
 class Ivlp(TuningMethod):

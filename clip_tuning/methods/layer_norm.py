@@ -11,9 +11,9 @@ from torch import nn
 
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.clip import Clip
-from clip_tuning.methods._arguments import choice
 from clip_tuning.methods.base import TuningMethod
 from clip_tuning.selection import TOWER_CHOICES, chosen_towers
+from experiment.arguments import choice
 
 
 class LayerNorm(TuningMethod):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.clip import Clip
-from clip_tuning.methods._arguments import choice
 from clip_tuning.methods.base import TuningMethod
+from experiment.arguments import choice
 
 
 class LinearProbe(TuningMethod):

@@ -18,9 +18,9 @@ from transformers import CLIPModel
 from clip_tuning.adapter import Adapter, load_adapter
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.clip import Clip
-from clip_tuning.methods._arguments import choice
 from clip_tuning.methods.base import TuningMethod
 from clip_tuning.selection import TOWER_CHOICES, chosen_blocks, chosen_towers, parse_blocks
+from experiment.arguments import choice
 
 _PREFIX = "base_model.model."
 _ACTIVE = ".default"

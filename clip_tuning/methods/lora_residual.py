@@ -21,8 +21,8 @@ from clip_tuning.adapter import Adapter, as_adapter, save_adapter
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.clip import Clip
 from clip_tuning.factors import factor_names, merged_of, pair_names, residual_names, scalings
-from clip_tuning.methods._arguments import whole
 from clip_tuning.methods.lora import Lora
+from experiment.arguments import whole
 
 _PREFIX = "base_model.model."
 _WEIGHTS = "adapter_model.safetensors"

@@ -14,9 +14,9 @@ from torch.nn.functional import kl_div
 from clip_tuning.classifier import ClipClassifier, ForwardPass
 from clip_tuning.clip import Clip
 from clip_tuning.context import ContextClassifier
-from clip_tuning.methods._arguments import number, whole
 from clip_tuning.methods.base import TuningMethod
 from clip_tuning.prompt_layout import ContextSettings
+from experiment.arguments import number, whole
 
 
 class Prograd(TuningMethod):

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.clip import Clip
 from clip_tuning.context import ContextClassifier
-from clip_tuning.methods._arguments import choice, whole
 from clip_tuning.methods.base import TuningMethod
 from clip_tuning.prompt_layout import POSITIONS, ContextSettings
+from experiment.arguments import choice, whole
 
 
 class Prompt(TuningMethod):

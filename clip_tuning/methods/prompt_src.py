@@ -14,10 +14,10 @@ from torch.nn.functional import kl_div, l1_loss
 from clip_tuning.averaging import gaussian_weights
 from clip_tuning.classifier import ClipClassifier, ForwardPass
 from clip_tuning.clip import Clip
-from clip_tuning.methods._arguments import number, whole
 from clip_tuning.methods.base import TuningMethod
 from clip_tuning.methods.ivlp import TwoTowerClassifier
 from clip_tuning.prompt_layout import ContextSettings
+from experiment.arguments import number, whole
 
 
 class PromptSrc(TuningMethod):

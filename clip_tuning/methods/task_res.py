@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from clip_tuning.classifier import ClipClassifier, unit
 from clip_tuning.clip import Clip
-from clip_tuning.methods._arguments import number
 from clip_tuning.methods.base import TuningMethod
+from experiment.arguments import number
 
 
 class TaskRes(TuningMethod):

@@ -12,11 +12,12 @@ from transformers.activations import QuickGELUActivation
 
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.clip import Clip
-from clip_tuning.methods._arguments import hidden_units, number, whole
+from clip_tuning.methods._sizes import hidden_units
 from clip_tuning.methods.base import TuningMethod
 from clip_tuning.methods.kgcoop import GuidedClassifier
 from clip_tuning.prompt_layout import ContextSettings
 from clip_tuning.towers import blocks, width
+from experiment.arguments import number, whole
 
 
 class Tcp(TuningMethod):

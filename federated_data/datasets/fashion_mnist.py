@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiment.arguments import choice, whole
 from experiment.errors import UserError
-from federated_data.datasets._arguments import one_of, whole_number
 from federated_data.datasets.base import Dataset, SplitName
 from federated_data.datasets.idx import read_idx
 from federated_data.datasets.pretraining_split import FASHION_MNIST_PRETRAINING
@@ -61,10 +61,10 @@ class FashionMNIST(Dataset):
         seed: int = 0,
     ) -> None:
         """Read the files and choose the splits' images."""
-        whole_number("validation", validation, 1)
-        whole_number("seed", seed, 0)
+        whole("validation", validation, at_least=1)
+        whole("seed", seed, at_least=0)
         if train is not None:
-            whole_number("train", train, 1)
+            whole("train", train, at_least=1)
         images, labels = read_pair(folder, "train")
         first, last = FASHION_MNIST_PRETRAINING.stop, len(labels) - validation
         if last <= first:
@@ -90,7 +90,7 @@ class FashionMNIST(Dataset):
         Raises:
             UserError: if there is no such split.
         """
-        return self._splits[one_of("split", name, self._splits)]
+        return self._splits[choice("split", name, self._splits)]
 
 
 def read_pair(folder: str | Path, part: str) -> tuple[Tensor, Tensor]:

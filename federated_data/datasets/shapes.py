@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from experiment.arguments import choice, whole
 from experiment.errors import UserError
 from experiment.seeds import derive_seed
-from federated_data.datasets._arguments import one_of, whole_number
 from federated_data.datasets.base import Dataset, SplitName
 from federated_data.datasets.shapes_drawing import SIDE, STYLES, draw_shapes
 from federated_data.datasets.shapes_outlines import SHAPE_NAMES
@@ -62,11 +62,11 @@ class Shapes(Dataset):
         """Check the arguments; nothing is drawn yet."""
         self.domains = _parse_styles(styles)
         self._sizes: dict[str, int] = {
-            "train": whole_number("train", train, 1),
-            "validation": whole_number("validation", validation, 1),
-            "test": whole_number("test", test, 1),
+            "train": whole("train", train, at_least=1),
+            "validation": whole("validation", validation, at_least=1),
+            "test": whole("test", test, at_least=1),
         }
-        self._seed = whole_number("seed", seed, 0)
+        self._seed = whole("seed", seed, at_least=0)
         self._drawn: dict[str, LabelledImages] = {}
 
     def split(self, name: SplitName) -> LabelledImages:
@@ -81,7 +81,7 @@ class Shapes(Dataset):
         Raises:
             UserError: if there is no such split.
         """
-        one_of("split", name, self._sizes)
+        choice("split", name, self._sizes)
         if name not in self._drawn:
             self._drawn[name] = self._draw(name)
         return self._drawn[name]
@@ -124,7 +124,7 @@ def _parse_styles(styles: str) -> tuple[str, ...]:
         return groups[styles.strip()]
     names = tuple(part.strip() for part in styles.split(","))
     for name in names:
-        one_of("styles", name, (*groups, *STYLES) if len(names) == 1 else STYLES)
+        choice("styles", name, (*groups, *STYLES) if len(names) == 1 else STYLES)
         if names.count(name) > 1:
             raise UserError(f"styles: expected each style once, found {name!r} more than once")
     return names

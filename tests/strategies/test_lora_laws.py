@@ -203,6 +203,15 @@ def test_every_pair_is_treated_on_its_own(make: Make) -> None:
     assert torch.equal(both[B], result[B])
 
 
+def test_flora_draws_for_every_pair_apart() -> None:
+    names = (M, M.replace("layers.0", "layers.1"))
+    members = drawn(2, 2, SHAPE, 5, modules=names)
+    start = start_of(members, residual=4)
+    start |= {name.replace("layers.0", "layers.1"): t for name, t in start.items()}
+    result = Flora().aggregate(1, start, members)
+    assert not torch.equal(result[A], result[A.replace("layers.0", "layers.1")])
+
+
 def test_uniform_weights_ignore_the_numbers_of_examples() -> None:
     members = drawn(3, 2, SHAPE, 6)
     equal = updates([m.adapter for m in members], [1, 1, 1])

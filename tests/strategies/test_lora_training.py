@@ -12,13 +12,13 @@ from torch import Tensor
 
 from calibration.losses.cross_entropy import CrossEntropy
 from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.adapter import Adapter
+from clip_tuning.adapter import Adapter, AdapterError
 from clip_tuning.classifier import ClipClassifier
 from clip_tuning.clip import Clip
 from clip_tuning.factors import factors_of, pair_names
 from clip_tuning.methods.lora import Lora
 from federated_data.images import LabelledImages
-from strategies.client_rule import ClientRule
+from strategies.client_rule import ClientRule, LocalStart
 from strategies.fedsa_lora import FedSaLoraRule
 from strategies.lora_one_factor import TrainOneFactor, one_factor
 from strategies.lora_ranks import cut_to_rank
@@ -160,3 +160,14 @@ def test_fedsa_goes_on_with_its_own_b(tiny_clip: Clip, random_images: Maker, sha
         assert torch.equal(again[name], expected[name])
     if not share:
         assert all(torch.equal(again[name], other[name]) for name in personal)
+
+
+def test_fedsa_does_not_keep_what_diverged() -> None:
+    names = ("m.lora_A.weight", "m.lora_B.weight")
+    tuned = {name: torch.nn.Parameter(torch.ones(2, 2)) for name in names}
+    rule = FedSaLoraRule()
+    rule.begin(LocalStart(tuned, {name: torch.ones(2, 2) for name in names}))
+    with torch.no_grad():
+        tuned[names[1]][0, 0] = torch.nan
+    with pytest.raises(AdapterError, match=r"^B: m\.lora_B\.weight has 1 of 4 values not finite"):
+        rule.finish(1)
