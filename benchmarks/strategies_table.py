@@ -27,8 +27,8 @@ SETTINGS = {
 # Where a default makes no sense here, or a method needs a partner.
 SPECS = {
     "scaffold": {"strategy": "scaffold", "momentum": 0.0},
-    "fedex_lora": {"strategy": "fedex_lora", "method": "lora(residual_rank=16)"},
-    "flora": {"strategy": "flora", "method": "lora(residual_rank=16)"},
+    "fedex_lora": {"strategy": "fedex_lora", "method": "lora_residual"},
+    "flora": {"strategy": "flora", "method": "lora_residual"},
 }
 COLUMNS = (
     "accuracy", "clients-test/ece", "ece", "mce", "nll", "training/adapter_bytes",

@@ -66,6 +66,7 @@ def hello(message: Message, context: Context) -> Message:
             num_test=len(data.test),
             device=str(node.device),
             classes=json.dumps(node.federation.class_names),
+            rank=_rank(context),
         )
     except UserError as error:
         known = context.node_config
@@ -162,6 +163,13 @@ def _node(context: Context) -> Node:
     node = Node.from_configs(context.run_config, context.node_config, context.node_id)
     torch.set_num_threads(node.config.threads)
     return node
+
+
+def _rank(context: Context) -> int:
+    rank = context.node_config.get("rank", 0)
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
+        raise UserError(f"node config: rank: expected a whole number of at least 0, found {rank!r}")
+    return rank
 
 
 def _rule(spec: str) -> ClientRule:

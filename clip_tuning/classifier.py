@@ -156,7 +156,8 @@ class ClipClassifier(nn.Module):
         """
         if images is None:
             images = self.encode_images(pixels)
-        classes = self._frozen_classes if self.classes_frozen else self.encode_classes()
+        fixed = self.classes_frozen and self.tuned
+        classes = self._frozen_classes if fixed else self.encode_classes()
         return ForwardPass(pixels, images, classes, self.logits(images, classes))
 
     @cached_property

@@ -50,6 +50,7 @@ class Hello:
         code_root: where that code lies.
         versions: JSON of its libraries' versions.
         classes: JSON of its class names in label order.
+        rank: of LoRA on this node, where its config sets one, else 0.
         problem: why it cannot take part, or empty.
     """
 
@@ -64,6 +65,7 @@ class Hello:
     code_root: str = ""
     versions: str = "{}"
     classes: str = "[]"
+    rank: int = 0
     problem: str = ""
 
     def to_content(self) -> RecordDict:

@@ -58,9 +58,17 @@ class Rounds:
         self._scalings = scalings
         if isinstance(strategy, Strategy):
             strategy.num_clients = len(peers)
+            strategy.clients = [peer.client for peer in peers]
+            strategy.client_ranks = {p.client: p.hello.rank for p in peers if p.hello.rank}
 
     def run(self, adapter: Adapter) -> Adapter:
-        """Run ``num-rounds`` rounds from ``adapter`` and return the last global adapter."""
+        """Run ``num-rounds`` rounds from ``adapter`` and return the last global adapter.
+
+        Raises:
+            UserError: the strategy cannot work with this adapter or these clients' ranks.
+        """
+        if isinstance(self._strategy, Strategy):
+            self._strategy.check(adapter)
         last = self._config.num_rounds
         for server_round in range(1, last + 1):
             adapter = self._train(server_round, adapter)

@@ -37,8 +37,8 @@ class Attacked(Strategy):
     @property
     def inner(self) -> Strategy:
         """The strategy under attack, told what the round loop told this one."""
-        self._inner.num_clients = self.num_clients
-        self._inner.server_round = self.server_round
+        for name in ("num_clients", "server_round", "clients", "client_ranks"):
+            setattr(self._inner, name, getattr(self, name))
         return self._inner
 
     def aggregate(

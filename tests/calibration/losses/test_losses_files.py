@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from losses_cases import FOLDER, NAMES, NAMES, camel, loss_class, make
+from losses_cases import FOLDER, NAMES, camel, loss_class, make
 
 from calibration.losses.base import Loss, LossContext
 
