@@ -20,6 +20,7 @@ from clip_tuning.prediction import predict
 from experiment.config import RunConfig
 from experiment.errors import ConfigError, UserError
 from federated_data.clients import load_federation
+from misbehaving import Wrapped
 from reporting.events import read_lines
 from runs import SMALL, events, final_adapter, run_small
 from server_app.in_process import InProcessGrid
@@ -54,7 +55,8 @@ def test_every_source_has_every_metric_every_round(folder: Path) -> None:
     sources = {"server-test", "clients-test", "clients-test-mean", "clients-test-sd"}
     for server_round in (0, 1, 2):
         here = {row["source"]: row for row in rows if row["round"] == server_round}
-        assert here.keys() == {*sources, "clients-test-worst"}
+        trained = {"training"} if server_round else set()
+        assert here.keys() == {*sources, "clients-test-worst", *trained}
         assert all(here[source].keys() >= METRICS for source in sources)
         for source in ("server-test", "clients-test"):
             row = here[source]
@@ -120,7 +122,7 @@ def test_nodes_measure_what_the_server_measures(tmp_path: Path, folder: Path) ->
 
 def test_evaluation_follows_eval_every_and_the_last_round(tmp_path: Path) -> None:
     rows = read_lines(run_small(tmp_path, num_rounds=3, eval_every=2) / "metrics.jsonl")
-    assert sorted({row["round"] for row in rows}) == [0, 2, 3]
+    assert sorted({r["round"] for r in rows if r["source"] == "server-test"}) == [0, 2, 3]
 
 
 def test_no_rounds_is_a_zero_shot_run(tmp_path: Path) -> None:
@@ -174,3 +176,24 @@ def test_sampling_depends_on_seed_and_round_alone() -> None:
     assert sample(clients, 1.0, 1, 0, 1) == clients
     assert len(sample(clients, 0.01, 4, 0, 1)) == 4
     assert len(sample(clients, 0.01, 1, 0, 1)) == 1
+
+
+def test_ranks_from_the_nodes_configs_reach_the_strategy(tmp_path: Path) -> None:
+    app = Wrapped()
+    run_small(
+        tmp_path,
+        clients=2,
+        client_app=app,
+        node_configs={0: {"rank": 1}},
+        strategy="flexlora",
+        method="lora(rank=2, dropout=0.0)",
+    )
+    for node, message in app.of("train"):
+        arrays = message.content.array_records["arrays"].to_torch_state_dict()
+        second = [t[1] for name, t in arrays.items() if name.endswith("lora_A.weight")]
+        assert all((row == 0).all() for row in second) == (node == 1)
+
+
+def test_a_rank_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="client 1: node config: rank: expected a whole number"):
+        run_small(tmp_path, node_configs={1: {"rank": "two"}}, strategy="flexlora")
