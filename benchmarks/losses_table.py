@@ -17,7 +17,6 @@ FASHION = {
     "num-rounds": 10,
     "eval-every": 10,
     "learning-rate": 0.3,
-    "local-epochs": 2,
     "seed": 0,
 }
 EMBEDDED = {**FASHION, "dataset": "shapes(styles='held-back')", "learning-rate": 0.1}

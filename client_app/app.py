@@ -95,7 +95,7 @@ def train(message: Message, context: Context) -> Message:
         classifier,
         _training_settings(node.config),
         build_loss(node.config.loss),
-        _rule(str(settings.get(CLIENT_RULE, ""))),
+        _rule(settings),
         node.reference,
         node.image_table if node.config.cache_features else None,
     )
@@ -172,7 +172,11 @@ def _rank(context: Context) -> int:
     return rank
 
 
-def _rule(spec: str) -> ClientRule:
+def _rule(settings: ConfigRecord) -> ClientRule:
+    """Return the client half the server asks for; Flower's own FedProx only sends its mu."""
+    spec = str(settings.get(CLIENT_RULE, ""))
+    if not spec and "proximal-mu" in settings:
+        spec = f"fedprox(mu={settings['proximal-mu']!r})"
     return load(spec, "strategies", ClientRule) if spec else ClientRule()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 
@@ -28,6 +29,8 @@ cli.command()(doctor)
 
 def main() -> None:
     """Run the command line; a user's mistake ends in its message and exit code 2."""
+    # Last, so that a plug-in in this folder is found and nothing of ours is hidden by it.
+    sys.path.append(os.getcwd())
     # Third parties' deprecations are for developers, and tests turn them into errors.
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)

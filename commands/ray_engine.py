@@ -112,5 +112,8 @@ def _app_folder(scratch: Path) -> Path:
 
 def _python_path(config: RunConfig) -> list[str]:
     """Return this directory if a plug-in from outside the repository is named."""
-    named = (config.strategy, config.method, config.loss, config.dataset, config.partition)
-    return [str(Path.cwd())] if any(":" in text.partition("(")[0] for text in named) else []
+    specs = (
+        config.strategy, config.method, config.loss, config.dataset, config.partition,
+        config.protocol, config.calibrator,
+    )  # fmt: skip
+    return [str(Path.cwd())] if any(":" in spec for spec in specs) else []

@@ -41,6 +41,16 @@ def build_strategy(text: str) -> FlowerStrategy:
     return strategy
 
 
+def _strategy_for(config: RunConfig) -> FlowerStrategy:
+    strategy = build_strategy(config.strategy)
+    if config.momentum and isinstance(strategy, Strategy) and strategy.needs_plain_sgd:
+        raise UserError(
+            f"{strategy.spec_name} needs clients without momentum: set momentum=0.0, "
+            f"found {config.momentum:g}"
+        )
+    return strategy
+
+
 def build_run_calibrator(text: str) -> Calibrator | None:
     """Return the calibrator a run config names; None for ``none``.
 
@@ -62,7 +72,7 @@ def check_plugins(config: RunConfig) -> None:
         "protocol": lambda: load(config.protocol, "federated_data.protocols", Protocol),
         "method": lambda: load(config.method, "clip_tuning.methods", TuningMethod),
         "loss": lambda: [load(s, "calibration.losses", Loss) for _, s in parse_sum(config.loss)],
-        "strategy": lambda: build_strategy(config.strategy),
+        "strategy": lambda: _strategy_for(config),
         "calibrator": lambda: build_run_calibrator(config.calibrator),
     }
     problems = []

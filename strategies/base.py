@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
+from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -31,6 +32,7 @@ class Strategy(FlowerStrategy):
     ``load_state``. It runs in fl2ora's round loop and under Flower's plain ``Strategy.start``.
 
     Attributes:
+        needs_plain_sgd: the clients' SGD must have no momentum; a run config with some is refused.
         num_clients: all clients of the run, also those not chosen in a round; the round loop sets
             it, under plain ``start`` it is the number of nodes the grid shows.
         server_round: the round in progress, counted from 1; set before the messages are made.
@@ -39,6 +41,7 @@ class Strategy(FlowerStrategy):
             round loop sets them.
     """
 
+    needs_plain_sgd: ClassVar[bool] = False
     num_clients: int = 0
     server_round: int = 0
     clients: Sequence[str] = ()

@@ -57,7 +57,7 @@ def test_a_person_sees_the_rounds_and_the_table(
     done: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     text = done[1].stderr
-    assert "2 clients with 52 training images" in text
+    assert "2 clients with 46 training images" in text
     assert "zero-shot" in text
     assert "round 1/1" in text
     for column in ("ACCURACY", "ECE", "MCE", "NLL"):
@@ -98,3 +98,13 @@ def test_doctor_says_what_the_machine_has(tmp_path: Path) -> None:
         assert word in process.stdout
     assert process.returncode in (0, 1)
     assert (process.returncode == 1) == ("amiss" in process.stdout.splitlines()[-1])
+
+
+def test_a_plug_in_in_the_folder_one_stands_in_is_found(tmp_path: Path) -> None:
+    (tmp_path / "my_lab.py").write_text(
+        "from strategies.fedavg import FedAvg\n\n\nclass Mine(FedAvg):\n    pass\n"
+    )
+    settings = ["--set", "strategy=my_lab:Mine(weighting='uniform')"]
+    process = fl2ora(tmp_path, "run", *QUICK, *settings)
+    assert process.returncode == 0, process.stderr
+    assert "round 1/1" in process.stdout

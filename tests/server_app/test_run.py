@@ -197,3 +197,20 @@ def test_ranks_from_the_nodes_configs_reach_the_strategy(tmp_path: Path) -> None
 def test_a_rank_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="client 1: node config: rank: expected a whole number"):
         run_small(tmp_path, node_configs={1: {"rank": "two"}}, strategy="flexlora")
+
+
+def test_scaffold_with_client_momentum_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"scaffold needs clients without momentum.*found 0\.9"):
+        run_small(tmp_path, strategy="scaffold")
+    run_small(tmp_path, strategy="scaffold", momentum=0.0, num_rounds=1)
+
+
+def test_flowers_fedprox_by_name_has_its_penalty(tmp_path: Path) -> None:
+    same = {"num_rounds": 1, "method": "lora(dropout=0.0)", "local_epochs": 3}
+    flower = "flwr.serverapp.strategy:FedProx(proximal_mu=5.0)"
+    theirs = final_adapter(run_small(tmp_path / "theirs", strategy=flower, **same))
+    ours = final_adapter(run_small(tmp_path / "ours", strategy="fedprox(mu=5.0)", **same))
+    plain = final_adapter(run_small(tmp_path / "plain", **same))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=1e-6)
+    assert any(not torch.allclose(plain[name], ours[name], atol=1e-5) for name in ours)
