@@ -72,4 +72,4 @@ def cell(figures: Mapping[str, Mapping[str, Any]], column: str) -> str:
         return "-"
     if name in ("accuracy", "ece", "mce", "lora_aggregation_error"):
         return f"{100 * value:.2f} %"
-    return f"{value:,.0f}" if name in ("adapter_bytes", "drops") else f"{value:.3f}"
+    return f"{value:,.0f}" if name in ("bytes_down", "bytes_up", "drops") else f"{value:.3f}"

@@ -31,7 +31,7 @@ SPECS = {
     "flora": {"strategy": "flora", "method": "lora_residual"},
 }
 COLUMNS = (
-    "accuracy", "clients-test/ece", "ece", "mce", "nll", "training/adapter_bytes",
+    "accuracy", "clients-test/ece", "ece", "mce", "nll", "training/bytes_down", "training/bytes_up",
     "training/lora_aggregation_error", "cost/seconds", "cost/drops",
 )  # fmt: skip
 

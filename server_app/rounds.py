@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from clip_tuning.adapter import Adapter, as_adapter, num_bytes
+from clip_tuning.adapter import Adapter, as_adapter
 from experiment.config import RunConfig
 from experiment.messages import METRICS
 from reporting.events import Tracker
@@ -20,6 +20,7 @@ from server_app.evaluation import Evaluation
 from server_app.handshake import Peer
 from server_app.receiving import receive
 from server_app.sampling import sample
+from server_app.traffic import Traffic
 from strategies.base import Strategy
 from strategies.lora_diagnostics import LoraDiagnostics
 from strategies.replies import Drop, decode_update, usable_replies
@@ -87,11 +88,16 @@ class Rounds:
             "round-start", round=server_round, clients=[peer.client for peer in chosen]
         )
         view = ChosenGrid(self._grid, {peer.node: peer.client for peer in chosen})
-        messages = self._strategy.configure_train(
-            server_round, ArrayRecord(adapter), ConfigRecord({}), view
+        messages = list(
+            self._strategy.configure_train(
+                server_round, ArrayRecord(adapter), ConfigRecord({}), view
+            )
         )
+        traffic = Traffic()
+        for message in messages:
+            traffic.sent(message)
         diagnostics = LoraDiagnostics(self._scalings)
-        usable = self._usable(server_round, messages, chosen, adapter, diagnostics)
+        usable = self._usable(server_round, messages, chosen, adapter, diagnostics, traffic)
         least = min(config.min_train_clients, len(chosen))
         first = list(islice(usable, least))
         if len(first) < least:
@@ -104,7 +110,7 @@ class Rounds:
         reported = (metrics or {}).items()
         figures = {name: float(v) for name, v in reported if isinstance(v, int | float)}
         figures |= diagnostics.result(following)
-        figures["adapter_bytes"] = num_bytes(adapter)
+        figures |= traffic.result()
         self._tracker.log(
             "round-end",
             round=server_round,
@@ -121,6 +127,7 @@ class Rounds:
         chosen: Sequence[Peer],
         adapter: Adapter,
         diagnostics: LoraDiagnostics,
+        traffic: Traffic,
     ) -> Iterator[Message]:
         """Send, and yield the usable replies as they come; log each reply and each drop."""
         clients = {peer.node: peer.client for peer in chosen}
@@ -143,6 +150,7 @@ class Rounds:
                 **dict(message.content.metric_records[METRICS]),
             )
             diagnostics.add(decode_update(message))
+            traffic.received(message)
             yield message
         for node in sorted(silent):
             drop(Drop(clients[node], node, f"no reply in {self._config.round_timeout:g} s"))

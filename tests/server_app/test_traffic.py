@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reporting.events import read_lines
+from runs import run_small
+
+LORA = 38_400  # 9,600 values of the embedded model's default LoRA, four bytes each
+
+
+@pytest.mark.parametrize(
+    ("settings", "down", "up"),
+    [
+        ({"strategy": "fedavg"}, LORA, LORA),
+        ({"strategy": "scaffold", "momentum": 0.0}, 2 * LORA, 2 * LORA),
+        ({"strategy": "fednova"}, LORA, LORA + 8),
+    ],
+)
+def test_every_tensor_that_travels_is_counted(
+    tmp_path: Path, settings: dict[str, Any], down: int, up: int
+) -> None:
+    rows = read_lines(run_small(tmp_path, **settings) / "metrics.jsonl")
+    last = [row for row in rows if row["source"] == "training"][-1]
+    assert (last["bytes_down"], last["bytes_up"]) == (down, up)
