@@ -16,13 +16,15 @@ FASHION = {
     "partition": "dirichlet(beta=0.3)",
     "num-rounds": 10,
     "eval-every": 10,
-    "learning-rate": 0.3,
+    "learning-rate": 0.1,
     "seed": 0,
 }
-EMBEDDED = {**FASHION, "dataset": "shapes(styles='held-back')", "learning-rate": 0.1}
+EMBEDDED = {**FASHION, "dataset": "shapes(styles='held-back')"}
 LOSSES = {
     "cross-entropy": "cross_entropy",
+    "+ DCA": "cross_entropy + dca",
     "+ 10 DCA": "cross_entropy + 10*dca",
+    "+ MDCA": "cross_entropy + mdca",
     "+ 10 MDCA": "cross_entropy + 10*mdca",
     "label smoothing 0.1": "label_smoothing(alpha=0.1)",
     "focal": "focal(gamma=2.0)",
