@@ -1,0 +1,34 @@
+"""Every configuration file in configs/ is one a user can run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clip_tuning.methods.base import TuningMethod
+from commands.settings import read_settings
+from experiment.config import RunConfig
+from experiment.plugins import load
+from federated_data.partition.base import Partitioner
+from strategies.base import Strategy
+
+FOLDER = Path(__file__).resolve().parents[2] / "configs"
+FILES = sorted(FOLDER.rglob("*.toml"))
+
+
+def test_there_are_some() -> None:
+    assert len(FILES) >= 3
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_it_is_a_run_config_whose_plug_ins_exist(file: Path) -> None:
+    config = RunConfig.from_flat(read_settings(file, []))
+    load(config.method, "clip_tuning.methods", TuningMethod)
+    load(config.partition, "federated_data.partition", Partitioner)
+    load(config.strategy, "strategies", Strategy)
+
+
+def test_the_default_file_says_what_the_defaults_are() -> None:
+    settings = read_settings(FOLDER / "default.toml", [])
+    assert {key: RunConfig().flat()[key] for key in settings} == settings
