@@ -13,7 +13,7 @@ from calibration.calibrators.base import Calibrator
 from calibration.losses._weighted_sum import WeightedSum
 from calibration.losses.base import Loss
 from calibration.stats import StatsSpec
-from client_app.calibration import calibration_sums
+from client_app.calibration import calibration_sums, evaluate_calibrated
 from client_app.evaluation import local_evaluate
 from client_app.node import Node
 from client_app.state import ClientState
@@ -123,13 +123,28 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Measure the received adapter on this node's held-out images; in round 0, zero-shot CLIP."""
+    """Measure the received adapter on this node's held-out images.
+
+    In round 0 that is zero-shot CLIP; with a calibrator, what it makes of the adapter's logits.
+    """
     node = _node(context)
-    server_round = int(message.content.config_records[CONFIG][ROUND])  # type: ignore[arg-type]
-    classifier = node.classifier() if server_round else node.zero_shot_classifier()
+    settings = message.content.config_records[CONFIG]
+    classifier = node.classifier() if settings[ROUND] else node.zero_shot_classifier()
     classifier.restore(_adapter(message, ARRAYS))
     spec = StatsSpec(num_bins=node.config.num_bins)
-    stats = local_evaluate(classifier, node.data.test, spec, node.config.eval_batch_size)
+    data, batch = node.data.test, node.config.eval_batch_size
+    if CALIBRATOR in settings:
+        stats = evaluate_calibrated(
+            load(str(settings[CALIBRATOR]), CALIBRATORS, Calibrator),
+            _tensors(message.content, PARAMETERS),
+            classifier,
+            node.zero_shot_classifier,
+            data,
+            spec,
+            batch,
+        )
+    else:
+        stats = local_evaluate(classifier, data, spec, batch)
     content = RecordDict({METRICS: encode_stats(stats), REPLY: ConfigRecord({CLIENT: node.key})})
     return Message(content, reply_to=message)
 

@@ -1,12 +1,18 @@
-"""One client's part in fitting a post-hoc calibrator: sums over its calibration images."""
+"""One client's part in fitting and in measuring a post-hoc calibrator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
+from calibration.calibrated import calibrated_stats
 from calibration.calibrators.base import CalibrationContext, Calibrator, FitState, Parameters, Sums
+from calibration.stats import CalibrationStats, StatsSpec
+from clip_tuning.classifier import ClipClassifier
+from clip_tuning.prediction import predict
+from federated_data.images import LabelledImages
 
 
 def calibration_sums(
@@ -30,3 +36,39 @@ def calibration_sums(
         context = CalibrationContext(zero_shot_logits=zero_shot_logits())
     state = FitState(parameters, {}, False)
     return calibrator.statistics(logits, labels, state, context=context)
+
+
+def evaluate_calibrated(
+    calibrator: Calibrator,
+    parameters: Parameters,
+    classifier: ClipClassifier,
+    zero_shot: Callable[[], ClipClassifier],
+    data: LabelledImages,
+    spec: StatsSpec,
+    batch_size: int,
+) -> CalibrationStats:
+    """Return the calibration sums of a client's test images after the calibrator.
+
+    Args:
+        calibrator: fitted.
+        parameters: its parameters.
+        classifier: holding the global adapter.
+        zero_shot: makes the frozen classifier; called only if the calibrator reads it.
+        data: what is measured; may be empty.
+        spec: sizes of the sums.
+        batch_size: images encoded at once.
+    """
+    context = None
+    if calibrator.needs:
+        frozen = zero_shot()
+        with torch.inference_mode():
+            tuned_text, frozen_text = classifier.encode_classes(), frozen.encode_classes()
+        context = CalibrationContext(
+            zero_shot_logits=predict(frozen, data.images, batch_size),
+            text_features=tuned_text,
+            zero_shot_text_features=frozen_text,
+            base_text_features=tuned_text,
+            base_zero_shot_text_features=frozen_text,
+        )
+    logits = predict(classifier, data.images, batch_size)
+    return calibrated_stats(calibrator, parameters, logits, data.labels, spec, context)

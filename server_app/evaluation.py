@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
+from calibration.calibrators.base import Parameters
 from calibration.stats import CalibrationStats
 from clip_tuning.adapter import Adapter
 from clip_tuning.classifier import ClipClassifier
 from experiment.config import RunConfig
 from experiment.errors import UserError
-from experiment.messages import ARRAYS, CONFIG, EVALUATE, ROUND
+from experiment.messages import ARRAYS, CALIBRATOR, CONFIG, EVALUATE, PARAMETERS, ROUND
 from federated_data.protocols.base import Federation
 from reporting.events import Tracker
 from reporting.logits import SavedLogits
@@ -38,6 +39,7 @@ class Evaluation:
         history: the central test set's sums by round; 0 is zero-shot.
         clients: each client's sums at the last evaluation, by its key.
         spec: sizes of all sums.
+        on_nodes: the clients' images are measured where they lie.
 
     Raises:
         UserError: ``evaluate-on`` is ``server`` and a node has data of its own.
@@ -58,8 +60,8 @@ class Evaluation:
             raise UserError(
                 f"evaluate-on: 'server' cannot be, clients {', '.join(own)} have data of their own"
             )
-        self._on_nodes = bool(own) or config.evaluate_on == "nodes"
-        self._held_out = HeldOut(config, federation, [] if self._on_nodes else peers)
+        self.on_nodes = bool(own) or config.evaluate_on == "nodes"
+        self._held_out = HeldOut(config, federation, [] if self.on_nodes else peers)
         self._grid = grid
         self._peers = peers
         self._config = config
@@ -80,8 +82,8 @@ class Evaluation:
 
     def _measure(self, server_round: int, classifier: ClipClassifier, adapter: Adapter) -> None:
         central, clients = self._held_out.measure(classifier)
-        if self._on_nodes:
-            clients = self._ask_nodes(server_round, adapter)
+        if self.on_nodes:
+            clients = self._ask_nodes(server_round, adapter, None)
         self.history[server_round] = central
         self.clients = clients
         figures = all_figures(central, clients, self._config.resamples)
@@ -93,13 +95,25 @@ class Evaluation:
         self._classifier.restore(adapter)
         return self._held_out.score(self._classifier, zero_shot)
 
-    def _ask_nodes(self, server_round: int, adapter: Adapter) -> dict[str, CalibrationStats]:
+    def ask_calibrated(
+        self, adapter: Adapter, parameters: Parameters
+    ) -> dict[str, CalibrationStats]:
+        """Let every node measure the adapter after the run's fitted calibrator."""
+        return self._ask_nodes(max(1, self._config.num_rounds), adapter, parameters)
+
+    def _ask_nodes(
+        self, server_round: int, adapter: Adapter, parameters: Parameters | None
+    ) -> dict[str, CalibrationStats]:
         """Let every node measure the adapter on its own held-out images; round 0 is zero-shot."""
         names = {peer.node: peer.client for peer in self._peers}
+        settings: dict[str, str | int] = {ROUND: server_round}
         content: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-            ARRAYS: ArrayRecord(adapter),
-            CONFIG: ConfigRecord({ROUND: server_round}),
+            ARRAYS: ArrayRecord(adapter)
         }
+        if parameters is not None:
+            settings[CALIBRATOR] = self._config.calibrator
+            content[PARAMETERS] = ArrayRecord(dict(parameters))
+        content[CONFIG] = ConfigRecord({**settings})
         questions = [
             Message(RecordDict(dict(content)), dst_node_id=node, message_type=EVALUATE)
             for node in names

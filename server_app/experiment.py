@@ -90,6 +90,8 @@ def _calibrate(
     parameters = fitting.run(calibrator, adapter, num_classes)
     save_fitted(folder, config.calibrator, calibrator, parameters, num_classes)
     central, clients = measure_calibrated(calibrator, parameters, saved, evaluation.spec)
+    if evaluation.on_nodes:
+        clients = evaluation.ask_calibrated(adapter, parameters)
     figures = all_figures(central, clients, config.resamples, SUFFIX)
     for source, values in figures.items():
         tracker.metrics(config.num_rounds, source, values)

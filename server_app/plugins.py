@@ -41,6 +41,15 @@ def build_strategy(text: str) -> FlowerStrategy:
     return strategy
 
 
+def _check_loss(text: str) -> None:
+    terms = [load(spec, "calibration.losses", Loss) for _, spec in parse_sum(text)]
+    if all(term.is_penalty for term in terms):
+        raise UserError(
+            f"{text!r} holds penalties alone, which say nothing of the labels; "
+            f"expected a loss with them, such as cross_entropy + {text}"
+        )
+
+
 def _strategy_for(config: RunConfig) -> FlowerStrategy:
     strategy = build_strategy(config.strategy)
     if config.momentum and isinstance(strategy, Strategy) and strategy.needs_plain_sgd:
@@ -71,7 +80,7 @@ def check_plugins(config: RunConfig) -> None:
         "partition": lambda: load(config.partition, "federated_data.partition", Partitioner),
         "protocol": lambda: load(config.protocol, "federated_data.protocols", Protocol),
         "method": lambda: load(config.method, "clip_tuning.methods", TuningMethod),
-        "loss": lambda: [load(s, "calibration.losses", Loss) for _, s in parse_sum(config.loss)],
+        "loss": lambda: _check_loss(config.loss),
         "strategy": lambda: _strategy_for(config),
         "calibrator": lambda: build_run_calibrator(config.calibrator),
     }

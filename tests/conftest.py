@@ -137,3 +137,16 @@ def _byte_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=CONTEXT_LENGTH,
         clean_up_tokenization_spaces=False,
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what is cheap first: slow tests and whole commands come last, engines at the very end."""
+    rooms = ("commands", "integration")
+
+    def cost(item: pytest.Item) -> tuple[bool, int]:
+        room = item.path.parent.name
+        return item.get_closest_marker("slow") is not None, rooms.index(
+            room
+        ) + 1 if room in rooms else 0
+
+    items.sort(key=lambda item: cost(item)[::-1])

@@ -111,3 +111,23 @@ def test_a_client_that_fails_to_calibrate_is_left_out_and_recorded(tmp_path: Pat
 def test_no_calibration_images_at_all_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="calibrator 'temperature'"):
         run_small(tmp_path, calibrator="temperature", num_rounds=0, calibration_fraction=0.0)
+
+
+@pytest.mark.parametrize("spec", ["temperature", "sals", "histogram_binning"])
+def test_nodes_measure_calibrated_figures_where_their_images_lie(tmp_path: Path, spec: str) -> None:
+    here, there = (
+        run_small(tmp_path / place, calibrator=spec, evaluate_on=place, **SETTINGS)
+        for place in ("server", "nodes")
+    )
+    rows = [
+        {r["source"]: r for r in read_lines(f / "metrics.jsonl") if r["round"] == 1}
+        for f in (here, there)
+    ]
+    for source in ("server-test-calibrated", "clients-test-calibrated"):
+        for name in ("accuracy", "ece", "nll", "num_examples"):
+            assert rows[0][source][name] == pytest.approx(rows[1][source][name], abs=1e-6)
+
+
+def test_penalties_alone_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'dca' holds penalties alone"):
+        run_small(tmp_path, loss="dca")
