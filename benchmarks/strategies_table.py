@@ -26,10 +26,13 @@ SETTINGS = {
 }
 # Where a default makes no sense here, or a method needs a partner.
 SPECS = {
+    "dp_fedavg": {"strategy": "dp_fedavg(seed=1)"},
     "scaffold": {"strategy": "scaffold", "momentum": 0.0},
     "fedex_lora": {"strategy": "fedex_lora", "method": "lora_residual"},
     "flora": {"strategy": "flora", "method": "lora_residual"},
 }
+# They do what the strategy they wrap does, and something to its clients.
+WRAPPERS = ("attacked", "local_dp")
 COLUMNS = (
     "accuracy", "clients-test/ece", "ece", "mce", "nll", "training/bytes_down", "training/bytes_up",
     "training/lora_aggregation_error", "cost/seconds", "cost/drops",
@@ -38,7 +41,8 @@ COLUMNS = (
 
 def main(only: str = typer.Option("", help="Comma-separated strategies; all by default.")) -> None:
     """Print the table."""
-    names = [name for name in only.split(",") if name] or available("strategies", Strategy)
+    every = [name for name in available("strategies", Strategy) if name not in WRAPPERS]
+    names = [name for name in only.split(",") if name] or every
     rows = [(name, {**SETTINGS, **SPECS.get(name, {"strategy": name})}) for name in names]
     compare([("zero-shot", {**SETTINGS, "num-rounds": 0}), *rows], CLIENTS, COLUMNS)
 
