@@ -76,7 +76,9 @@ def test_nothing_is_cached_where_features_change(
     def fail() -> Tensor:
         raise AssertionError("must not be called")
 
-    LocalTrainer(classifier(method), settings, loss, image_table=fail).run(DATA, client="a", seed=1)
+    trainer = LocalTrainer(classifier(method), settings, loss, image_table=fail)
+    update, _ = trainer.run(DATA, client="a", seed=1)
+    assert update.metrics["steps"] == 1
 
 
 def test_frozen_classes_are_encoded_once() -> None:

@@ -24,9 +24,9 @@ def test_there_are_some() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_is_a_run_config_whose_plug_ins_exist(file: Path) -> None:
     config = RunConfig.from_flat(read_settings(file, []))
-    load(config.method, "clip_tuning.methods", TuningMethod)
-    load(config.partition, "federated_data.partition", Partitioner)
-    load(config.strategy, "strategies", Strategy)
+    assert isinstance(load(config.method, "clip_tuning.methods", TuningMethod), TuningMethod)
+    assert isinstance(load(config.partition, "federated_data.partition", Partitioner), Partitioner)
+    assert isinstance(load(config.strategy, "strategies", Strategy), Strategy)
 
 
 def test_the_default_file_says_what_the_defaults_are() -> None:

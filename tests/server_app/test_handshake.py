@@ -55,7 +55,8 @@ def test_a_node_that_does_not_fit_is_refused(
 def test_torch_builds_for_other_devices_may_work_together(tmp_path: Path) -> None:
     version = torch.__version__.partition("+")[0]
     app = saying(versions=json.dumps({"torch": f"{version}+cu999"}))
-    run_small(tmp_path, client_app=app, num_rounds=0)
+    folder = run_small(tmp_path, client_app=app, num_rounds=0)
+    assert events(folder, "finished")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
