@@ -6,18 +6,15 @@ the run's record keeps with its key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import Tensor
 
 from clip_tuning.adapter import Adapter
 from experiment.plugins import load
-from strategies.base import Strategy
+from strategies._wrapping import Wrapping
 from strategies.client_rule import ClientRule, LocalStart
-from strategies.updates import ClientUpdate
 
 
-class Attacked(Strategy):
+class Attacked(Wrapping):
     """``inner`` with the clients of some keys attacking.
 
     Args:
@@ -31,25 +28,8 @@ class Attacked(Strategy):
         self, inner: str = "fedavg", clients: str = "0", attack: str = "sign_flip"
     ) -> None:
         """Construct the strategy and, to find mistakes early, the attack."""
-        self._inner = load(inner, "strategies", Strategy)
+        super().__init__(inner)
         self._rule = AttackedRule(clients=clients, attack=attack)
-
-    @property
-    def inner(self) -> Strategy:
-        """The strategy under attack, told what the round loop told this one."""
-        for name in ("num_clients", "server_round", "clients", "client_ranks"):
-            setattr(self._inner, name, getattr(self, name))
-        return self._inner
-
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
-        """Let the inner strategy aggregate; see ``Strategy.aggregate``."""
-        return self.inner.aggregate(server_round, current, updates)
-
-    def check(self, adapter: Adapter) -> None:
-        """Let the inner strategy check the initial adapter."""
-        self.inner.check(adapter)
 
     def client_rule(self) -> str:
         """Return a rule that every client wraps around the inner strategy's."""
@@ -59,30 +39,6 @@ class Attacked(Strategy):
             "attack": self._rule.attack,
         }
         return f"attacked({', '.join(f'{name}={text!r}' for name, text in parts.items())})"
-
-    def broadcast(self) -> Adapter:
-        """Return the inner strategy's tensors."""
-        return self.inner.broadcast()
-
-    def outgoing(self, client: str, current: Adapter) -> Adapter:
-        """Return the inner strategy's start of one client."""
-        return self.inner.outgoing(client, current)
-
-    def check_update(self, update: ClientUpdate) -> None:
-        """Let the inner strategy check."""
-        self.inner.check_update(update)
-
-    def metrics(self) -> dict[str, float]:
-        """Return the inner strategy's figures."""
-        return self.inner.metrics()
-
-    def state(self) -> Adapter:
-        """Return the inner strategy's state."""
-        return self.inner.state()
-
-    def load_state(self, state: Adapter) -> None:
-        """Load the inner strategy's state."""
-        self.inner.load_state(state)
 
 
 class AttackedRule(ClientRule):

@@ -8,7 +8,6 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
-from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -41,7 +40,7 @@ class Strategy(FlowerStrategy):
             round loop sets them.
     """
 
-    needs_plain_sgd: ClassVar[bool] = False
+    needs_plain_sgd: bool = False
     num_clients: int = 0
     server_round: int = 0
     clients: Sequence[str] = ()

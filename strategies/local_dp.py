@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +16,12 @@ from clip_tuning.adapter import Adapter, as_adapter, check_finite
 from experiment.errors import UserError
 from experiment.plugins import load
 from experiment.seeds import derive_seed
-from strategies.base import Strategy
+from strategies._wrapping import Wrapping
 from strategies.client_rule import ClientRule, LocalStart
 from strategies.named_parts import join_parts, take_part
 from strategies.privacy_epsilon import check_privacy
 from strategies.privacy_ledger import Ledger, composed
 from strategies.privacy_noise import clipped, gaussian_noise
-from strategies.updates import ClientUpdate
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +30,7 @@ _TRIED_ROUNDS = (1, 2, 10**9)
 _SENSITIVITY = 2.0  # any change of norm C may stand for any other
 
 
-class LocalDp(Strategy):
+class LocalDp(Wrapping):
     """``inner`` on what clients send: ``theta + clip(theta_k - theta) + N(0, (z C)^2)``.
 
     Works with every inner strategy whose client half, if it has one, sends and keeps nothing but
@@ -60,7 +58,7 @@ class LocalDp(Strategy):
         check_privacy(clip, noise_multiplier, delta, seed)
         if seed is not None:
             logger.warning("local_dp: with a seed the noise can be removed; for simulations only")
-        self._inner = load(inner, "strategies", Strategy)
+        super().__init__(inner)
         self._noise = {
             "clip": clip,
             "noise_multiplier": noise_multiplier,
@@ -69,19 +67,6 @@ class LocalDp(Strategy):
         }
         self._delta = delta
         self._ledger = Ledger(noise_multiplier)
-
-    @property
-    def inner(self) -> Strategy:
-        """The strategy that aggregates, told what the round loop told this one."""
-        for name in ("num_clients", "server_round", "clients", "client_ranks"):
-            setattr(self._inner, name, getattr(self, name))
-        return self._inner
-
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
-        """Let the inner strategy aggregate what arrived; see ``Strategy.aggregate``."""
-        return self.inner.aggregate(server_round, current, updates)
 
     def check(self, adapter: Adapter) -> None:
         """Try the inner client half out, without training; see ``Strategy.check``.
@@ -105,18 +90,10 @@ class LocalDp(Strategy):
         parts = {"inner": self.inner.client_rule(), **self._noise}
         return f"local_dp({', '.join(f'{name}={value!r}' for name, value in parts.items())})"
 
-    def broadcast(self) -> Adapter:
-        """Return the inner strategy's tensors."""
-        return self.inner.broadcast()
-
     def outgoing(self, client: str, current: Adapter) -> Adapter:
         """Count the release the client will make; return the inner strategy's start of it."""
         self._ledger.spend([client])
         return self.inner.outgoing(client, current)
-
-    def check_update(self, update: ClientUpdate) -> None:
-        """Let the inner strategy check."""
-        self.inner.check_update(update)
 
     def metrics(self) -> dict[str, float]:
         """Return the inner strategy's figures, and epsilon of the client asked most often."""

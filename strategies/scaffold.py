@@ -6,7 +6,6 @@ Karimireddy et al. 2019, arXiv 1910.06378, option II.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
 
 import torch
 
@@ -39,7 +38,7 @@ class Scaffold(Strategy):
         step: the server's learning rate, above 0.
     """
 
-    needs_plain_sgd: ClassVar[bool] = True
+    needs_plain_sgd = True
 
     def __init__(self, step: float = 1.0) -> None:
         """Check the argument; see the class."""

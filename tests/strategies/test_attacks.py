@@ -22,6 +22,7 @@ from experiment.plugins import available, load
 from federated_data.images import LabelledImages
 from quadratics import one_round, scalar, two_clients
 from runs import events, run_small
+from strategies._wrapping import Wrapping
 from strategies.attacked import Attacked, AttackedRule
 from strategies.attacks.label_flip import LabelFlip
 from strategies.attacks.logit_scaling import LogitScaling
@@ -123,7 +124,7 @@ def test_the_wrapper_hands_on_every_hook_of_a_strategy() -> None:
         if inspect.isfunction(member) and not name.startswith("_")
     }
     flower = {"configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate"}
-    assert hooks - flower - {"summary"} <= vars(Attacked).keys()
+    assert hooks - flower - {"summary"} <= vars(Attacked).keys() | vars(Wrapping).keys()
 
 
 def test_what_the_round_loop_sets_reaches_the_inner_strategy() -> None:
@@ -176,3 +177,8 @@ def test_a_run_under_attack_keeps_a_record_of_who_did_it(tmp_path: Path) -> None
     folder = run_small(tmp_path, num_rounds=1, strategy=spec)
     assert {e["client"]: e["attack"] for e in events(folder, "client")} == {"0": 0, "1": 1, "2": 0}
     assert events(folder, "start")[0]["config"]["strategy"] == spec
+
+
+def test_a_wrapped_strategy_keeps_its_demands_on_the_clients() -> None:
+    assert Attacked(inner="scaffold").needs_plain_sgd
+    assert not Attacked(inner="fedavg").needs_plain_sgd

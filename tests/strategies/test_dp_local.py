@@ -15,6 +15,7 @@ from experiment.errors import UserError
 from experiment.plugins import load
 from reporting.events import read_lines
 from runs import events, run_small
+from strategies._wrapping import Wrapping
 from strategies.base import Strategy
 from strategies.client_rule import ClientRule
 from strategies.contract import check_strategy
@@ -149,7 +150,7 @@ def test_every_hook_is_handed_on() -> None:
     assert all(name in vars(LocalDpRule) for name in rules)
     hooks = {n for n, m in vars(Strategy).items() if inspect.isfunction(m) and n[0] != "_"}
     flower = {"configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate"}
-    assert hooks - flower - {"summary"} <= vars(LocalDp).keys()
+    assert hooks - flower - {"summary"} <= vars(LocalDp).keys() | vars(Wrapping).keys()
 
 
 def test_what_the_round_loop_sets_reaches_the_inner_strategy() -> None:
