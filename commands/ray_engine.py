@@ -107,6 +107,9 @@ def _app_folder(scratch: Path) -> Path:
     for room in ROOMS:
         shutil.copytree(root / room, app / room, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(root / "experiment" / "app.toml", app / "pyproject.toml")
+    # The bundle's whitelist names them, and Flower wants every name to match; a wheel has neither.
+    (app / "README.md").write_text("# fl2ora\n", encoding="utf-8")
+    (app / "LICENSE").write_text("Apache-2.0\n", encoding="utf-8")
     return app
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import io
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
+from commands import ray_engine
 from experiment.fingerprint import ROOMS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +36,19 @@ def test_it_holds_every_file_of_the_rooms_and_little_else(bundle: zipfile.ZipFil
     assert rooms - files == set()
     rest = {name for name in files - rooms if not name.startswith(".info")}
     assert rest == {"pyproject.toml", "README.md", "LICENSE"}
+
+
+def test_a_wheel_can_be_bundled_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / "site-packages"
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, installed / room)
+    shutil.copy(ROOT / "pyproject.toml", installed / "experiment" / "app.toml")
+    monkeypatch.setattr(ray_engine, "code_root", lambda: installed)
+    app = ray_engine._app_folder(tmp_path)
+    assert app != ROOT
+    files = zipfile.ZipFile(io.BytesIO(build_fab_from_disk(app))).namelist()
+    assert "server_app/app.py" in files
+    assert "clip_tuning/assets/weights.json" in files
 
 
 def test_every_import_of_ours_is_inside(bundle: zipfile.ZipFile) -> None:
