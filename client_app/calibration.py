@@ -62,13 +62,8 @@ def evaluate_calibrated(
     if calibrator.needs:
         frozen = zero_shot()
         with torch.inference_mode():
-            tuned_text, frozen_text = classifier.encode_classes(), frozen.encode_classes()
-        context = CalibrationContext(
-            zero_shot_logits=predict(frozen, data.images, batch_size),
-            text_features=tuned_text,
-            zero_shot_text_features=frozen_text,
-            base_text_features=tuned_text,
-            base_zero_shot_text_features=frozen_text,
-        )
+            texts = classifier.encode_classes(), frozen.encode_classes()
+        zero_shot_logits = predict(frozen, data.images, batch_size)
+        context = CalibrationContext.of_tuned_classes(zero_shot_logits, *texts)
     logits = predict(classifier, data.images, batch_size)
     return calibrated_stats(calibrator, parameters, logits, data.labels, spec, context)

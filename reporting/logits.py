@@ -52,12 +52,8 @@ class SavedLogits:
 
     def context(self, part: Scored) -> CalibrationContext:
         """Return what calibrators may want beside a part's logits."""
-        return CalibrationContext(
-            zero_shot_logits=part.zero_shot,
-            text_features=self.text_features,
-            zero_shot_text_features=self.zero_shot_text_features,
-            base_text_features=self.text_features,
-            base_zero_shot_text_features=self.zero_shot_text_features,
+        return CalibrationContext.of_tuned_classes(
+            part.zero_shot, self.text_features, self.zero_shot_text_features
         )
 
     def save(self, folder: Path) -> None:

@@ -59,6 +59,19 @@ class CalibrationContext:
     base_text_features: Tensor | None = None
     base_zero_shot_text_features: Tensor | None = None
 
+    @classmethod
+    def of_tuned_classes(
+        cls, zero_shot_logits: Tensor, text_features: Tensor, zero_shot_text_features: Tensor
+    ) -> CalibrationContext:
+        """Return the context where the classes are those seen in training."""
+        return cls(
+            zero_shot_logits,
+            text_features,
+            zero_shot_text_features,
+            base_text_features=text_features,
+            base_zero_shot_text_features=zero_shot_text_features,
+        )
+
     def require(self, name: str, reader: str) -> Tensor:
         """Return the field ``name``, or raise a ValueError that says who misses it."""
         value: Tensor | None = getattr(self, name)

@@ -19,15 +19,14 @@ from torch import Tensor
 
 from calibration.calibrators._tensors import (
     as_logits,
-    check_classes,
     check_number,
     check_whole,
-    scalar,
 )
-from calibration.calibrators.base import CalibrationContext, Calibrator, FitState, Parameters, Sums
+from calibration.calibrators._training_free import TrainingFree
+from calibration.calibrators.base import CalibrationContext, Parameters
 
 
-class Dac(Calibrator):
+class Dac(TrainingFree):
     """Multiply the logits by a factor of the predicted class; no parameters.
 
     Args:
@@ -45,32 +44,11 @@ class Dac(Calibrator):
             "base_zero_shot_text_features",
         }
     )
-    max_steps: int = 0
 
     def __init__(self, neighbours: int = 5, base_distance: float = 0.05) -> None:
         """Check the arguments; see the class."""
         self.neighbours = check_whole("neighbours", neighbours, 1)
         self.base_distance = check_number("base_distance", base_distance)
-
-    def start(self, num_classes: int) -> FitState:
-        """Return the finished state without parameters."""
-        check_classes(num_classes)
-        return FitState({}, {}, True)
-
-    def statistics(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        state: FitState,
-        *,
-        context: CalibrationContext | None = None,
-    ) -> Sums:
-        """Return the count alone; there is nothing to fit."""
-        return {"count": scalar(len(logits))}
-
-    def update(self, state: FitState, sums: Sums) -> FitState:
-        """Return ``state``."""
-        return state
 
     def apply(
         self,

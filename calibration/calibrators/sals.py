@@ -14,11 +14,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators._tensors import as_logits, check_classes, scalar
-from calibration.calibrators.base import CalibrationContext, Calibrator, FitState, Parameters, Sums
+from calibration.calibrators._tensors import as_logits
+from calibration.calibrators._training_free import TrainingFree
+from calibration.calibrators.base import CalibrationContext, Parameters
 
 
-class Sals(Calibrator):
+class Sals(TrainingFree):
     """Rescale every row of logits to the range of its zero-shot logits; no parameters.
 
     A row of equal logits becomes the constant ``min z_zs``, a uniform prediction.
@@ -27,27 +28,6 @@ class Sals(Calibrator):
     exact: ClassVar[bool] = True
     preserves_argmax: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"zero_shot_logits"})
-    max_steps: int = 0
-
-    def start(self, num_classes: int) -> FitState:
-        """Return the finished state without parameters."""
-        check_classes(num_classes)
-        return FitState({}, {}, True)
-
-    def statistics(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        state: FitState,
-        *,
-        context: CalibrationContext | None = None,
-    ) -> Sums:
-        """Return the count alone; there is nothing to fit."""
-        return {"count": scalar(len(logits))}
-
-    def update(self, state: FitState, sums: Sums) -> FitState:
-        """Return ``state``."""
-        return state
 
     def apply(
         self,
