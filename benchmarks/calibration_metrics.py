@@ -62,14 +62,14 @@ def draw(rows: int, classes: int, seed: int = 0) -> tuple[Any, Any]:
 
 def pooled(probabilities: Any, labels: Any) -> Figures:
     """The whole set, exact, in one pass."""
-    from calibration.summary import summarise_pooled
+    from fl2ora.calibration.summary import summarise_pooled
 
     return _picked(summarise_pooled(probabilities, labels, num_bins=NUM_BINS))
 
 
 def streamed(probabilities: Any, labels: Any) -> Figures:
     """The whole set from additive sums, fed 1,024 rows at a time; equal-mass ECE approximate."""
-    from calibration.accumulator import CalibrationAccumulator
+    from fl2ora.calibration.accumulator import CalibrationAccumulator
 
     accumulator = CalibrationAccumulator()
     for start in range(0, len(labels), 1024):

@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from commands.in_process_engine import run_in_process
-from experiment.config import RunConfig
-from experiment.errors import UserError
-from reporting.events import EVENTS_FILE, METRICS_FILE, read_lines
+from fl2ora.engines.in_process import run_in_process
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
+from fl2ora.reporting.events import EVENTS_FILE, METRICS_FILE, read_lines
 
 QUIET = Console(quiet=True)
 

@@ -10,9 +10,9 @@ import matplotlib.pyplot as plt
 import torch
 from PIL import Image
 
-from federated_data.datasets.shapes import HELD_BACK_STYLES, SEEN_STYLES
-from federated_data.datasets.shapes_drawing import SIDE, draw_shapes
-from federated_data.datasets.shapes_outlines import SHAPE_NAMES
+from fl2ora.federated_data.datasets.shapes import HELD_BACK_STYLES, SEEN_STYLES
+from fl2ora.federated_data.datasets.shapes_drawing import SIDE, draw_shapes
+from fl2ora.federated_data.datasets.shapes_outlines import SHAPE_NAMES
 
 LEFT, BOTTOM, MARGIN, DPI = 130, 80, 6, 80  # pixels, pixels, pixels, pixels per inch
 

@@ -6,8 +6,8 @@ import time
 
 import torch
 
-from federated_data.datasets.shapes_drawing import STYLES, draw_shapes
-from federated_data.datasets.shapes_outlines import SHAPE_NAMES
+from fl2ora.federated_data.datasets.shapes_drawing import STYLES, draw_shapes
+from fl2ora.federated_data.datasets.shapes_outlines import SHAPE_NAMES
 
 
 def images_per_second(style: str, images: int = 512, repeats: int = 5) -> float:

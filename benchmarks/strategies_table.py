@@ -11,8 +11,8 @@ from __future__ import annotations
 import typer
 
 from benchmarks.comparison import compare
-from experiment.plugins import available
-from strategies.base import Strategy
+from fl2ora.experiment.plugins import available
+from fl2ora.strategies.base import Strategy
 
 CLIENTS = 20
 SETTINGS = {
@@ -41,7 +41,7 @@ COLUMNS = (
 
 def main(only: str = typer.Option("", help="Comma-separated strategies; all by default.")) -> None:
     """Print the table."""
-    every = [name for name in available("strategies", Strategy) if name not in WRAPPERS]
+    every = [name for name in available(Strategy) if name not in WRAPPERS]
     names = [name for name in only.split(",") if name] or every
     rows = [(name, {**SETTINGS, **SPECS.get(name, {"strategy": name})}) for name in names]
     compare([("zero-shot", {**SETTINGS, "num-rounds": 0}), *rows], CLIENTS, COLUMNS)

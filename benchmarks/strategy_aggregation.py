@@ -23,11 +23,11 @@ from typing import Any
 
 import torch
 
-from clip_tuning.adapter import Adapter, num_bytes
-from clip_tuning.factors import factors_of, pair_names, residual_names
-from experiment.plugins import load
-from strategies.base import Strategy
-from strategies.updates import ClientUpdate
+from fl2ora.clip_tuning.adapter import Adapter, num_bytes
+from fl2ora.clip_tuning.factors import factors_of, pair_names, residual_names
+from fl2ora.experiment.plugins import load
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.updates import ClientUpdate
 
 STREAMING = [
     "fedavg", "fedprox", "feddyn", "fednova", "scaffold", "fedavgm", "fedadam", "fedyogi",
@@ -58,7 +58,7 @@ def draw(spec: str, rank: int) -> tuple[Adapter, list[ClientUpdate]]:
     """Return a start and some updates with the aux tensors that ``spec`` asks for."""
     generator = torch.Generator().manual_seed(0)
     start = adapter(rank, generator)
-    if getattr(load(spec, "strategies", Strategy), "needs_residual", False):
+    if getattr(load(spec, Strategy), "needs_residual", False):
         for module in pair_names(start):
             name_a, name_b = residual_names(module)
             factors = factors_of(start, module)
@@ -101,12 +101,12 @@ def _status(name: str) -> int:
 def _in_child(spec: str, clients: int, rank: int, repeats: int, threads: int, pipe: Any) -> None:
     torch.set_num_threads(threads)
     start, updates = draw(spec, rank)
-    load(spec, "strategies", Strategy).aggregate(1, start, stream(updates, 2))
+    load(spec, Strategy).aggregate(1, start, stream(updates, 2))
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = _status("VmRSS")
     seconds = []
     for _ in range(repeats):
-        strategy = load(spec, "strategies", Strategy)
+        strategy = load(spec, Strategy)
         strategy.num_clients = clients
         begin = time.process_time()
         strategy.aggregate(1, start, stream(updates, clients))

@@ -24,16 +24,16 @@ import torch
 import typer
 from transformers import CLIPConfig, CLIPModel
 
-from calibration.losses.cross_entropy import CrossEntropy
-from client_app.loss_context import ZeroShotReference
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip, load_clip
-from clip_tuning.frozen import begin_all
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.preprocessing import Preprocessing
-from experiment.plugins import load
-from federated_data.images import LabelledImages
+from fl2ora.calibration.losses.cross_entropy import CrossEntropy
+from fl2ora.client_app.loss_context import ZeroShotReference
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip, load_clip
+from fl2ora.clip_tuning.frozen import begin_all
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.preprocessing import Preprocessing
+from fl2ora.experiment.plugins import load
+from fl2ora.federated_data.images import LabelledImages
 
 T = TypeVar("T")
 BATCH = 32
@@ -69,7 +69,7 @@ def measure(clip: Clip, spec: str, data: LabelledImages) -> list[str]:
     """Return the cells of one method's row."""
     own = Clip(clip.name, copy.deepcopy(clip.model), clip.tokenizer, clip.preprocessing)
     torch.manual_seed(0)
-    classifier = load(spec, "clip_tuning.methods", TuningMethod).attach(own, NAMES, TEMPLATES)
+    classifier = load(spec, TuningMethod).attach(own, NAMES, TEMPLATES)
     classifier.eval()
     keeps_start = classifier.frozen_images is not None
     if not (keeps_start or classifier.wants_zero_shot):

@@ -21,10 +21,10 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.comparison import cell, run_once
-from clip_tuning.adapter import num_parameters
-from clip_tuning.build import build_classifier
-from experiment.errors import UserError
-from federated_data.clients import load_federation
+from fl2ora.clip_tuning.adapter import num_parameters
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.clients import load_federation
 
 CLIENTS, ROUNDS = 10, 8
 GRID = (0.003, 0.03, 0.3)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from calibration.predictions import ArrayLike
-from calibration.stats import DEFAULT_SPEC, CalibrationStats, StatsSpec
-from calibration.summary import summarise
+from fl2ora.calibration.predictions import ArrayLike
+from fl2ora.calibration.stats import DEFAULT_SPEC, CalibrationStats, StatsSpec
+from fl2ora.calibration.summary import summarise
 
 
 class CalibrationAccumulator:
@@ -23,7 +23,6 @@ class CalibrationAccumulator:
     """
 
     def __init__(self, spec: StatsSpec = DEFAULT_SPEC) -> None:
-        """Start from no examples; ``spec`` sets bins and classes."""
         self.stats = CalibrationStats.zero(spec)
 
     def update_logits(self, logits: ArrayLike, labels: ArrayLike) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from calibration.calibrators.base import CalibrationContext, Calibrator
-from calibration.predictions import Block
-from calibration.stats import CalibrationStats, StatsSpec
-from calibration.summation import sums_of
+from fl2ora.calibration.calibrators.base import CalibrationContext, Calibrator
+from fl2ora.calibration.predictions import Block
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.summation import sums_of
 
 
 def calibrated_stats(

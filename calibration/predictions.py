@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.binning import Floats, Integers
-from calibration.row_blocks import (
+from fl2ora.calibration.binning import Floats, Integers
+from fl2ora.calibration.row_blocks import (
     ArrayLike,
     check_rows,
     checked_labels,

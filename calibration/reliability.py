@@ -1,13 +1,13 @@
 """What a reliability diagram shows, as numbers, with a bootstrap band; no drawing here.
 
 Everything comes from additive sums, exactly: the diagram of added clients is the diagram of the
-pooled data. The smooth form of the diagram is in ``calibration.smooth_reliability``.
+pooled data. The smooth form of the diagram is in ``fl2ora.calibration.smooth_reliability``.
 
 The bands here and there are parametric bootstraps. They hold the confidences as they were (so also
 the number of examples in each bin) and draw again, example by example and independently, which
 predictions were right. They answer "how far could chance alone have moved this accuracy?", point
 by point and not for all points at once. They leave out the choice of clients and the likeness of
-examples within a client: ``calibration.uncertainty`` resamples clients.
+examples within a client: ``fl2ora.calibration.uncertainty`` resamples clients.
 
 Sources: DeGroot & Fienberg, "The comparison and evaluation of forecasters" (1983), and
 Niculescu-Mizil & Caruana, "Predicting good probabilities with supervised learning" (ICML 2005):
@@ -23,8 +23,8 @@ from typing import Self
 
 import numpy as np
 
-from calibration.binning import Floats, bin_edges
-from calibration.stats import CalibrationStats
+from fl2ora.calibration.binning import Floats, bin_edges
+from fl2ora.calibration.stats import CalibrationStats
 
 
 @dataclass(frozen=True, eq=False)

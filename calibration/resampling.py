@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from calibration.binning import Floats
-from calibration.stats import CalibrationStats
-from calibration.stats_spec import TABLE_FIELDS
+from fl2ora.calibration.binning import Floats
+from fl2ora.calibration.stats import CalibrationStats
+from fl2ora.calibration.stats_spec import TABLE_FIELDS
 
 _TRIPLES = (
     ("count", "confidence", "correct"),

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from calibration.binning import Floats
-from calibration.metrics.binned import ece_of
-from calibration.resampling import resample_calibrated
-from calibration.stats import CalibrationStats
+from fl2ora.calibration.binning import Floats
+from fl2ora.calibration.metrics.binned import ece_of
+from fl2ora.calibration.resampling import resample_calibrated
+from fl2ora.calibration.stats import CalibrationStats
 
 
 @dataclass(frozen=True)

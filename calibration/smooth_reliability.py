@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.binning import Floats
-from calibration.metrics.smooth import smooth_ece_of
-from calibration.reliability import Band, shrunk_rate
-from calibration.stats import CalibrationStats
+from fl2ora.calibration.binning import Floats
+from fl2ora.calibration.metrics.smooth import smooth_ece_of
+from fl2ora.calibration.reliability import Band, shrunk_rate
+from fl2ora.calibration.stats import CalibrationStats
 
 _TAIL = 6.0  # kernel widths after which a reflection no longer counts: exp(-18) = 1.5e-8
 

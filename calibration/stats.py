@@ -18,10 +18,10 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.binning import Floats
-from calibration.predictions import ArrayLike, blocks_of_logits, blocks_of_probabilities
-from calibration.stats_spec import StatsSpec
-from calibration.summation import sums_of
+from fl2ora.calibration.binning import Floats
+from fl2ora.calibration.predictions import ArrayLike, blocks_of_logits, blocks_of_probabilities
+from fl2ora.calibration.stats_spec import StatsSpec
+from fl2ora.calibration.summation import sums_of
 
 __all__ = ["DEFAULT_SPEC", "CalibrationStats", "StatsSpec"]
 

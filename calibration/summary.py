@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from calibration.binning import Floats
-from calibration.metrics.adaptive import adaptive_ece_of, equal_mass_error
-from calibration.metrics.binned import (
+from fl2ora.calibration.binning import Floats
+from fl2ora.calibration.metrics.adaptive import adaptive_ece_of, equal_mass_error
+from fl2ora.calibration.metrics.binned import (
     accuracy_of,
     confidence_of,
     ece_of,
@@ -18,9 +18,9 @@ from calibration.metrics.binned import (
     over_confidence_of,
     under_confidence_of,
 )
-from calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
-from calibration.stats import CalibrationStats, StatsSpec
-from calibration.summation import sums_of_scores
+from fl2ora.calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.summation import sums_of_scores
 
 
 def summarise(stats: CalibrationStats) -> dict[str, float]:
@@ -28,7 +28,7 @@ def summarise(stats: CalibrationStats) -> dict[str, float]:
 
     The same function serves one client, pooled data and added clients. All figures are exact from
     additive sums except ``ace``, which comes from the fine histogram: how far it can be from the
-    exact equal-mass ECE is ``calibration.metrics.adaptive.adaptive_ece_of(stats).bound``.
+    exact equal-mass ECE is ``fl2ora.calibration.metrics.adaptive.adaptive_ece_of(stats).bound``.
 
     Returns:
         ``num_examples``; as fractions ``accuracy``, ``confidence`` (mean), ``ece``, ``mce``,

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from calibration.binning import Floats, Integers, bin_index, sum_by_bin
-from calibration.predictions import (
+from fl2ora.calibration.binning import Floats, Integers, bin_index, sum_by_bin
+from fl2ora.calibration.predictions import (
     BLOCKS_AT_ONCE,
     Block,
     Scores,
     concatenate_scores,
     scores_of_block,
 )
-from calibration.stats_spec import StatsSpec
+from fl2ora.calibration.stats_spec import StatsSpec
 
 
 def sums_of(blocks: Iterable[Block], spec: StatsSpec) -> dict[str, Floats]:

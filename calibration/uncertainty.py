@@ -25,14 +25,14 @@ from typing import Literal
 
 import numpy as np
 
-from calibration.resampling import (
+from fl2ora.calibration.resampling import (
     client_resampler,
     gap_noise,
     resample_examples,
     without_classwise,
 )
-from calibration.stats import CalibrationStats
-from calibration.summary import summarise
+from fl2ora.calibration.stats import CalibrationStats
+from fl2ora.calibration.summary import summarise
 
 Over = Literal["examples", "clients"]
 Figures = Callable[[CalibrationStats], dict[str, float]]

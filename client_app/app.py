@@ -9,21 +9,25 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from calibration.calibrators.base import Calibrator
-from calibration.losses._weighted_sum import WeightedSum
-from calibration.losses.base import Loss
-from calibration.stats import StatsSpec
-from client_app.calibration import calibration_sums, evaluate_calibrated
-from client_app.evaluation import local_evaluate
-from client_app.node import Node
-from client_app.state import ClientState
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.adapter import Adapter
-from clip_tuning.prediction import predict
-from experiment.config import RunConfig
-from experiment.errors import UserError
-from experiment.fingerprint import code_fingerprint, code_root, library_versions
-from experiment.messages import (
+from fl2ora.calibration.calibrators.base import Calibrator
+from fl2ora.calibration.losses._weighted_sum import WeightedSum
+from fl2ora.calibration.losses.base import Loss
+from fl2ora.calibration.stats import StatsSpec
+from fl2ora.client_app.calibrator_sums import calibration_sums, evaluate_calibrated
+from fl2ora.client_app.evaluation import local_evaluate
+from fl2ora.client_app.node import Node
+from fl2ora.client_app.state import ClientState
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.prediction import predict
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
+from fl2ora.experiment.plugins import load
+from fl2ora.experiment.seeds import derive_seed
+from fl2ora.experiment.spec import parse_sum
+from fl2ora.messages.pooled import encode_stats
+from fl2ora.messages.records import (
     ARRAYS,
     AUX,
     CALIBRATOR,
@@ -40,15 +44,10 @@ from experiment.messages import (
     Hello,
     train_reply,
 )  # fmt: skip
-from experiment.plugins import load
-from experiment.seeds import derive_seed
-from experiment.spec import parse_sum
-from strategies.client_rule import ClientRule
-from strategies.pooled import encode_stats
+from fl2ora.strategies.client_rule import ClientRule
 
 app = ClientApp()
 
-CALIBRATORS = "calibration.calibrators"
 _STATE, _RECEIVED, _PERSONAL = "client-rule", "received", "personal"
 
 
@@ -143,7 +142,7 @@ def evaluate(message: Message, context: Context) -> Message:
     begun = node.begun("test") if settings[ROUND] else None
     if CALIBRATOR in settings:
         stats = evaluate_calibrated(
-            load(str(settings[CALIBRATOR]), CALIBRATORS, Calibrator),
+            load(str(settings[CALIBRATOR]), Calibrator),
             _tensors(message.content, PARAMETERS),
             classifier,
             node.zero_shot_classifier,
@@ -171,7 +170,7 @@ def calibrate(message: Message, context: Context) -> Message:
     classifier = node.classifier()
     classifier.restore(_adapter(message, ARRAYS))
     sums = calibration_sums(
-        load(str(message.content.config_records[CONFIG][CALIBRATOR]), CALIBRATORS, Calibrator),
+        load(str(message.content.config_records[CONFIG][CALIBRATOR]), Calibrator),
         _tensors(message.content, PARAMETERS),
         predict(classifier, data.images, batch, node.begun("calibration")),
         data.labels,
@@ -183,7 +182,7 @@ def calibrate(message: Message, context: Context) -> Message:
 
 def build_loss(text: str) -> Loss:
     """Return the loss a run config's ``loss`` describes, such as ``cross_entropy + 10*dca``."""
-    terms = [(weight, load(spec, "calibration.losses", Loss)) for weight, spec in parse_sum(text)]
+    terms = [(weight, load(spec, Loss)) for weight, spec in parse_sum(text)]
     return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else WeightedSum(terms)
 
 
@@ -205,7 +204,7 @@ def _rule(settings: ConfigRecord) -> ClientRule:
     spec = str(settings.get(CLIENT_RULE, ""))
     if not spec and "proximal-mu" in settings:
         spec = f"fedprox(mu={settings['proximal-mu']!r})"
-    return load(spec, "strategies", ClientRule) if spec else ClientRule()
+    return load(spec, ClientRule) if spec else ClientRule()
 
 
 def _training_settings(config: RunConfig) -> TrainingSettings:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calibration.losses.base import Loss
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.preprocessing import Augmentation
-from experiment.seeds import derive_seed
-from federated_data.images import LabelledImages
+from fl2ora.calibration.losses.base import Loss
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.preprocessing import Augmentation
+from fl2ora.experiment.seeds import derive_seed
+from fl2ora.federated_data.images import LabelledImages
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,6 @@ class Batches:
         batch_size: int,
         augmentation: Augmentation,
     ) -> None:
-        """Keep the parts."""
         self._classifier = classifier
         self._loss = loss
         self._table = table

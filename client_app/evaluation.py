@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from calibration.stats import CalibrationStats, StatsSpec
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.prediction import predict
-from federated_data.images import LabelledImages
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.prediction import predict
+from fl2ora.federated_data.images import LabelledImages
 
 
 def local_evaluate(

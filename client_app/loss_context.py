@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from calibration.losses.base import Loss, LossContext
-from clip_tuning.adapter import Adapter
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.factors import change_cosine
+from fl2ora.calibration.losses.base import Loss, LossContext
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.factors import change_cosine
 
 _FROZEN = frozenset(
     {"zero_shot_logits", "zero_shot_text_features", "zero_shot_image_features", "encode_texts"}
@@ -93,7 +93,6 @@ class ContextFiller:
         previous: Adapter,
         seed: int,
     ) -> None:
-        """Keep the parts."""
         self._loss = loss
         self._classifier = classifier
         self._received = received

@@ -9,18 +9,18 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from client_app.loss_context import ZeroShotReference
-from clip_tuning.build import build_classifier, resolve_device
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.feature_cache import digest, shared_cache
-from clip_tuning.frozen import PLAIN, Views, begin_all, table, table_key
-from clip_tuning.preprocessing import Augmentation
-from experiment.config import RunConfig, Value
-from experiment.errors import UserError
-from experiment.seeds import derive_seed
-from federated_data.clients import ClientData, divide, load_federation, share_out
-from federated_data.images import LabelledImages
-from federated_data.protocols.base import Federation
+from fl2ora.client_app.loss_context import ZeroShotReference
+from fl2ora.clip_tuning.build import build_classifier, resolve_device
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.feature_cache import digest, shared_cache
+from fl2ora.clip_tuning.frozen import PLAIN, Views, begin_all, table, table_key
+from fl2ora.clip_tuning.preprocessing import Augmentation
+from fl2ora.experiment.config import RunConfig, Value
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.seeds import derive_seed
+from fl2ora.federated_data.clients import ClientData, divide, load_federation, share_out
+from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.protocols.base import Federation
 
 
 @dataclass(frozen=True)

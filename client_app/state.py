@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from flwr.app import ArrayRecord, Context
 
-from clip_tuning.adapter import Adapter, AdapterError, load_adapter, save_adapter
-from experiment.errors import UserError
+from fl2ora.clip_tuning.adapter import Adapter, AdapterError, load_adapter, save_adapter
+from fl2ora.experiment.errors import UserError
 
 
 class ClientState:

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from calibration.losses.base import Loss
-from client_app.batches import Batch, Batches
-from client_app.loss_context import ContextFiller, ZeroShotReference, reads_reference
-from clip_tuning.adapter import Adapter
-from clip_tuning.classifier import ClipClassifier, unit
-from clip_tuning.frozen import Views, begin_all
-from clip_tuning.preprocessing import Augmentation
-from experiment.errors import UserError
-from experiment.seeds import derive_seed
-from federated_data.images import LabelledImages
-from strategies.client_rule import ClientRule, LocalStart
-from strategies.updates import ClientUpdate
+from fl2ora.calibration.losses.base import Loss
+from fl2ora.client_app.batches import Batch, Batches
+from fl2ora.client_app.loss_context import ContextFiller, ZeroShotReference, reads_reference
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.classifier import ClipClassifier, unit
+from fl2ora.clip_tuning.frozen import Views, begin_all
+from fl2ora.clip_tuning.preprocessing import Augmentation
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.seeds import derive_seed
+from fl2ora.federated_data.images import LabelledImages
+from fl2ora.strategies.client_rule import ClientRule, LocalStart
+from fl2ora.strategies.updates import ClientUpdate
 
 VIEWS = 10
 """Augmented views of an image whose features are averaged where a method gathers, unless the run
@@ -75,7 +75,6 @@ class LocalTrainer:
         reference: Callable[[], ZeroShotReference] | None = None,
         image_table: Callable[[], Tensor | None] | None = None,
     ) -> None:
-        """Set up the optimiser; its momentum starts at zero every round."""
         self.classifier = classifier
         self.settings = settings
         self.loss = loss

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import load_clip
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.towers import recompute_activations
-from experiment.errors import UserError
-from experiment.plugins import load
-from experiment.seeds import derive_seed
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import load_clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.towers import recompute_activations
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import load
+from fl2ora.experiment.seeds import derive_seed
 
 
 def build_classifier(
@@ -37,7 +37,7 @@ def build_classifier(
     Raises:
         UserError: unknown names or arguments, or a model that cannot be loaded or tuned so.
     """
-    tuning = load(method, "clip_tuning.methods", TuningMethod)
+    tuning = load(method, TuningMethod)
     clip = load_clip(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initial-adapter"))

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clip_tuning.clip import Clip
-from clip_tuning.feature_cache import digest
-from clip_tuning.prompts import fill_templates, tokenise
-from clip_tuning.tuned import TunedModule
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.feature_cache import digest
+from fl2ora.clip_tuning.prompts import fill_templates, tokenise
+from fl2ora.clip_tuning.tuned import TunedModule
 
 _AT_ONCE = 1024  # prompts in one pass of the text tower
 

@@ -12,10 +12,10 @@ import torch
 from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase, SiglipModel
 from transformers.utils import cached_file
 
-from clip_tuning.embedded import load_embedded
-from clip_tuning.families import Family, family_of
-from clip_tuning.preprocessing import Preprocessing
-from experiment.errors import UserError
+from fl2ora.clip_tuning.embedded import load_embedded
+from fl2ora.clip_tuning.families import Family, family_of
+from fl2ora.clip_tuning.preprocessing import Preprocessing
+from fl2ora.experiment.errors import UserError
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from clip_tuning.classifier import ClipClassifier, lasting, unit
-from clip_tuning.clip import Clip
-from clip_tuning.prompt_layout import ContextSettings, Layout, lay_out, replaced_tokens
-from clip_tuning.towers import check_insertable, encode_text
+from fl2ora.clip_tuning.classifier import ClipClassifier, lasting, unit
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.prompt_layout import ContextSettings, Layout, lay_out, replaced_tokens
+from fl2ora.clip_tuning.towers import check_insertable, encode_text
 
 NOISE = 0.02
 """Standard deviation of vectors that no word initialises, as in CoOp's code."""

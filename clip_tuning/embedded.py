@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from tokenizers import Tokenizer
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from clip_tuning.tiny_clip import wrap_tokenizer
+from fl2ora.clip_tuning.tiny_clip import wrap_tokenizer
 
 _CONFIG, _WEIGHTS = "config.json", "weights.json"
 _TOKENIZER, _PREPROCESSOR = "tokenizer.json", "preprocessor_config.json"
@@ -80,7 +80,7 @@ def save_embedded(
 
     Args:
         model: the model to embed.
-        tokenizer: from ``clip_tuning.tiny_clip.new_tokenizer``.
+        tokenizer: from ``fl2ora.clip_tuning.tiny_clip.new_tokenizer``.
         preprocessor: the keys of CLIP's ``preprocessor_config.json``.
         folder: made if it is not there; files of these names are replaced.
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from experiment.errors import UserError
+from fl2ora.experiment.errors import UserError
 
 _NAME = "features"
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clip_tuning.classifier import ClipClassifier, lasting
-from clip_tuning.feature_cache import FeatureCache, digest
-from clip_tuning.preprocessing import Augmentation
+from fl2ora.clip_tuning.classifier import ClipClassifier, lasting
+from fl2ora.clip_tuning.feature_cache import FeatureCache, digest
+from fl2ora.clip_tuning.preprocessing import Augmentation
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.classifier import ClipClassifier
 
 
 @torch.inference_mode()

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from clip_tuning.prompts import fill_templates
-from experiment.errors import UserError
+from fl2ora.clip_tuning.prompts import fill_templates
+from fl2ora.experiment.errors import UserError
 
 POSITIONS = ("end", "middle", "front")
 

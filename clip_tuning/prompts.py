@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from experiment.errors import UserError
+from fl2ora.experiment.errors import UserError
 
 
 def fill_templates(class_names: Sequence[str], templates: Sequence[str]) -> list[str]:

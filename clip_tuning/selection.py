@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transformers import CLIPModel, SiglipModel
 
-from clip_tuning.towers import TOWERS, blocks, check_insertable
+from fl2ora.clip_tuning.towers import TOWERS, blocks, check_insertable
 
 TOWER_CHOICES = ("both", *TOWERS)
 BLOCK_CHOICES = ("all", "top3", "bottom", "mid", "up", "half-up", "half-bottom")

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from clip_tuning.adapter import Adapter, as_adapter, check_finite, check_like
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite, check_like
 
 
 class TunedModule(nn.Module):

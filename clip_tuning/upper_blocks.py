@@ -8,8 +8,8 @@ from functools import cached_property
 
 from torch import Tensor
 
-from clip_tuning.classifier import ClipClassifier, FrozenStart, lasting, unit
-from clip_tuning.towers import begin_image, begin_text, finish_image, finish_text
+from fl2ora.clip_tuning.classifier import ClipClassifier, FrozenStart, lasting, unit
+from fl2ora.clip_tuning.towers import begin_image, begin_text, finish_image, finish_text
 
 _PARTS = {"vision": ("vision_model.", "visual_projection."), "text": ("text_model.", "text_proj")}
 

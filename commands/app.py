@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from commands.calibrate import calibrate
-from commands.doctor import doctor
-from commands.run import run
-from experiment.errors import UserError
+from fl2ora.commands.calibrate import calibrate
+from fl2ora.commands.doctor import doctor
+from fl2ora.commands.run import run
+from fl2ora.experiment.errors import UserError
 
 cli = typer.Typer(
     name="fl2ora",

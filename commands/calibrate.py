@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from experiment.config import RunConfig
-from experiment.errors import UserError
-from reporting.tables import SHOWN, shown_rows
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
+from fl2ora.reporting.tables import SHOWN, shown_rows
 
 SOURCES = ("server-test", "clients-test")
 
@@ -33,13 +33,13 @@ def calibrate(
     """
     config = _config(run_dir)
     # Imported here so that a mistake above is answered before torch is loaded.
-    from calibration.stats import CalibrationStats, StatsSpec
-    from reporting.figures import reliability_figure
-    from reporting.logits import SavedLogits
-    from server_app.artifacts import save_fitted
-    from server_app.calibrating import SUFFIX, fit_saved, measure_calibrated
-    from server_app.figures import all_figures
-    from server_app.plugins import build_run_calibrator
+    from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+    from fl2ora.reporting.figures import reliability_figure
+    from fl2ora.reporting.logits import SavedLogits
+    from fl2ora.server_app.artifacts import save_fitted
+    from fl2ora.server_app.calibrating import SUFFIX, fit_saved, measure_calibrated
+    from fl2ora.server_app.metrics_by_source import all_figures
+    from fl2ora.server_app.run_plugins import build_run_calibrator
 
     chosen = build_run_calibrator(calibrator)
     if chosen is None:

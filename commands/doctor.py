@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from experiment.errors import UserError
-from experiment.fingerprint import code_fingerprint, code_root, library_versions
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
 
 _GIB = 2**30
 _LEAST_DISK_GIB = 2
@@ -94,7 +94,7 @@ def _code() -> tuple[str, str]:
 
 
 def _model() -> tuple[str, str]:
-    clip = importlib.import_module("clip_tuning.clip").load_clip("embedded")
+    clip = importlib.import_module("fl2ora.clip_tuning.clip").load_clip("embedded")
     count = sum(parameter.numel() for parameter in clip.model.parameters())
     return f"embedded CLIP, {count:,} parameters", ""
 

@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from commands.settings import read_settings
-from experiment.config import RunConfig
-from experiment.errors import UserError
-from reporting.run_directory import runs_root
-from reporting.tables import SHOWN, metrics_table, shown_rows
+from fl2ora.commands.settings import read_settings
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
+from fl2ora.reporting.run_directory import runs_root
+from fl2ora.reporting.tables import SHOWN, metrics_table, shown_rows
 
 
 class Engine(StrEnum):
@@ -59,15 +59,15 @@ def run(
     console.print(f"Run directory: {folder}", markup=False, soft_wrap=True)
     started = time.monotonic()
     # Imported here so that a mistake in the settings is answered before torch is loaded.
-    from server_app.plugins import check_plugins
+    from fl2ora.server_app.run_plugins import check_plugins
 
     check_plugins(run_config)
     if engine is Engine.IN_PROCESS:
-        from commands.in_process_engine import run_in_process
+        from fl2ora.engines.in_process import run_in_process
 
         run_in_process(run_config, clients, folder, console)
     else:
-        from commands.ray_engine import Resources, run_on_ray
+        from fl2ora.engines.ray import Resources, run_on_ray
 
         run_on_ray(run_config, Resources(clients, client_cpus, client_gpus), folder, console)
     _report(console, folder, time.monotonic() - started)

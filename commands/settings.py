@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
-from experiment.config import RunConfig, Value, key_of
-from experiment.errors import ConfigError, UserError
+from fl2ora.experiment.config import RunConfig, Value, key_of
+from fl2ora.experiment.errors import ConfigError, UserError
 
 
 def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, Value]:

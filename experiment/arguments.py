@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from experiment.errors import UserError, nearest
+from fl2ora.experiment.errors import UserError, nearest
 
 
 def whole(name: str, value: int, *, at_least: int) -> int:

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from experiment.errors import ConfigError, UserError, listed, nearest
-from experiment.plugins import fits
-from experiment.spec import parse_spec, parse_sum
+from fl2ora.experiment.errors import ConfigError, UserError, listed, nearest
+from fl2ora.experiment.plugins import fits
+from fl2ora.experiment.spec import parse_spec, parse_sum
 
 Value = bool | int | float | str
 DEVICES = ("auto", "cpu", "cuda", "mps")

@@ -18,7 +18,6 @@ class ConfigError(UserError):
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
-        """Join the problems into one message."""
         self.problems = tuple(problems)
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"

@@ -14,8 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOMS = (
-    "calibration", "client_app", "clip_tuning", "experiment",
-    "federated_data", "reporting", "server_app", "strategies",
+    "calibration", "client_app", "clip_tuning", "experiment", "federated_data",
+    "messages", "reporting", "server_app", "strategies",
 )  # fmt: skip
 LIBRARIES = ("flwr", "torch", "transformers", "peft", "safetensors", "numpy")
 

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, TypeVar
 
-from experiment.errors import UserError, listed, nearest
-from experiment.spec import Spec, parse_spec
+from fl2ora.experiment.errors import UserError, listed, nearest
+from fl2ora.experiment.spec import Spec, parse_spec
 
 T = TypeVar("T")
 Base = Callable[..., T]  # a class; type[T] would not admit an abstract one
 
 
-def available(package: str, base: type) -> list[str]:
-    """Return the names a spec may use for files of ``package`` that define one ``base``."""
-    modules = importlib.import_module(package).__path__
-    names = [info.name for info in pkgutil.iter_modules(modules) if _may_offer(info.name)]
-    return [name for name in names if _only_class(_module(package, name), base) is not None]
+def available(base: type) -> list[str]:
+    """Return the names a spec may use: those of files of the base's folder that define one."""
+    files = _files(_folder(base))
+    return [name for name in sorted(files) if _only_class(files[name], base) is not None]
 
 
-def load(spec: str | Spec, package: str, base: Base[T]) -> T:
+def load(spec: str | Spec, base: Base[T]) -> T:
     """Construct the plug-in that ``spec`` names.
 
     Args:
-        spec: ``name(...)`` for ``package/name.py``, ``module:Class(...)`` for anything importable.
-        package: where names without a module are looked up.
+        spec: ``name(...)`` for a file ``name.py`` in the folder of ``base`` or below it,
+            ``module:Class(...)`` for anything importable.
         base: what the class must derive from.
 
     Raises:
@@ -37,7 +34,7 @@ def load(spec: str | Spec, package: str, base: Base[T]) -> T:
             valid names or arguments and the nearest match.
     """
     parsed = parse_spec(spec) if isinstance(spec, str) else spec
-    cls = find(parsed, package, base)
+    cls = find(parsed, base)
     check_arguments(cls, parsed)
     try:
         return cls(*parsed.args, **parsed.kwargs)
@@ -45,18 +42,18 @@ def load(spec: str | Spec, package: str, base: Base[T]) -> T:
         raise UserError(f"{parsed.name}: {error}") from error
 
 
-def find(spec: Spec, package: str, base: Base[T]) -> type[T]:
+def find(spec: Spec, base: Base[T]) -> type[T]:
     """Return the class that ``spec`` names, without constructing it."""
     assert isinstance(base, type)
     if spec.module is not None:
         return _external(spec.module, spec.name, base)
-    cls: type[T] | None = None
-    if _may_offer(spec.name) and importlib.util.find_spec(f"{package}.{spec.name}") is not None:
-        cls = _only_class(_module(package, spec.name), base)
+    module = _files(_folder(base)).get(spec.name)
+    cls: type[T] | None = None if module is None else _only_class(module, base)
     if cls is None:
-        names = available(package, base)
+        names = available(base)
+        where = _folder(base).partition(".")[2].replace(".", "/")
         raise UserError(
-            f"{package} has no {spec.name!r} (valid: {listed(names)}){nearest(spec.name, names)}"
+            f"{where} has no {spec.name!r} (valid: {listed(names)}){nearest(spec.name, names)}"
         )
     return cls
 
@@ -115,12 +112,26 @@ def _may_offer(name: str) -> bool:
     return name != "base" and not name.startswith("_")
 
 
-def _module(package: str, name: str) -> ModuleType:
-    return importlib.import_module(f"{package}.{name}")
+def _folder(base: type) -> str:
+    """Return the package whose files are looked through: the one that defines ``base``."""
+    return base.__module__.rpartition(".")[0]
 
 
-def _only_class(module: ModuleType, base: type[T]) -> type[T] | None:
-    """Return the one public, concrete ``base`` the module defines, if it defines just one."""
+def _files(package: str) -> dict[str, str]:
+    """Return the full names of the modules in a package and its sub-packages, by their last."""
+    found: dict[str, str] = {}
+    for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        full = f"{package}.{info.name}"
+        if info.ispkg:
+            found |= _files(full)
+        elif _may_offer(info.name):
+            found[info.name] = full
+    return found
+
+
+def _only_class(module_name: str, base: type[T]) -> type[T] | None:
+    """Return the one public, concrete ``base`` a module defines, if it defines just one."""
+    module = importlib.import_module(module_name)
     found = [
         value
         for name, value in vars(module).items()

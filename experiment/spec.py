@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from experiment.errors import UserError
+from fl2ora.experiment.errors import UserError
 
 _NAME = r"[A-Za-z_][\w-]*"
 _SPEC = re.compile(

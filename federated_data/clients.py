@@ -8,13 +8,13 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from experiment.errors import UserError
-from experiment.plugins import load
-from experiment.seeds import derive_seed
-from federated_data.datasets.base import Dataset
-from federated_data.images import LabelledImages
-from federated_data.partition.base import Partitioner, PartitionError
-from federated_data.protocols.base import Federation, Protocol
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import load
+from fl2ora.experiment.seeds import derive_seed
+from fl2ora.federated_data.datasets.base import Dataset
+from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.partition.base import Partitioner, PartitionError
+from fl2ora.federated_data.protocols.base import Federation, Protocol
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def load_federation(dataset: str, protocol: str) -> Federation:
     Raises:
         UserError: an unknown name or argument, or data that is missing or broken.
     """
-    source = load(dataset, "federated_data.datasets", Dataset)
-    arrangement = load(protocol, "federated_data.protocols", Protocol)
+    source = load(dataset, Dataset)
+    arrangement = load(protocol, Protocol)
     try:
         return arrangement.arrange(source)
     except (OSError, ValueError) as error:
@@ -56,7 +56,7 @@ def share_out(
     Raises:
         UserError: the partition cannot be made, with the reason.
     """
-    partitioner = load(partition, "federated_data.partition", Partitioner)
+    partitioner = load(partition, Partitioner)
     rng = np.random.default_rng(derive_seed(seed, "partition"))
     try:
         shares = partitioner.split(federation.train.labels.numpy(), num_clients, rng)

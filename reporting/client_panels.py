@@ -8,11 +8,20 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from calibration.metrics.binned import ece_of
-from calibration.reliability import reliability_bins
-from calibration.stats import CalibrationStats
-from reporting.figure_style import BLACK, COLUMN, LIGHT, NOTHING, PAGE, empty, fitted, percent
-from reporting.reliability_axes import FEW, draw_bins, draw_head, keys_of_bins
+from fl2ora.calibration.metrics.binned import ece_of
+from fl2ora.calibration.reliability import reliability_bins
+from fl2ora.calibration.stats import CalibrationStats
+from fl2ora.reporting.figure_style import (
+    BLACK,
+    COLUMN,
+    LIGHT,
+    NOTHING,
+    PAGE,
+    empty,
+    fitted,
+    percent,
+)
+from fl2ora.reporting.reliability_axes import FEW, draw_bins, draw_head, keys_of_bins
 
 CLIENTS_SHOWN = 20
 _STRIP = 0.24  # of the height of a diagram: the counts below it
@@ -27,7 +36,7 @@ def clients_size(shown: int) -> tuple[float, float]:
 
 
 def draw_clients(figure: Figure, clients: Mapping[str, CalibrationStats], limit: int) -> None:
-    """Draw the panels of ``reporting.figures.clients_figure`` on an empty figure."""
+    """Draw the panels of ``fl2ora.reporting.figures.clients_figure`` on an empty figure."""
     ranked = sorted(
         ((name, stats) for name, stats in clients.items() if stats.num_examples),
         key=lambda item: (-ece_of(item[1]), item[0]),

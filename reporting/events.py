@@ -31,7 +31,6 @@ class JsonLines:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Start the clock; the files appear with their first line."""
         self._folder = folder
         self._start = time.monotonic()
 

@@ -2,7 +2,7 @@
 
 Each function takes data, writes ``<path>.png`` and ``<path>.svg`` and returns both paths. Equal
 data give equal files, and without data a figure says so. The bootstrap intervals in them are those
-of ``calibration.reliability``.
+of ``fl2ora.calibration.reliability``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from calibration.stats import CalibrationStats
-from reporting.client_panels import CLIENTS_SHOWN, clients_size, draw_clients
-from reporting.figure_style import COLUMN, new_figure, save
-from reporting.reliability_panels import draw_reliability, draw_smooth, panels_size
-from reporting.round_curves import draw_rounds
+from fl2ora.calibration.stats import CalibrationStats
+from fl2ora.reporting.client_panels import CLIENTS_SHOWN, clients_size, draw_clients
+from fl2ora.reporting.figure_style import COLUMN, new_figure, save
+from fl2ora.reporting.reliability_panels import draw_reliability, draw_smooth, panels_size
+from fl2ora.reporting.round_curves import draw_rounds
 
 
 def reliability_figure(

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from calibration.calibrators.base import CalibrationContext
-from experiment.errors import UserError
+from fl2ora.calibration.calibrators.base import CalibrationContext
+from fl2ora.experiment.errors import UserError
 
 LOGITS_FILE = "logits.safetensors"
 _FEATURES = "features"

@@ -12,11 +12,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from calibration.metrics.binned import accuracy_of, confidence_of
-from calibration.reliability import ReliabilityBins, accuracy_band, reliability_bins
-from calibration.smooth_reliability import SmoothCurve, smooth_band
-from calibration.stats import CalibrationStats
-from reporting.figure_style import BLACK, BLUE, GREEN, LIGHT, SKY, SMALL, VERMILLION, no_data
+from fl2ora.calibration.metrics.binned import accuracy_of, confidence_of
+from fl2ora.calibration.reliability import ReliabilityBins, accuracy_band, reliability_bins
+from fl2ora.calibration.smooth_reliability import SmoothCurve, smooth_band
+from fl2ora.calibration.stats import CalibrationStats
+from fl2ora.reporting.figure_style import BLACK, BLUE, GREEN, LIGHT, SKY, SMALL, VERMILLION, no_data
 
 LEVEL = 0.95
 FEW = 30  # examples: with fewer the interval of an accuracy is wider than about 0.3

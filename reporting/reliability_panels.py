@@ -9,12 +9,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from calibration.metrics.binned import accuracy_of, ece_of, mce_of
-from calibration.metrics.smooth import smooth_ece_of
-from calibration.smooth_reliability import smooth_reliability
-from calibration.stats import CalibrationStats
-from reporting.figure_style import COLUMN, NOTHING, PAGE, empty, fitted, percent
-from reporting.reliability_axes import (
+from fl2ora.calibration.metrics.binned import accuracy_of, ece_of, mce_of
+from fl2ora.calibration.metrics.smooth import smooth_ece_of
+from fl2ora.calibration.smooth_reliability import smooth_reliability
+from fl2ora.calibration.stats import CalibrationStats
+from fl2ora.reporting.figure_style import COLUMN, NOTHING, PAGE, empty, fitted, percent
+from fl2ora.reporting.reliability_axes import (
     draw_bins,
     draw_counts,
     draw_curve,
@@ -42,12 +42,12 @@ def panels_size(count: int, title: str = "") -> tuple[float, float]:
 def draw_reliability(
     figure: Figure, panels: Mapping[str, CalibrationStats], title: str = ""
 ) -> None:
-    """Draw the panels of ``reporting.figures.reliability_figure`` on an empty figure."""
+    """Draw the panels of ``fl2ora.reporting.figures.reliability_figure`` on an empty figure."""
     _draw(figure, panels, title, _binned, ("examples", keys_of_bins()))
 
 
 def draw_smooth(figure: Figure, panels: Mapping[str, CalibrationStats], title: str = "") -> None:
-    """Draw the panels of ``reporting.figures.smooth_figure`` on an empty figure."""
+    """Draw the panels of ``fl2ora.reporting.figures.smooth_figure`` on an empty figure."""
     _draw(figure, panels, title, _smooth, ("density", keys_of_curve()))
 
 

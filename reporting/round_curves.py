@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from reporting.figure_style import BLUE, GREEN, VERMILLION, no_data
+from fl2ora.reporting.figure_style import BLUE, GREEN, VERMILLION, no_data
 
 _METRICS = {"accuracy": "accuracy (%)", "ece": "ECE (%)"}
 _LINES: dict[str, dict[str, Any]] = {
@@ -26,7 +26,7 @@ _MARKERS = 12  # a line, at most: more would hide it
 
 
 def draw_rounds(figure: Figure, table: pd.DataFrame) -> None:
-    """Draw the two panels of ``reporting.figures.rounds_figure`` on an empty figure."""
+    """Draw the two panels of ``fl2ora.reporting.figures.rounds_figure`` on an empty figure."""
     panels = figure.subplots(len(_METRICS), 1, sharex=True)
     handles: dict[str, Any] = {}
     for axes, (metric, label) in zip(panels, _METRICS.items(), strict=True):

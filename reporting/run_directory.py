@@ -6,9 +6,9 @@ import json
 import os
 from pathlib import Path
 
-from experiment.config import RunConfig
-from experiment.errors import UserError
-from experiment.fingerprint import code_fingerprint, library_versions
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
 
 OUTPUT_VARIABLE = "FL2ORA_OUTPUT_DIR"
 

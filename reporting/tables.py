@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from reporting.events import METRICS_FILE, read_lines
+from fl2ora.reporting.events import METRICS_FILE, read_lines
 
 CSV_FILE = "metrics.csv"
 SHOWN = ("accuracy", "ece", "mce", "nll")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from experiment.config import RunConfig
-from server_app.experiment import run_experiment
+from fl2ora.experiment.config import RunConfig
+from fl2ora.server_app.federated_run import run_experiment
 
 app = ServerApp()
 

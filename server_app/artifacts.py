@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from calibration.calibrators.base import Calibrator, Parameters
-from calibration.calibrators.files import save_calibrator
-from calibration.stats import CalibrationStats
-from clip_tuning.adapter import Adapter, save_adapter
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.methods.base import TuningMethod
-from experiment.config import RunConfig
-from experiment.plugins import load
-from reporting.summary import write_summary
-from reporting.tables import metrics_table, write_csv
-from server_app.evaluation import Evaluation
+from fl2ora.calibration.calibrators.base import Calibrator, Parameters
+from fl2ora.calibration.calibrators.files import save_calibrator
+from fl2ora.calibration.stats import CalibrationStats
+from fl2ora.clip_tuning.adapter import Adapter, save_adapter
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.plugins import load
+from fl2ora.reporting.run_summary import write_summary
+from fl2ora.reporting.tables import metrics_table, write_csv
+from fl2ora.server_app.evaluation import Evaluation
 
 CALIBRATORS = "calibrators"
 
@@ -25,7 +25,7 @@ def save_model(
     """Write the global adapter as it travels, and in its method's own format."""
     classifier.restore(adapter)
     save_adapter(adapter, folder / "global.safetensors")
-    load(config.method, "clip_tuning.methods", TuningMethod).save(classifier, folder / "adapter")
+    load(config.method, TuningMethod).save(classifier, folder / "adapter")
 
 
 def save_fitted(
@@ -67,7 +67,7 @@ def _draw(
     calibrated: CalibrationStats | None,
 ) -> list[Path]:
     # Matplotlib takes a second to load, and the first round need not wait for it.
-    from reporting.figures import (
+    from fl2ora.reporting.figures import (
         clients_figure,
         reliability_figure,
         rounds_figure,

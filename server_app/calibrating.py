@@ -8,8 +8,8 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from calibration.calibrated import calibrated_stats
-from calibration.calibrators.base import (
+from fl2ora.calibration.calibrated import calibrated_stats
+from fl2ora.calibration.calibrators.base import (
     CalibrationContext,
     Calibrator,
     FitState,
@@ -18,11 +18,12 @@ from calibration.calibrators.base import (
     add_sums,
     fit,
 )
-from calibration.stats import CalibrationStats, StatsSpec
-from clip_tuning.adapter import Adapter, AdapterError, check_finite, check_like
-from experiment.config import RunConfig
-from experiment.errors import UserError
-from experiment.messages import (
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.clip_tuning.adapter import Adapter, AdapterError, check_finite, check_like
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
+from fl2ora.messages.receiving import receive
+from fl2ora.messages.records import (
     ARRAYS,
     CALIBRATE,
     CALIBRATOR,
@@ -30,11 +31,10 @@ from experiment.messages import (
     PARAMETERS,
     SUMS,
 )  # fmt: skip
-from reporting.events import Tracker
-from reporting.logits import SavedLogits
-from server_app.handshake import Peer
-from server_app.receiving import receive
-from strategies.replies import error_reason
+from fl2ora.messages.replies import error_reason
+from fl2ora.reporting.events import Tracker
+from fl2ora.reporting.logits import SavedLogits
+from fl2ora.server_app.handshake import Peer
 
 SUFFIX = "-calibrated"
 
@@ -56,7 +56,6 @@ class FederatedFit:
         config: RunConfig,
         tracker: Tracker,
     ) -> None:
-        """Keep the parts."""
         self._grid = grid
         self._peers = peers
         self._config = config

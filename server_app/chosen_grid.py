@@ -22,7 +22,6 @@ class ChosenGrid(Grid):
     """
 
     def __init__(self, grid: Grid, clients: Mapping[int, str]) -> None:
-        """Wrap ``grid``."""
         self._grid = grid
         self._clients = dict(clients)
 

@@ -7,21 +7,29 @@ from collections.abc import Sequence
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from calibration.calibrators.base import Parameters
-from calibration.stats import CalibrationStats
-from clip_tuning.adapter import Adapter
-from clip_tuning.classifier import ClipClassifier
-from experiment.config import RunConfig
-from experiment.errors import UserError
-from experiment.messages import ARRAYS, CALIBRATOR, CONFIG, EVALUATE, PARAMETERS, PERSONAL, ROUND
-from federated_data.protocols.base import Federation
-from reporting.events import Tracker
-from reporting.logits import SavedLogits
-from server_app.figures import PERSONAL_TEST, all_figures, client_figures
-from server_app.handshake import Peer
-from server_app.held_out import HeldOut
-from server_app.receiving import receive
-from strategies.pooled import stats_of
+from fl2ora.calibration.calibrators.base import Parameters
+from fl2ora.calibration.stats import CalibrationStats
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.protocols.base import Federation
+from fl2ora.messages.pooled import stats_of
+from fl2ora.messages.receiving import receive
+from fl2ora.messages.records import (
+    ARRAYS,
+    CALIBRATOR,
+    CONFIG,
+    EVALUATE,
+    PARAMETERS,
+    PERSONAL,
+    ROUND,
+)
+from fl2ora.reporting.events import Tracker
+from fl2ora.reporting.logits import SavedLogits
+from fl2ora.server_app.handshake import Peer
+from fl2ora.server_app.held_out import HeldOut
+from fl2ora.server_app.metrics_by_source import PERSONAL_TEST, all_figures, client_figures
 
 
 class Evaluation:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from experiment.config import RunConfig
-from experiment.errors import UserError
-from experiment.fingerprint import code_fingerprint, code_root, library_versions
-from experiment.messages import CONFIG, HELLO, Hello
-from server_app.receiving import receive
-from strategies.replies import error_reason
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
+from fl2ora.messages.receiving import receive
+from fl2ora.messages.records import CONFIG, HELLO, Hello
+from fl2ora.messages.replies import error_reason
 
 _POLL_SECONDS = 0.5
 

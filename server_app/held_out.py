@@ -8,17 +8,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from calibration.stats import CalibrationStats, StatsSpec
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.feature_cache import digest, shared_cache
-from clip_tuning.frozen import table, table_key
-from clip_tuning.prediction import predict
-from experiment.config import RunConfig
-from federated_data.clients import divide, share_out
-from federated_data.images import LabelledImages
-from federated_data.protocols.base import Federation
-from reporting.logits import SavedLogits, Scored
-from server_app.handshake import Peer
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.feature_cache import digest, shared_cache
+from fl2ora.clip_tuning.frozen import table, table_key
+from fl2ora.clip_tuning.prediction import predict
+from fl2ora.experiment.config import RunConfig
+from fl2ora.federated_data.clients import divide, share_out
+from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.protocols.base import Federation
+from fl2ora.reporting.logits import SavedLogits, Scored
+from fl2ora.server_app.handshake import Peer
 
 
 class HeldOut:

@@ -12,21 +12,21 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import Tensor
 
-from clip_tuning.adapter import Adapter, as_adapter
-from clip_tuning.methods.logit_scale import scale_figures
-from experiment.config import RunConfig
-from experiment.messages import METRICS
-from reporting.events import Tracker
-from server_app.chosen_grid import ChosenGrid
-from server_app.evaluation import Evaluation
-from server_app.handshake import Peer
-from server_app.receiving import receive
-from server_app.sampling import sample
-from server_app.traffic import Traffic
-from strategies.base import Strategy
-from strategies.lora_diagnostics import LoraDiagnostics
-from strategies.replies import Drop, decode_update, usable_replies
-from strategies.updates import WeightedMean
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter
+from fl2ora.clip_tuning.methods.logit_scale import scale_figures
+from fl2ora.experiment.config import RunConfig
+from fl2ora.messages.receiving import receive
+from fl2ora.messages.records import METRICS
+from fl2ora.messages.replies import Drop, decode_update, usable_replies
+from fl2ora.reporting.events import Tracker
+from fl2ora.server_app.chosen_grid import ChosenGrid
+from fl2ora.server_app.evaluation import Evaluation
+from fl2ora.server_app.handshake import Peer
+from fl2ora.server_app.lora_diagnostics import LoraDiagnostics
+from fl2ora.server_app.sampling import sample
+from fl2ora.server_app.traffic import Traffic
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.updates import WeightedMean
 
 
 class Rounds:
@@ -58,7 +58,6 @@ class Rounds:
         scalings: Mapping[str, float],
         weights: Tensor | None = None,
     ) -> None:
-        """Keep the parts; nothing is sent yet."""
         self._grid = grid
         self._peers = peers
         self._strategy = strategy

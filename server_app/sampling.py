@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from experiment.seeds import derive_seed
+from fl2ora.experiment.seeds import derive_seed
 
 T = TypeVar("T")
 

@@ -13,7 +13,6 @@ class Traffic:
     """Counts the tensors of one round's messages: values alone, without names and headers."""
 
     def __init__(self) -> None:
-        """Start a round."""
         self._down: list[int] = []
         self._up: list[int] = []
 

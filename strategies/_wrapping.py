@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from clip_tuning.adapter import Adapter
-from experiment.plugins import load
-from strategies.base import Strategy
-from strategies.updates import ClientUpdate
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.plugins import load
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.updates import ClientUpdate
 
 _TOLD = ("num_clients", "server_round", "clients", "client_ranks")
 
@@ -20,8 +20,7 @@ class Wrapping(Strategy):
     """
 
     def __init__(self, inner: str) -> None:
-        """Construct the inner strategy."""
-        self._inner = load(inner, "strategies", Strategy)
+        self._inner = load(inner, Strategy)
         self.needs_plain_sgd = self._inner.needs_plain_sgd
 
     @property

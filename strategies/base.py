@@ -13,13 +13,22 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from clip_tuning.adapter import Adapter, as_adapter
-from clip_tuning.factors import carries_residual
-from experiment.errors import UserError
-from experiment.messages import ARRAYS, AUX, CLIENT_RULE, CONFIG, EVALUATE, EXAMPLES, ROUND, TRAIN
-from strategies.pooled import pooled_metrics
-from strategies.replies import Drop, decode_update, usable_replies
-from strategies.updates import ClientUpdate
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter
+from fl2ora.clip_tuning.factors import carries_residual
+from fl2ora.experiment.errors import UserError
+from fl2ora.messages.pooled import pooled_metrics
+from fl2ora.messages.records import (
+    ARRAYS,
+    AUX,
+    CLIENT_RULE,
+    CONFIG,
+    EVALUATE,
+    EXAMPLES,
+    ROUND,
+    TRAIN,
+)
+from fl2ora.messages.replies import Drop, decode_update, usable_replies
+from fl2ora.strategies.updates import ClientUpdate
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.adapter import Adapter
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What every strategy promises, as a check to run on yours.
 
-    from strategies.contract import check_strategy
+    from fl2ora.strategies.contract import check_strategy
     check_strategy("my_module:MyStrategy(alpha=0.5)")
 
 It runs the strategy with its client half over a few toy clients, and raises an AssertionError that
@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 
-from clip_tuning.adapter import Adapter, AdapterError, as_adapter, check_finite, check_like
-from experiment.plugins import load
-from strategies.base import Strategy
-from strategies.toy_clients import START, play_round, toy_clients
-from strategies.updates import ClientUpdate
+from fl2ora.clip_tuning.adapter import Adapter, AdapterError, as_adapter, check_finite, check_like
+from fl2ora.experiment.plugins import load
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.toy_clients import START, play_round, toy_clients
+from fl2ora.strategies.updates import ClientUpdate
 
 Make = Callable[[], Strategy]
 
@@ -44,7 +44,7 @@ def check_strategy(
     """
 
     def make() -> Strategy:
-        return load(strategy, "strategies", Strategy) if isinstance(strategy, str) else strategy()
+        return load(strategy, Strategy) if isinstance(strategy, str) else strategy()
 
     first = as_adapter(START if start is None else start)
     make().check(first)

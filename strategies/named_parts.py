@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from clip_tuning.adapter import Adapter, as_adapter
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter
 
 
 def join_parts(parts: Mapping[str, Adapter]) -> Adapter:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from clip_tuning.adapter import Adapter, as_adapter
-from experiment.plugins import load
-from strategies.base import Strategy
-from strategies.client_rule import ClientRule, LocalStart
-from strategies.updates import ClientUpdate
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter
+from fl2ora.experiment.plugins import load
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.client_rule import ClientRule, LocalStart
+from fl2ora.strategies.updates import ClientUpdate
 
 START: Adapter = {
     "layers.0.q_proj.lora_A.weight": torch.tensor([[0.5, -0.25, 0.75], [0.125, 1.0, -0.5]]),
@@ -99,7 +99,7 @@ def play_round(
     updates = []
     for client in clients:
         spec = strategy.client_rule()
-        rule = load(spec, "strategies", ClientRule) if spec else ClientRule()
+        rule = load(spec, ClientRule) if spec else ClientRule()
         start = strategy.outgoing(client.key, current)
         updates.append(client.train(start, rule, strategy.broadcast()))
     return updates

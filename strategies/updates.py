@@ -9,7 +9,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.adapter import Adapter
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,6 @@ class WeightedMean:
     """
 
     def __init__(self) -> None:
-        """Start with nothing."""
         self.total_weight = 0.0
         self._high: dict[str, Tensor] = {}
         self._low: dict[str, Tensor] = {}

@@ -15,8 +15,8 @@ from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from clip_tuning.clip import Clip, load_clip
-from federated_data.images import LabelledImages
+from fl2ora.clip_tuning.clip import Clip, load_clip
+from fl2ora.federated_data.images import LabelledImages
 from tiny_siglip import save_tiny_siglip
 
 settings.register_profile("fl2ora", deadline=None)  # machines differ in speed

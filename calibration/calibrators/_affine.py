@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators import _descent
-from calibration.calibrators._tensors import (
+from fl2ora.calibration.calibrators import _descent
+from fl2ora.calibration.calibrators._tensors import (
     as_labels,
     as_logits,
     check_choice,
@@ -26,7 +26,13 @@ from calibration.calibrators._tensors import (
     scalar,
     unpack,
 )
-from calibration.calibrators.base import CalibrationContext, Calibrator, FitState, Parameters, Sums
+from fl2ora.calibration.calibrators.base import (
+    CalibrationContext,
+    Calibrator,
+    FitState,
+    Parameters,
+    Sums,
+)
 
 NEWTON_LIMIT = 256
 """Most parameters for which ``solver="auto"`` sums Hessians (65,536 numbers)."""
@@ -41,7 +47,6 @@ class AffineCalibrator(Calibrator):
     preserves_argmax: ClassVar[bool] = False
 
     def __init__(self, solver: str, tolerance: float, max_steps: int) -> None:
-        """Check the arguments; see the subclasses."""
         self.solver = check_choice("solver", solver, SOLVERS)
         self.tolerance = check_number("tolerance", tolerance, positive=True)
         self.max_steps = check_whole("max_steps", max_steps, 1)

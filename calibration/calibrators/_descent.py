@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calibration.calibrators._tensors import scalar
+from fl2ora.calibration.calibrators._tensors import scalar
 
 Solver = dict[str, Tensor]
 

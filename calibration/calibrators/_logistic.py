@@ -14,16 +14,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators import _descent
-from calibration.calibrators._tensors import (
+from fl2ora.calibration.calibrators import _descent
+from fl2ora.calibration.calibrators._tensors import (
     as_labels,
     check_classes,
     check_examples,
     check_flag,
     scalar,
 )
-from calibration.calibrators._top1 import Top1, Top1Calibrator, top1
-from calibration.calibrators.base import CalibrationContext, FitState, Parameters, Sums
+from fl2ora.calibration.calibrators._top1 import Top1, Top1Calibrator, top1
+from fl2ora.calibration.calibrators.base import CalibrationContext, FitState, Parameters, Sums
 
 TOLERANCE = 1e-8
 """The fit ends once no entry of the (projected) gradient per example is larger."""
@@ -46,7 +46,6 @@ class LogisticCalibrator(Top1Calibrator):
     max_steps: int = 50
 
     def __init__(self, smooth: bool = True) -> None:
-        """Check the arguments; see the class."""
         self.smooth = check_flag("smooth", smooth)
 
     @abstractmethod

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators._tensors import (
+from fl2ora.calibration.calibrators._tensors import (
     as_labels,
     as_logits,
     check_classes,
@@ -26,7 +26,13 @@ from calibration.calibrators._tensors import (
     scalar,
     unpack,
 )
-from calibration.calibrators.base import CalibrationContext, Calibrator, FitState, Parameters, Sums
+from fl2ora.calibration.calibrators.base import (
+    CalibrationContext,
+    Calibrator,
+    FitState,
+    Parameters,
+    Sums,
+)
 
 DECAYS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -44,7 +50,6 @@ class NetworkCalibrator(Calibrator):
     output_bias: ClassVar[float]
 
     def __init__(self, hidden: int, steps: int, learning_rate: float, seed: int) -> None:
-        """Check the arguments; see the subclasses."""
         self.hidden = check_whole("hidden", hidden, 1)
         self.max_steps = check_whole("steps", steps, 1)
         self.learning_rate = check_number("learning_rate", learning_rate, positive=True)

@@ -15,9 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.binning import bin_index, sum_by_bin
-from calibration.calibrators._tensors import PROBABILITY_FLOOR, as_labels, as_logits
-from calibration.calibrators.base import CalibrationContext, Calibrator, Parameters, Sums
+from fl2ora.calibration.binning import bin_index, sum_by_bin
+from fl2ora.calibration.calibrators._tensors import PROBABILITY_FLOOR, as_labels, as_logits
+from fl2ora.calibration.calibrators.base import CalibrationContext, Calibrator, Parameters, Sums
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from calibration.calibrators._tensors import check_classes, scalar
-from calibration.calibrators.base import CalibrationContext, Calibrator, FitState, Sums
+from fl2ora.calibration.calibrators._tensors import check_classes, scalar
+from fl2ora.calibration.calibrators.base import CalibrationContext, Calibrator, FitState, Sums
 
 
 class TrainingFree(Calibrator):

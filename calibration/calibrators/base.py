@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators._tensors import as_logits
+from fl2ora.calibration.calibrators._tensors import as_logits
 
 Parameters = dict[str, Tensor]
 Sums = dict[str, Tensor]

@@ -19,20 +19,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators._tensors import (
+from fl2ora.calibration.calibrators._tensors import (
     check_classes,
     check_examples,
     check_number,
     check_whole,
 )
-from calibration.calibrators._top1 import (
+from fl2ora.calibration.calibrators._top1 import (
     Top1,
     Top1Calibrator,
     bin_centres,
     bin_sums,
     confidence_bins,
 )
-from calibration.calibrators.base import CalibrationContext, FitState, Parameters, Sums
+from fl2ora.calibration.calibrators.base import CalibrationContext, FitState, Parameters, Sums
 
 GRID = 720
 """Default grid: its 30 divisors are the numbers of bins that are tried."""
@@ -55,7 +55,6 @@ class Bbq(Top1Calibrator):
     exact: ClassVar[bool] = True
 
     def __init__(self, bins: Sequence[int] | None = None, pseudo_count: float = 2.0) -> None:
-        """Check the arguments; see the class."""
         self.pseudo_count = check_number("pseudo_count", pseudo_count, positive=True)
         self.limited = bins is None
         if bins is not None and not isinstance(bins, list | tuple):

@@ -17,13 +17,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators._tensors import (
+from fl2ora.calibration.calibrators._tensors import (
     as_logits,
     check_number,
     check_whole,
 )
-from calibration.calibrators._training_free import TrainingFree
-from calibration.calibrators.base import CalibrationContext, Parameters
+from fl2ora.calibration.calibrators._training_free import TrainingFree
+from fl2ora.calibration.calibrators.base import CalibrationContext, Parameters
 
 
 class Dac(TrainingFree):
@@ -46,7 +46,6 @@ class Dac(TrainingFree):
     )
 
     def __init__(self, neighbours: int = 5, base_distance: float = 0.05) -> None:
-        """Check the arguments; see the class."""
         self.neighbours = check_whole("neighbours", neighbours, 1)
         self.base_distance = check_number("base_distance", base_distance)
 

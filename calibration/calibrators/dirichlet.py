@@ -14,9 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calibration.calibrators._affine import FullAffineCalibrator
-from calibration.calibrators._tensors import check_number
-from calibration.calibrators.base import Parameters
+from fl2ora.calibration.calibrators._affine import FullAffineCalibrator
+from fl2ora.calibration.calibrators._tensors import check_number
+from fl2ora.calibration.calibrators.base import Parameters
 
 
 class Dirichlet(FullAffineCalibrator):
@@ -44,7 +44,6 @@ class Dirichlet(FullAffineCalibrator):
         tolerance: float = 1e-6,
         max_steps: int = 300,
     ) -> None:
-        """Check the arguments; see the class."""
         super().__init__(solver, tolerance, max_steps)
         self.off_diagonal = check_number("off_diagonal", off_diagonal)
         self.intercept = check_number("intercept", intercept)

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators._tensors import (
+from fl2ora.calibration.calibrators._tensors import (
     as_labels,
     as_logits,
     check_choice,
@@ -26,8 +26,14 @@ from calibration.calibrators._tensors import (
     check_whole,
     scalar,
 )
-from calibration.calibrators.base import CalibrationContext, Calibrator, FitState, Parameters, Sums
-from calibration.calibrators.temperature import Temperature
+from fl2ora.calibration.calibrators.base import (
+    CalibrationContext,
+    Calibrator,
+    FitState,
+    Parameters,
+    Sums,
+)
+from fl2ora.calibration.calibrators.temperature import Temperature
 
 TOLERANCE = 1e-7
 """Expectation maximisation ends once no weight moves by more."""
@@ -50,7 +56,6 @@ class Ensemble(Calibrator):
     preserves_argmax: ClassVar[bool] = True
 
     def __init__(self, objective: str = "mse", weight_steps: int = 100) -> None:
-        """Check the arguments; see the class."""
         self.objective = check_choice("objective", objective, ("mse", "ce"))
         self.weight_steps = check_whole("weight_steps", weight_steps, 1)
         self._scaling = Temperature()

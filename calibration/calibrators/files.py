@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from calibration.calibrators.base import CalibrationContext, Calibrator, Parameters
+from fl2ora.calibration.calibrators.base import CalibrationContext, Calibrator, Parameters
 
 FORMAT = {"format": "fl2ora calibrator", "version": 1}
 DESCRIPTION = "calibrator.json"
@@ -92,7 +92,7 @@ def build_calibrator(spec: str) -> Calibrator:
     known = [name for name in names if name not in ("base", "files")]
     if name not in known:
         raise ValueError(f"calibrator: expected one of {', '.join(known)}, found {name!r}")
-    module = importlib.import_module(f"calibration.calibrators.{name}")
+    module = importlib.import_module(f"fl2ora.calibration.calibrators.{name}")
     build: Callable[..., Calibrator] = getattr(module, name.title().replace("_", ""))
     try:
         inspect.signature(build).bind(*values, **named)

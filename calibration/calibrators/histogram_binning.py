@@ -11,15 +11,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators._tensors import check_classes, check_examples, check_flag, check_whole
-from calibration.calibrators._top1 import (
+from fl2ora.calibration.calibrators._tensors import (
+    check_classes,
+    check_examples,
+    check_flag,
+    check_whole,
+)
+from fl2ora.calibration.calibrators._top1 import (
     Top1,
     Top1Calibrator,
     bin_centres,
     bin_sums,
     confidence_bins,
 )
-from calibration.calibrators.base import CalibrationContext, FitState, Parameters, Sums
+from fl2ora.calibration.calibrators.base import CalibrationContext, FitState, Parameters, Sums
 
 
 class HistogramBinning(Top1Calibrator):
@@ -35,7 +40,6 @@ class HistogramBinning(Top1Calibrator):
     exact: ClassVar[bool] = True
 
     def __init__(self, bins: int = 15, laplace: bool = False) -> None:
-        """Check the arguments; see the class."""
         self.bins = check_whole("bins", bins, 1)
         self.laplace = check_flag("laplace", laplace)
 

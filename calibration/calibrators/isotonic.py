@@ -17,15 +17,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators._tensors import check_classes, check_examples, check_whole
-from calibration.calibrators._top1 import (
+from fl2ora.calibration.calibrators._tensors import check_classes, check_examples, check_whole
+from fl2ora.calibration.calibrators._top1 import (
     Top1,
     Top1Calibrator,
     bin_centres,
     bin_sums,
     interpolate,
 )
-from calibration.calibrators.base import CalibrationContext, FitState, Parameters, Sums
+from fl2ora.calibration.calibrators.base import CalibrationContext, FitState, Parameters, Sums
 
 
 class Isotonic(Top1Calibrator):
@@ -42,7 +42,6 @@ class Isotonic(Top1Calibrator):
     exact: ClassVar[bool] = False
 
     def __init__(self, bins: int = 1000) -> None:
-        """Check the arguments; see the class."""
         self.bins = check_whole("bins", bins, 2)
 
     def start(self, num_classes: int) -> FitState:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import torch
 
-from calibration.calibrators._affine import FullAffineCalibrator
-from calibration.calibrators._tensors import check_number
-from calibration.calibrators.base import Parameters
+from fl2ora.calibration.calibrators._affine import FullAffineCalibrator
+from fl2ora.calibration.calibrators._tensors import check_number
+from fl2ora.calibration.calibrators.base import Parameters
 
 
 class Matrix(FullAffineCalibrator):
@@ -37,7 +37,6 @@ class Matrix(FullAffineCalibrator):
         tolerance: float = 1e-6,
         max_steps: int = 300,
     ) -> None:
-        """Check the arguments; see the class."""
         super().__init__(solver, tolerance, max_steps)
         self.ridge = check_number("ridge", ridge)
 

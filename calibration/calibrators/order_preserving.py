@@ -15,8 +15,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn, zeros_like
 
-from calibration.calibrators._network import NetworkCalibrator, forward
-from calibration.calibrators.base import Parameters
+from fl2ora.calibration.calibrators._network import NetworkCalibrator, forward
+from fl2ora.calibration.calibrators.base import Parameters
 
 
 class OrderPreserving(NetworkCalibrator):
@@ -36,7 +36,6 @@ class OrderPreserving(NetworkCalibrator):
     def __init__(
         self, hidden: int = 10, steps: int = 200, learning_rate: float = 0.01, seed: int = 0
     ) -> None:
-        """Check the arguments; see the class."""
         super().__init__(hidden, steps, learning_rate, seed)
 
     def sizes(self, num_classes: int) -> list[int]:

@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators._network import NetworkCalibrator, forward
-from calibration.calibrators._tensors import check_whole
-from calibration.calibrators.base import Parameters
+from fl2ora.calibration.calibrators._network import NetworkCalibrator, forward
+from fl2ora.calibration.calibrators._tensors import check_whole
+from fl2ora.calibration.calibrators.base import Parameters
 
 RANGE = (1e-12, 1e12)
 """Temperatures are cut to this range."""
@@ -45,7 +45,6 @@ class ParametrisedTemperature(NetworkCalibrator):
         learning_rate: float = 0.02,
         seed: int = 0,
     ) -> None:
-        """Check the arguments; see the class."""
         super().__init__(hidden, steps, learning_rate, seed)
         self.top = check_whole("top", top, 1)
 

@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators._logistic import LogisticCalibrator
-from calibration.calibrators._top1 import Top1
+from fl2ora.calibration.calibrators._logistic import LogisticCalibrator
+from fl2ora.calibration.calibrators._top1 import Top1
 
 
 class Platt(LogisticCalibrator):

@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators._tensors import as_logits
-from calibration.calibrators._training_free import TrainingFree
-from calibration.calibrators.base import CalibrationContext, Parameters
+from fl2ora.calibration.calibrators._tensors import as_logits
+from fl2ora.calibration.calibrators._training_free import TrainingFree
+from fl2ora.calibration.calibrators.base import CalibrationContext, Parameters
 
 
 class Sals(TrainingFree):

@@ -16,10 +16,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.binning import bin_edges
-from calibration.calibrators._tensors import check_classes, check_examples, check_whole
-from calibration.calibrators._top1 import Top1, Top1Calibrator, bin_sums, interpolate
-from calibration.calibrators.base import CalibrationContext, FitState, Parameters, Sums
+from fl2ora.calibration.binning import bin_edges
+from fl2ora.calibration.calibrators._tensors import check_classes, check_examples, check_whole
+from fl2ora.calibration.calibrators._top1 import Top1, Top1Calibrator, bin_sums, interpolate
+from fl2ora.calibration.calibrators.base import CalibrationContext, FitState, Parameters, Sums
 
 RANKS = 1000
 """Equally spaced ranks at which the spline is fitted to h."""
@@ -40,7 +40,6 @@ class Spline(Top1Calibrator):
     exact: ClassVar[bool] = False
 
     def __init__(self, bins: int = 1000, knots: int = 6) -> None:
-        """Check the arguments; see the class."""
         self.bins = check_whole("bins", bins, 2)
         self.knots = check_whole("knots", knots, 3, 100)
 

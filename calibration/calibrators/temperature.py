@@ -15,14 +15,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from calibration.calibrators._tensors import (
+from fl2ora.calibration.calibrators._tensors import (
     as_labels,
     as_logits,
     check_classes,
     check_examples,
     scalar,
 )
-from calibration.calibrators.base import CalibrationContext, Calibrator, FitState, Parameters, Sums
+from fl2ora.calibration.calibrators.base import (
+    CalibrationContext,
+    Calibrator,
+    FitState,
+    Parameters,
+    Sums,
+)
 
 LEAST, MOST = 1 / 20, 20.0
 """The range of ``beta``, i.e. T in [0.05, 20]: separable data would drive it to infinity, data

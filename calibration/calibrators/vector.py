@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calibration.calibrators._affine import AffineCalibrator
-from calibration.calibrators._tensors import check_number
-from calibration.calibrators.base import Parameters
+from fl2ora.calibration.calibrators._affine import AffineCalibrator
+from fl2ora.calibration.calibrators._tensors import check_number
+from fl2ora.calibration.calibrators.base import Parameters
 
 
 class Vector(AffineCalibrator):
@@ -38,7 +38,6 @@ class Vector(AffineCalibrator):
         tolerance: float = 1e-6,
         max_steps: int = 200,
     ) -> None:
-        """Check the arguments; see the class."""
         super().__init__(solver, tolerance, max_steps)
         self.ridge = check_number("ridge", ridge)
 

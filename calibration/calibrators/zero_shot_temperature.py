@@ -13,9 +13,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from calibration.calibrators._tensors import check_number, scalar
-from calibration.calibrators.base import CalibrationContext, Calibrator, FitState, Parameters, Sums
-from calibration.calibrators.temperature import Temperature
+from fl2ora.calibration.calibrators._tensors import check_number, scalar
+from fl2ora.calibration.calibrators.base import (
+    CalibrationContext,
+    Calibrator,
+    FitState,
+    Parameters,
+    Sums,
+)
+from fl2ora.calibration.calibrators.temperature import Temperature
 
 
 class ZeroShotTemperature(Calibrator):
@@ -32,7 +38,6 @@ class ZeroShotTemperature(Calibrator):
     preserves_argmax: ClassVar[bool] = True
 
     def __init__(self, temperature: float | None = None) -> None:
-        """Check the arguments; see the class."""
         if temperature is not None:
             check_number("temperature", temperature, positive=True)
         self.temperature = temperature

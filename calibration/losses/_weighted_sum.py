@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
-from calibration.losses._arguments import number
-from calibration.losses.base import Loss, LossContext, Mixed
+from fl2ora.calibration.losses._arguments import number
+from fl2ora.calibration.losses.base import Loss, LossContext, Mixed
 
 
 class WeightedSum(Loss):
@@ -21,7 +21,6 @@ class WeightedSum(Loss):
     """
 
     def __init__(self, pairs: Sequence[tuple[float, Loss]]) -> None:
-        """Check the arguments; see the class."""
         if not pairs:
             raise ValueError("pairs: expected at least one weighted loss, found none")
         self.pairs = tuple(

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from calibration.losses._arguments import number
-from calibration.losses._batch import read
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import number
+from fl2ora.calibration.losses._batch import read
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 class Acls(Loss):
@@ -32,7 +32,6 @@ class Acls(Loss):
     is_penalty = True
 
     def __init__(self, margin: float = 10.0, largest: float = 1.0, others: float = 0.1) -> None:
-        """Check the arguments; see the class."""
         self.margin = number("margin", margin, at_least=0)
         self.largest = number("largest", largest, at_least=0)
         self.others = number("others", others, at_least=0)

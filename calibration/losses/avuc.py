@@ -18,9 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calibration.losses._arguments import number
-from calibration.losses._batch import Batch, read
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import number
+from fl2ora.calibration.losses._batch import Batch, read
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 _SMALL = 1e-10
 
@@ -49,7 +49,6 @@ class Avuc(Loss):
     is_penalty = True
 
     def __init__(self, threshold: float | None = None) -> None:
-        """Check the arguments; see the class."""
         self.threshold = None if threshold is None else number("threshold", threshold, at_least=0)
 
     def __call__(self, logits: Tensor, labels: Tensor, context: LossContext) -> Tensor:

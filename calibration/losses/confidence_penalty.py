@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from calibration.losses._arguments import flag
-from calibration.losses._batch import read
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import flag
+from fl2ora.calibration.losses._batch import read
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 class ConfidencePenalty(Loss):
@@ -26,7 +26,6 @@ class ConfidencePenalty(Loss):
     is_penalty = True
 
     def __init__(self, per_class: bool = False) -> None:
-        """Check the arguments; see the class."""
         self.per_class = flag("per_class", per_class)
 
     def __call__(self, logits: Tensor, labels: Tensor, context: LossContext) -> Tensor:

@@ -17,9 +17,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from calibration.losses._arguments import number
-from calibration.losses._batch import read
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import number
+from fl2ora.calibration.losses._batch import read
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 class Cpc(Loss):
@@ -33,7 +33,6 @@ class Cpc(Loss):
     is_penalty = True
 
     def __init__(self, bdc: float = 0.1, bec: float = 1.0) -> None:
-        """Check the arguments; see the class."""
         self.bdc = number("bdc", bdc, at_least=0)
         self.bec = number("bec", bec, at_least=0)
 

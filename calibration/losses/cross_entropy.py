@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from calibration.losses._batch import read
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._batch import read
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 class CrossEntropy(Loss):

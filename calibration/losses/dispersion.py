@@ -21,9 +21,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calibration.losses._arguments import choice
-from calibration.losses._batch import safe_sqrt, unit
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import choice
+from fl2ora.calibration.losses._batch import safe_sqrt, unit
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 class Dispersion(Loss):
@@ -37,7 +37,6 @@ class Dispersion(Loss):
     needs = frozenset({"text_features"})
 
     def __init__(self, form: str = "distance") -> None:
-        """Check the arguments; see the class."""
         self.form = choice("form", form, ("distance", "orthogonality", "gram"))
 
     def __call__(self, logits: Tensor, labels: Tensor, context: LossContext) -> Tensor:

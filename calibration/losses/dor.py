@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.losses._arguments import whole
-from calibration.losses._batch import check_shape, unit
-from calibration.losses._nouns import NOUNS
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import whole
+from fl2ora.calibration.losses._batch import check_shape, unit
+from fl2ora.calibration.losses._nouns import NOUNS
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 Encoder = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
@@ -48,7 +48,6 @@ class Dor(Loss):
     needs = frozenset({"encode_texts", "class_names", "seed"})
 
     def __init__(self, sample: int = 32, words: str = "", nearest: int = 0, seed: int = 0) -> None:
-        """Check the arguments; see the class."""
         self.sample = whole("sample", sample, at_least=1)
         self.nearest = whole("nearest", nearest, at_least=0)
         self.seed = whole("seed", seed, at_least=0)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calibration.losses._arguments import number
-from calibration.losses._batch import read, safe_power
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import number
+from fl2ora.calibration.losses._batch import read, safe_power
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 class DualFocal(Loss):
@@ -24,7 +24,6 @@ class DualFocal(Loss):
     """
 
     def __init__(self, gamma: float = 5.0) -> None:
-        """Check the arguments; see the class."""
         self.gamma = number("gamma", gamma, at_least=0)
 
     def __call__(self, logits: Tensor, labels: Tensor, context: LossContext) -> Tensor:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calibration.losses._arguments import number
-from calibration.losses._batch import read, safe_power
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import number
+from fl2ora.calibration.losses._batch import read, safe_power
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 class Flsd(Loss):
@@ -30,7 +30,6 @@ class Flsd(Loss):
     def __init__(
         self, gamma_hard: float = 5.0, gamma_easy: float = 3.0, threshold: float = 0.2
     ) -> None:
-        """Check the arguments; see the class."""
         self.gamma_hard = number("gamma_hard", gamma_hard, at_least=0)
         self.gamma_easy = number("gamma_easy", gamma_easy, at_least=0)
         self.threshold = number("threshold", threshold, above=0, below=1)

@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calibration.losses._arguments import number
-from calibration.losses._batch import read, safe_power
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import number
+from fl2ora.calibration.losses._batch import read, safe_power
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 class Focal(Loss):
@@ -25,7 +25,6 @@ class Focal(Loss):
     """
 
     def __init__(self, gamma: float = 3.0) -> None:
-        """Check the arguments; see the class."""
         self.gamma = number("gamma", gamma, at_least=0)
 
     def __call__(self, logits: Tensor, labels: Tensor, context: LossContext) -> Tensor:

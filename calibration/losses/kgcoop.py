@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from calibration.losses._batch import check_shape, unit
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._batch import check_shape, unit
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 class Kgcoop(Loss):

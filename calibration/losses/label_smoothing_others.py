@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from calibration.losses._arguments import number
-from calibration.losses._batch import read
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import number
+from fl2ora.calibration.losses._batch import read
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 class LabelSmoothingOthers(Loss):
@@ -25,7 +25,6 @@ class LabelSmoothingOthers(Loss):
     """
 
     def __init__(self, alpha: float = 0.1) -> None:
-        """Check the arguments; see the class."""
         self.alpha = number("alpha", alpha, at_least=0, below=1)
 
     def __call__(self, logits: Tensor, labels: Tensor, context: LossContext) -> Tensor:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from calibration.losses._arguments import number
-from calibration.losses._batch import read
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import number
+from fl2ora.calibration.losses._batch import read
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 class Mbls(Loss):
@@ -28,7 +28,6 @@ class Mbls(Loss):
     is_penalty = True
 
     def __init__(self, margin: float = 10.0) -> None:
-        """Check the arguments; see the class."""
         self.margin = number("margin", margin, at_least=0)
 
     def __call__(self, logits: Tensor, labels: Tensor, context: LossContext) -> Tensor:

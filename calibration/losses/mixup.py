@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from calibration.losses._arguments import number
-from calibration.losses._batch import check_shape, read
-from calibration.losses.base import Loss, LossContext, Mixed
+from fl2ora.calibration.losses._arguments import number
+from fl2ora.calibration.losses._batch import check_shape, read
+from fl2ora.calibration.losses.base import Loss, LossContext, Mixed
 
 
 class Mixup(Loss):
@@ -32,7 +32,6 @@ class Mixup(Loss):
     needs = frozenset({"mixed_labels", "mixing_weight"})
 
     def __init__(self, alpha: float = 0.2) -> None:
-        """Check the arguments; see the class."""
         self.alpha = number("alpha", alpha, above=0)
 
     def mix(self, images: Tensor, labels: Tensor, generator: Generator) -> Mixed | None:

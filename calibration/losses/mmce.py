@@ -16,9 +16,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calibration.losses._arguments import number
-from calibration.losses._batch import read, safe_sqrt
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import number
+from fl2ora.calibration.losses._batch import read, safe_sqrt
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 def kernel_norm(weights: Tensor, confidence: Tensor, bandwidth: float) -> Tensor:
@@ -43,7 +43,6 @@ class Mmce(Loss):
     is_penalty = True
 
     def __init__(self, bandwidth: float = 0.4) -> None:
-        """Check the arguments; see the class."""
         self.bandwidth = number("bandwidth", bandwidth, above=0)
 
     def __call__(self, logits: Tensor, labels: Tensor, context: LossContext) -> Tensor:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from calibration.losses._arguments import number
-from calibration.losses._batch import read
-from calibration.losses.base import Loss, LossContext
-from calibration.losses.mmce import kernel_norm
+from fl2ora.calibration.losses._arguments import number
+from fl2ora.calibration.losses._batch import read
+from fl2ora.calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses.mmce import kernel_norm
 
 
 class MmceWeighted(Loss):
@@ -31,7 +31,6 @@ class MmceWeighted(Loss):
     is_penalty = True
 
     def __init__(self, bandwidth: float = 0.4) -> None:
-        """Check the arguments; see the class."""
         self.bandwidth = number("bandwidth", bandwidth, above=0)
 
     def __call__(self, logits: Tensor, labels: Tensor, context: LossContext) -> Tensor:

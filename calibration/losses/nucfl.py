@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from calibration.losses._arguments import choice, number
-from calibration.losses.base import Loss, LossContext
-from calibration.losses.dca import Dca
-from calibration.losses.mdca import Mdca
+from fl2ora.calibration.losses._arguments import choice, number
+from fl2ora.calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses.dca import Dca
+from fl2ora.calibration.losses.mdca import Mdca
 
 _ROUNDING = 1e-4
 
@@ -36,7 +36,6 @@ class Nucfl(Loss):
     needs = frozenset({"update_similarity"})
 
     def __init__(self, penalty: str = "dca", weight: float = 1.0) -> None:
-        """Check the arguments; see the class."""
         inner: Loss = Dca() if choice("penalty", penalty, ("dca", "mdca")) == "dca" else Mdca()
         self.penalty = inner
         self.weight = number("weight", weight, at_least=0)

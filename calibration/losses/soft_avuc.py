@@ -17,10 +17,10 @@ import math
 
 from torch import Tensor
 
-from calibration.losses._arguments import number
-from calibration.losses._batch import read
-from calibration.losses.avuc import log_ratio
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import number
+from fl2ora.calibration.losses._batch import read
+from fl2ora.calibration.losses.avuc import log_ratio
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 _EDGE = 1e-6
 
@@ -36,7 +36,6 @@ class SoftAvuc(Loss):
     is_penalty = True
 
     def __init__(self, temperature: float = 1.0, threshold: float = 0.5) -> None:
-        """Check the arguments; see the class."""
         self.temperature = number("temperature", temperature, above=0)
         self.threshold = number("threshold", threshold, above=0, below=1)
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calibration.losses._arguments import number, whole
-from calibration.losses._batch import read, safe_sqrt
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._arguments import number, whole
+from fl2ora.calibration.losses._batch import read, safe_sqrt
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 class SoftBinnedEce(Loss):
@@ -32,7 +32,6 @@ class SoftBinnedEce(Loss):
     is_penalty = True
 
     def __init__(self, num_bins: int = 15, temperature: float = 0.01, norm: int = 2) -> None:
-        """Check the arguments; see the class."""
         self.num_bins = whole("num_bins", num_bins, at_least=1)
         self.temperature = number("temperature", temperature, above=0)
         if norm not in (1, 2):

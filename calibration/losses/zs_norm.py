@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from calibration.losses._batch import check_shape, read
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._batch import check_shape, read
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 
 def normalise(z: Tensor, zero_shot: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ import math
 
 import numpy as np
 
-from calibration.binning import Floats, Integers
-from calibration.metrics.approximation import Approximation
-from calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
-from calibration.stats import CalibrationStats
+from fl2ora.calibration.binning import Floats, Integers
+from fl2ora.calibration.metrics.approximation import Approximation
+from fl2ora.calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
+from fl2ora.calibration.stats import CalibrationStats
 
 
 def adaptive_ece(probabilities: ArrayLike, labels: ArrayLike, *, num_bins: int = 15) -> float:

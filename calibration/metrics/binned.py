@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.binning import Floats, Integers
-from calibration.predictions import ArrayLike
-from calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.binning import Floats, Integers
+from fl2ora.calibration.predictions import ArrayLike
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import math
 
 import numpy as np
 
-from calibration.metrics.adaptive import equal_mass_error, equal_mass_error_of
-from calibration.metrics.approximation import Approximation
-from calibration.predictions import ArrayLike, blocks_of_probabilities
-from calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.metrics.adaptive import equal_mass_error, equal_mass_error_of
+from fl2ora.calibration.metrics.approximation import Approximation
+from fl2ora.calibration.predictions import ArrayLike, blocks_of_probabilities
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
 def classwise_ece_of(stats: CalibrationStats) -> float:

@@ -12,9 +12,9 @@ import math
 
 import numpy as np
 
-from calibration.metrics.approximation import Approximation
-from calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
-from calibration.stats import CalibrationStats
+from fl2ora.calibration.metrics.approximation import Approximation
+from fl2ora.calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
+from fl2ora.calibration.stats import CalibrationStats
 
 
 def ks_error(probabilities: ArrayLike, labels: ArrayLike) -> float:

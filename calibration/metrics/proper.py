@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from calibration.metrics.binned import bin_stats, filled_bins_of
-from calibration.predictions import ArrayLike
-from calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.metrics.binned import bin_stats, filled_bins_of
+from fl2ora.calibration.predictions import ArrayLike
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
 @dataclass(frozen=True)

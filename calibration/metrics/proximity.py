@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.binning import Floats, Integers
-from calibration.metrics.binned import bin_stats, ece_of
-from calibration.predictions import ArrayLike
-from calibration.stats import CalibrationStats
+from fl2ora.calibration.binning import Floats, Integers
+from fl2ora.calibration.metrics.binned import bin_stats, ece_of
+from fl2ora.calibration.predictions import ArrayLike
+from fl2ora.calibration.stats import CalibrationStats
 
 _QUERIES_AT_ONCE = 1024
 

@@ -16,10 +16,10 @@ import math
 import numpy as np
 import torch
 
-from calibration.binning import Floats
-from calibration.metrics.approximation import Approximation
-from calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
-from calibration.stats import CalibrationStats
+from fl2ora.calibration.binning import Floats
+from fl2ora.calibration.metrics.approximation import Approximation
+from fl2ora.calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
+from fl2ora.calibration.stats import CalibrationStats
 
 
 def aurc(probabilities: ArrayLike, labels: ArrayLike) -> float:

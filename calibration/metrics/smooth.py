@@ -19,10 +19,10 @@ import math
 
 import numpy as np
 
-from calibration.binning import Floats
-from calibration.metrics.approximation import Approximation
-from calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
-from calibration.stats import CalibrationStats
+from fl2ora.calibration.binning import Floats
+from fl2ora.calibration.metrics.approximation import Approximation
+from fl2ora.calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
+from fl2ora.calibration.stats import CalibrationStats
 
 _GRID = 1 << 14  # cells; spreading linearly errs by at most 0.97 / (8 GRID^2 s^2)
 _STEPS = 40  # bisections of [0, 1]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from clip_tuning.adapter import Adapter, load_adapter, save_adapter
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip
+from fl2ora.clip_tuning.adapter import Adapter, load_adapter, save_adapter
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
 
 _FILE = "adapter.safetensors"
 

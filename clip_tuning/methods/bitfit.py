@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.selection import TOWER_CHOICES, chosen_towers
-from experiment.arguments import choice
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.selection import TOWER_CHOICES, chosen_towers
+from fl2ora.experiment.arguments import choice
 
 _BIASES = ("all", "fl2ora")
 _QUERY_KEY_VALUE = ("q_proj.bias", "k_proj.bias", "v_proj.bias", "in_proj_bias")
@@ -30,7 +30,6 @@ class Bitfit(TuningMethod):
     """
 
     def __init__(self, biases: str = "all", towers: str = "both") -> None:
-        """Check the arguments; see the class."""
         self.left_out = _QUERY_KEY_VALUE if choice("biases", biases, _BIASES) == "fl2ora" else ()
         self.towers = chosen_towers(choice("towers", towers, TOWER_CHOICES))
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from clip_tuning.classifier import ClipClassifier, FrozenStart, unit
-from clip_tuning.clip import Clip
-from clip_tuning.methods._sizes import hidden_units
-from clip_tuning.methods.base import TuningMethod
-from experiment.arguments import number, whole
+from fl2ora.clip_tuning.classifier import ClipClassifier, FrozenStart, unit
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods._sizes import hidden_units
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.experiment.arguments import number, whole
 
 
 class ClipAdapter(TuningMethod):
@@ -27,7 +27,6 @@ class ClipAdapter(TuningMethod):
     """
 
     def __init__(self, ratio: float = 0.2, reduction: int = 4) -> None:
-        """Check the arguments; see the class."""
         self.ratio = number("ratio", ratio, at_least=0, at_most=1)
         self.reduction = whole("reduction", reduction, at_least=1)
 

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip
-from clip_tuning.context import ContextClassifier
-from clip_tuning.methods._sizes import hidden_units
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.prompt_layout import ContextSettings
-from clip_tuning.towers import width
-from experiment.arguments import whole
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.context import ContextClassifier
+from fl2ora.clip_tuning.methods._sizes import hidden_units
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.prompt_layout import ContextSettings
+from fl2ora.clip_tuning.towers import width
+from fl2ora.experiment.arguments import whole
 
 
 class Cocoop(TuningMethod):
@@ -33,7 +33,6 @@ class Cocoop(TuningMethod):
     """
 
     def __init__(self, length: int = 4, reduction: int = 16, init: str = "template") -> None:
-        """Check the arguments; see the class."""
         self.settings = ContextSettings(whole("length", length, at_least=1), init)
         self.reduction = whole("reduction", reduction, at_least=1)
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from clip_tuning.classifier import ClipClassifier, unit
-from clip_tuning.clip import Clip
-from clip_tuning.context import ContextClassifier
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.prompt_layout import ContextSettings
-from clip_tuning.transport import transport_plan
-from experiment.arguments import number, whole
+from fl2ora.clip_tuning.classifier import ClipClassifier, unit
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.context import ContextClassifier
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.prompt_layout import ContextSettings
+from fl2ora.clip_tuning.transport import transport_plan
+from fl2ora.experiment.arguments import number, whole
 
 
 class Fedotp(TuningMethod):
@@ -39,7 +39,6 @@ class Fedotp(TuningMethod):
     def __init__(
         self, length: int = 16, mass: float = 1.0, epsilon: float = 0.1, init: str = "noise"
     ) -> None:
-        """Check the arguments; see the class."""
         self.settings = ContextSettings(whole("length", length, at_least=1), init)
         self.mass = number("mass", mass, above=0, at_most=1)
         # Costs lie in [0, 2], and exp(-80) is about the least a float32 holds.

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from clip_tuning.classifier import ClipClassifier, ForwardPass
-from clip_tuning.clip import Clip
-from clip_tuning.context import ContextClassifier, noise
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.prompt_layout import ContextSettings
-from experiment.arguments import number, whole
+from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.context import ContextClassifier, noise
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.prompt_layout import ContextSettings
+from fl2ora.experiment.arguments import number, whole
 
 
 class Fedpgp(TuningMethod):
@@ -43,7 +43,6 @@ class Fedpgp(TuningMethod):
         temperature: float = 0.5,
         init: str = "noise",
     ) -> None:
-        """Check the arguments; see the class."""
         self.settings = ContextSettings(whole("length", length, at_least=1), init)
         self.rank = whole("rank", rank, at_least=1)
         self.weight = number("weight", weight, at_least=0)

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from clip_tuning.classifier import ClipClassifier, unit
-from clip_tuning.clip import Clip
-from clip_tuning.context import ContextClassifier
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.prompt_layout import ContextSettings
-from clip_tuning.prompts import tokenise
-from clip_tuning.towers import width
-from experiment.arguments import whole
+from fl2ora.clip_tuning.classifier import ClipClassifier, unit
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.context import ContextClassifier
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.prompt_layout import ContextSettings
+from fl2ora.clip_tuning.prompts import tokenise
+from fl2ora.clip_tuning.towers import width
+from fl2ora.experiment.arguments import whole
 
 
 class Fedtpg(TuningMethod):
@@ -33,7 +33,6 @@ class Fedtpg(TuningMethod):
     """
 
     def __init__(self, length: int = 4, heads: int = 4) -> None:
-        """Check the arguments; see the class."""
         self.settings = ContextSettings(whole("length", length, at_least=1), init="noise")
         self.heads = whole("heads", heads, at_least=1)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.selection import TOWER_CHOICES, chosen_towers
-from experiment.arguments import choice
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.selection import TOWER_CHOICES, chosen_towers
+from fl2ora.experiment.arguments import choice
 
 _PARTS = {"vision": ("vision_model.", "visual_projection."), "text": ("text_",)}
 
@@ -24,7 +24,6 @@ class Full(TuningMethod):
     """
 
     def __init__(self, towers: str = "both") -> None:
-        """Check the arguments; see the class."""
         self.towers = chosen_towers(choice("towers", towers, TOWER_CHOICES))
 
     def attach(

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from clip_tuning.classifier import ClipClassifier, unit
-from clip_tuning.clip import Clip
-from clip_tuning.context import ContextClassifier, noise
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.prompt_layout import ContextSettings
-from clip_tuning.selection import chosen_depth
-from clip_tuning.towers import TOWERS, encode_image, width
-from experiment.arguments import whole
+from fl2ora.clip_tuning.classifier import ClipClassifier, unit
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.context import ContextClassifier, noise
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.prompt_layout import ContextSettings
+from fl2ora.clip_tuning.selection import chosen_depth
+from fl2ora.clip_tuning.towers import TOWERS, encode_image, width
+from fl2ora.experiment.arguments import whole
 
 
 class Ivlp(TuningMethod):
@@ -31,7 +31,6 @@ class Ivlp(TuningMethod):
     """
 
     def __init__(self, length: int = 2, depth: int = 0, init: str = "template") -> None:
-        """Check the arguments; see the class."""
         self.settings = ContextSettings(whole("length", length, at_least=1), init)
         self.depth = whole("depth", depth, at_least=0)
 

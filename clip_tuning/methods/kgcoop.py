@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from clip_tuning.classifier import ClipClassifier, ForwardPass
-from clip_tuning.clip import Clip
-from clip_tuning.context import ContextClassifier
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.prompt_layout import ContextSettings
-from experiment.arguments import number, whole
+from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.context import ContextClassifier
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.prompt_layout import ContextSettings
+from fl2ora.experiment.arguments import number, whole
 
 
 class Kgcoop(TuningMethod):
@@ -30,7 +30,6 @@ class Kgcoop(TuningMethod):
     """
 
     def __init__(self, length: int = 4, weight: float = 8.0, init: str = "template") -> None:
-        """Check the arguments; see the class."""
         self.settings = ContextSettings(whole("length", length, at_least=1), init)
         self.weight = number("weight", weight, at_least=0)
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.selection import TOWER_CHOICES, chosen_towers
-from experiment.arguments import choice
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.selection import TOWER_CHOICES, chosen_towers
+from fl2ora.experiment.arguments import choice
 
 
 class LayerNorm(TuningMethod):
@@ -26,7 +26,6 @@ class LayerNorm(TuningMethod):
     """
 
     def __init__(self, towers: str = "both") -> None:
-        """Check the arguments; see the class."""
         self.towers = chosen_towers(choice("towers", towers, TOWER_CHOICES))
 
     def attach(

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip
-from clip_tuning.methods.base import TuningMethod
-from experiment.arguments import choice
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.experiment.arguments import choice
 
 
 class LinearProbe(TuningMethod):
@@ -27,7 +27,6 @@ class LinearProbe(TuningMethod):
     """
 
     def __init__(self, init: str = "text", bias: bool = True) -> None:
-        """Check the arguments; see the class."""
         self.init = choice("init", init, ("text", "zero"))
         self.bias = bias
 

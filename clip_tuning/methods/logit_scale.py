@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip
-from clip_tuning.methods.base import TuningMethod
-from experiment.plugins import load
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.experiment.plugins import load
 
 LOGIT_SCALE = "logit_scale"
 """The name under which the scale's logarithm travels."""
@@ -33,7 +33,7 @@ class LogitScale(TuningMethod):
         Raises:
             UserError: there is no such method, or its arguments are wrong.
         """
-        self.method = load(method, "clip_tuning.methods", TuningMethod)
+        self.method = load(method, TuningMethod)
 
     def attach(
         self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]

@@ -15,13 +15,13 @@ from typing import ClassVar
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import CLIPModel, SiglipModel
 
-from clip_tuning.adapter import Adapter, load_adapter
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.selection import TOWER_CHOICES, chosen_blocks, chosen_towers, parse_blocks
-from clip_tuning.upper_blocks import UpperBlocksClassifier
-from experiment.arguments import choice
+from fl2ora.clip_tuning.adapter import Adapter, load_adapter
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.selection import TOWER_CHOICES, chosen_blocks, chosen_towers, parse_blocks
+from fl2ora.clip_tuning.upper_blocks import UpperBlocksClassifier
+from fl2ora.experiment.arguments import choice
 
 _PREFIX = "base_model.model."
 _ACTIVE = ".default"
@@ -67,7 +67,6 @@ class Lora(TuningMethod):
         dora: bool = False,
         start: str = "",
     ) -> None:
-        """Check the arguments; see the class."""
         layers = [layer.strip() for layer in targets.split(",")]
         if rank < 1:
             raise ValueError(f"rank: expected at least 1, found {rank}")

@@ -17,12 +17,12 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from clip_tuning.adapter import Adapter, as_adapter, save_adapter
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip
-from clip_tuning.factors import factor_names, merged_of, pair_names, residual_names, scalings
-from clip_tuning.methods.lora import Lora
-from experiment.arguments import whole
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter, save_adapter
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.factors import factor_names, merged_of, pair_names, residual_names, scalings
+from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.experiment.arguments import whole
 
 _PREFIX = "base_model.model."
 _WEIGHTS = "adapter_model.safetensors"
@@ -57,7 +57,6 @@ class LoraResidual(Lora):
         rslora: bool = True,
         blocks: str = "all",
     ) -> None:
-        """Check the arguments; see the class."""
         super().__init__(rank, alpha, dropout, towers, targets, rslora, blocks)
         self.residual_rank = whole("residual_rank", residual_rank, at_least=1)
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip
-from clip_tuning.context import ContextClassifier
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.prompt_layout import POSITIONS, ContextSettings
-from experiment.arguments import choice, whole
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.context import ContextClassifier
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.prompt_layout import POSITIONS, ContextSettings
+from fl2ora.experiment.arguments import choice, whole
 
 
 class Prompt(TuningMethod):
@@ -37,7 +37,6 @@ class Prompt(TuningMethod):
         position: str = "end",
         class_specific: bool = False,
     ) -> None:
-        """Check the arguments; see the class."""
         self.settings = ContextSettings(
             whole("length", length, at_least=1),
             init,

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, l1_loss
 
-from clip_tuning.classifier import ClipClassifier, ForwardPass
-from clip_tuning.clip import Clip
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.methods.ivlp import TwoTowerClassifier
-from clip_tuning.prompt_layout import ContextSettings
-from experiment.arguments import number, whole
+from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.ivlp import TwoTowerClassifier
+from fl2ora.clip_tuning.prompt_layout import ContextSettings
+from fl2ora.experiment.arguments import number, whole
 
 
 class PromptSrc(TuningMethod):
@@ -51,7 +51,6 @@ class PromptSrc(TuningMethod):
         deviation: float = 1.0,
         init: str = "template",
     ) -> None:
-        """Check the arguments; see the class."""
         self.settings = ContextSettings(whole("length", length, at_least=1), init)
         self.depth = whole("depth", depth, at_least=0)
         self.text_weight = number("text_weight", text_weight, at_least=0)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from clip_tuning.classifier import ClipClassifier, unit
-from clip_tuning.clip import Clip
-from clip_tuning.methods.base import TuningMethod
-from experiment.arguments import number
+from fl2ora.clip_tuning.classifier import ClipClassifier, unit
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.experiment.arguments import number
 
 
 class TaskRes(TuningMethod):
@@ -28,7 +28,6 @@ class TaskRes(TuningMethod):
     """
 
     def __init__(self, scale: float = 0.5) -> None:
-        """Check the arguments; see the class."""
         self.scale = number("scale", scale, above=0)
 
     def attach(

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from transformers.activations import QuickGELUActivation
 
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip
-from clip_tuning.methods._sizes import hidden_units
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.methods.kgcoop import GuidedClassifier
-from clip_tuning.prompt_layout import ContextSettings
-from clip_tuning.towers import blocks, width
-from experiment.arguments import number, whole
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods._sizes import hidden_units
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.kgcoop import GuidedClassifier
+from fl2ora.clip_tuning.prompt_layout import ContextSettings
+from fl2ora.clip_tuning.towers import blocks, width
+from fl2ora.experiment.arguments import number, whole
 
 
 class Tcp(TuningMethod):
@@ -43,7 +43,6 @@ class Tcp(TuningMethod):
         reduction: int = 4,
         init: str = "template",
     ) -> None:
-        """Check the arguments; see the class."""
         self.settings = ContextSettings(whole("length", length, at_least=1), init)
         self.weight = number("weight", weight, at_least=0)
         self.block = whole("block", block, at_least=0)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from clip_tuning.classifier import ClipClassifier, unit
-from clip_tuning.clip import Clip
-from clip_tuning.methods.base import TuningMethod
-from experiment.arguments import number, whole
+from fl2ora.clip_tuning.classifier import ClipClassifier, unit
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.experiment.arguments import number, whole
 
 
 class TipAdapter(TuningMethod):
@@ -37,7 +37,6 @@ class TipAdapter(TuningMethod):
     """
 
     def __init__(self, shots: int = 16, alpha: float = 1.17, beta: float = 1.0) -> None:
-        """Check the arguments; see the class."""
         self.shots = whole("shots", shots, at_least=1)
         self.alpha = number("alpha", alpha, at_least=0)
         self.beta = number("beta", beta, above=0)

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from clip_tuning.classifier import ClipClassifier, unit
-from clip_tuning.clip import Clip
-from clip_tuning.context import noise
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.selection import chosen_depth
-from clip_tuning.towers import encode_image, width
-from experiment.arguments import whole
+from fl2ora.clip_tuning.classifier import ClipClassifier, unit
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.context import noise
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.selection import chosen_depth
+from fl2ora.clip_tuning.towers import encode_image, width
+from fl2ora.experiment.arguments import whole
 
 
 class Vpt(TuningMethod):
@@ -29,7 +29,6 @@ class Vpt(TuningMethod):
     """
 
     def __init__(self, length: int = 8, depth: int = 0) -> None:
-        """Check the arguments; see the class."""
         self.length = whole("length", length, at_least=1)
         self.depth = whole("depth", depth, at_least=0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Literal
 
-from federated_data.images import LabelledImages
+from fl2ora.federated_data.images import LabelledImages
 
 SplitName = Literal["train", "validation", "test"]
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiment.arguments import choice, whole
-from experiment.errors import UserError
-from federated_data.datasets.base import Dataset, SplitName
-from federated_data.datasets.idx import read_idx
-from federated_data.datasets.pretraining_split import FASHION_MNIST_PRETRAINING
-from federated_data.images import LabelledImages
+from fl2ora.experiment.arguments import choice, whole
+from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.datasets.base import Dataset, SplitName
+from fl2ora.federated_data.datasets.idx import read_idx
+from fl2ora.federated_data.datasets.pretraining_split import FASHION_MNIST_PRETRAINING
+from fl2ora.federated_data.images import LabelledImages
 
 
 class FashionMNIST(Dataset):
@@ -60,7 +60,6 @@ class FashionMNIST(Dataset):
         validation: int = 5000,
         seed: int = 0,
     ) -> None:
-        """Read the files and choose the splits' images."""
         whole("validation", validation, at_least=1)
         whole("seed", seed, at_least=0)
         if train is not None:

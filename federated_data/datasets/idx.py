@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiment.errors import UserError
+from fl2ora.experiment.errors import UserError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from experiment.arguments import choice, whole
-from experiment.errors import UserError
-from experiment.seeds import derive_seed
-from federated_data.datasets.base import Dataset, SplitName
-from federated_data.datasets.shapes_drawing import SIDE, STYLES, draw_shapes
-from federated_data.datasets.shapes_outlines import SHAPE_NAMES
-from federated_data.images import LabelledImages
+from fl2ora.experiment.arguments import choice, whole
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.seeds import derive_seed
+from fl2ora.federated_data.datasets.base import Dataset, SplitName
+from fl2ora.federated_data.datasets.shapes_drawing import SIDE, STYLES, draw_shapes
+from fl2ora.federated_data.datasets.shapes_outlines import SHAPE_NAMES
+from fl2ora.federated_data.images import LabelledImages
 
 SEEN_STYLES: tuple[str, ...] = (
     "filled",
@@ -59,7 +59,6 @@ class Shapes(Dataset):
         test: int = 2000,
         seed: int = 0,
     ) -> None:
-        """Check the arguments; nothing is drawn yet."""
         self.domains = _parse_styles(styles)
         self._sizes: dict[str, int] = {
             "train": whole("train", train, at_least=1),

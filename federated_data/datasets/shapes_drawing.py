@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Generator, Tensor
 
-from federated_data.datasets.shapes_outlines import sample_distance
+from fl2ora.federated_data.datasets.shapes_outlines import sample_distance
 
 SIDE = 32
 """Height and width of an image in pixels."""

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from federated_data.partition.base import Indices, Partitioner, require_examples
+from fl2ora.federated_data.partition.base import Indices, Partitioner, require_examples
 
 _EQUAL_SHARES = 1e12  # from here on a draw is equal shares; far above, its sums overflow
 
@@ -28,7 +28,6 @@ class Dirichlet(Partitioner):
     """
 
     def __init__(self, beta: float = 0.5, minimum: int = 10) -> None:
-        """Check the arguments; see the class."""
         if not (beta > 0 and math.isfinite(beta)):
             raise ValueError(f"beta: expected a finite number above 0, found {beta}")
         if minimum < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from federated_data.partition.base import Indices, Partitioner, require_examples
+from fl2ora.federated_data.partition.base import Indices, Partitioner, require_examples
 
 
 class Iid(Partitioner):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from federated_data.datasets.base import Dataset
-from federated_data.images import LabelledImages
+from fl2ora.federated_data.datasets.base import Dataset
+from fl2ora.federated_data.images import LabelledImages
 
 
 @dataclass(frozen=True)

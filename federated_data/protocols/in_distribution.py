@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from federated_data.datasets.base import Dataset
-from federated_data.protocols.base import Federation, Protocol
+from fl2ora.federated_data.datasets.base import Dataset
+from fl2ora.federated_data.protocols.base import Federation, Protocol
 
 
 class InDistribution(Protocol):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from experiment.errors import listed, nearest
-from federated_data.datasets.base import Dataset
-from federated_data.protocols.base import Federation, Protocol
-from federated_data.protocols.in_distribution import InDistribution
+from fl2ora.experiment.errors import listed, nearest
+from fl2ora.federated_data.datasets.base import Dataset
+from fl2ora.federated_data.protocols.base import Federation, Protocol
+from fl2ora.federated_data.protocols.in_distribution import InDistribution
 
 
 class LeaveOneDomainOut(Protocol):
@@ -18,7 +18,6 @@ class LeaveOneDomainOut(Protocol):
     """
 
     def __init__(self, domain: str) -> None:
-        """Keep the name; whether the dataset has it is seen in ``arrange``."""
         self.domain = domain
 
     def arrange(self, dataset: Dataset) -> Federation:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from strategies.client_rule import ClientRule
+from fl2ora.strategies.attacks.base import Attack
 
 
-class LabelFlip(ClientRule):
+class LabelFlip(Attack):
     """Trains class y as class ``K - 1 - y``."""
 
     def labels(self, labels: Tensor, num_classes: int) -> Tensor:

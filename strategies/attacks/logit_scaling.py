@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from strategies.client_rule import ClientRule
+from fl2ora.strategies.attacks.base import Attack
 
 
-class LogitScaling(ClientRule):
+class LogitScaling(Attack):
     """Trains with ``factor * logits``.
 
     Args:
@@ -20,7 +20,6 @@ class LogitScaling(ClientRule):
     """
 
     def __init__(self, factor: float = 0.1) -> None:
-        """Check the argument."""
         if not 0 < factor < float("inf"):
             raise ValueError(f"factor: expected a finite number above 0, found {factor}")
         self.factor = factor

@@ -9,11 +9,12 @@ import math
 
 import torch
 
-from clip_tuning.adapter import Adapter
-from strategies.client_rule import ClientRule, LocalStart, like_tuned
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.strategies.attacks.base import Attack
+from fl2ora.strategies.client_rule import LocalStart, like_tuned
 
 
-class Scaling(ClientRule):
+class Scaling(Attack):
     """Sends ``theta_t + factor (theta_k - theta_t)``.
 
     Args:
@@ -21,7 +22,6 @@ class Scaling(ClientRule):
     """
 
     def __init__(self, factor: float = 10.0) -> None:
-        """Check the argument."""
         if not math.isfinite(factor):
             raise ValueError(f"factor: expected a finite number, found {factor}")
         self.factor = factor

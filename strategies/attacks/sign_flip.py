@@ -5,7 +5,7 @@ Li et al. 2018, arXiv 1811.03761.
 
 from __future__ import annotations
 
-from strategies.attacks.scaling import Scaling
+from fl2ora.strategies.attacks.scaling import Scaling
 
 
 class SignFlip(Scaling):
@@ -16,7 +16,6 @@ class SignFlip(Scaling):
     """
 
     def __init__(self, factor: float = 1.0) -> None:
-        """Check the argument."""
         if not 0 < factor < float("inf"):
             raise ValueError(f"factor: expected a finite number above 0, found {factor}")
         super().__init__(-factor)

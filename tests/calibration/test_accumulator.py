@@ -4,10 +4,10 @@ import pytest
 import torch
 from known_examples import random_predictions
 
-import calibration.accumulator
-from calibration.accumulator import CalibrationAccumulator
-from calibration.stats import CalibrationStats, StatsSpec
-from calibration.summary import summarise
+import fl2ora.calibration.accumulator
+from fl2ora.calibration.accumulator import CalibrationAccumulator
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.summary import summarise
 
 SPEC = StatsSpec(num_bins=10, num_classes=4, fine_bins=50, classwise=True)
 
@@ -34,4 +34,4 @@ def test_logits_and_two_accumulators():
 
 
 def test_the_example_in_its_docstring():
-    assert doctest.testmod(calibration.accumulator).failed == 0
+    assert doctest.testmod(fl2ora.calibration.accumulator).failed == 0

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_with
 
-from calibration.metrics.adaptive import adaptive_ece, adaptive_ece_of, group_cuts
-from calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.metrics.adaptive import adaptive_ece, adaptive_ece_of, group_cuts
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
 def by_array_split(confidence, correct, num_bins):

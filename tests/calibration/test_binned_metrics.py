@@ -15,8 +15,8 @@ from known_examples import (
     rows_with,
 )
 
-from calibration.metrics import binned
-from calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.metrics import binned
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 GOLDEN_A = {  # by hand from n = (2, 2, 2, 1, 3), |s| = (.15, .125, .075, .25, .85/3)
     "ece": 0.2 * 0.15 + 0.2 * 0.125 + 0.2 * 0.075 + 0.1 * 0.25 + 0.3 * 0.85 / 3,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from known_examples import CONFIDENCE_A
 
-from calibration.binning import bin_edges, bin_index, sum_by_bin
+from fl2ora.calibration.binning import bin_edges, bin_index, sum_by_bin
 
 
 def test_edges_are_quotients_and_shared():

@@ -6,12 +6,12 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 
-from calibration.calibrators import _descent
-from calibration.calibrators.base import FitState, fit
-from calibration.calibrators.dirichlet import Dirichlet
-from calibration.calibrators.files import build_calibrator
-from calibration.calibrators.matrix import Matrix
-from calibration.calibrators.vector import Vector
+from fl2ora.calibration.calibrators import _descent
+from fl2ora.calibration.calibrators.base import FitState, fit
+from fl2ora.calibration.calibrators.dirichlet import Dirichlet
+from fl2ora.calibration.calibrators.files import build_calibrator
+from fl2ora.calibration.calibrators.matrix import Matrix
+from fl2ora.calibration.calibrators.vector import Vector
 
 torch.set_num_threads(1)
 

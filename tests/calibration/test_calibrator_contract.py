@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import calibration.calibrators
-from calibration.calibrators.base import CalibrationContext, Calibrator, FitState, fit
-from calibration.calibrators.files import build_calibrator
+import fl2ora.calibration.calibrators
+from fl2ora.calibration.calibrators.base import CalibrationContext, Calibrator, FitState, fit
+from fl2ora.calibration.calibrators.files import build_calibrator
 
 torch.set_num_threads(1)
 
@@ -73,12 +73,12 @@ def fitted(spec, logits, labels):
 
 
 def test_each_file_holds_exactly_one_public_calibrator_named_after_it():
-    folder = Path(calibration.calibrators.__path__[0])
+    folder = Path(fl2ora.calibration.calibrators.__path__[0])
     files = sorted(p.stem for p in folder.glob("[a-z]*.py") if p.stem not in ("base", "files"))
     assert files == STEMS
     assert len(files) == 16
     for stem in files:
-        module = importlib.import_module(f"calibration.calibrators.{stem}")
+        module = importlib.import_module(f"fl2ora.calibration.calibrators.{stem}")
         public = [
             name
             for name, value in vars(module).items()

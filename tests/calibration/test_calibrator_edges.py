@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from calibration.calibrators.base import CalibrationContext, add_sums, fit
-from calibration.calibrators.files import build_calibrator
+from fl2ora.calibration.calibrators.base import CalibrationContext, add_sums, fit
+from fl2ora.calibration.calibrators.files import build_calibrator
 
 torch.set_num_threads(1)
 

@@ -6,8 +6,8 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from calibration.calibrators.base import FitState, add_sums, fit
-from calibration.calibrators.ensemble import Ensemble, simplex_minimum
+from fl2ora.calibration.calibrators.base import FitState, add_sums, fit
+from fl2ora.calibration.calibrators.ensemble import Ensemble, simplex_minimum
 
 torch.set_num_threads(1)
 

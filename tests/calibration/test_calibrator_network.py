@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from calibration.calibrators.base import FitState, fit
-from calibration.calibrators.order_preserving import OrderPreserving, rescale_gaps
-from calibration.calibrators.parametrised_temperature import ParametrisedTemperature
+from fl2ora.calibration.calibrators.base import FitState, fit
+from fl2ora.calibration.calibrators.order_preserving import OrderPreserving, rescale_gaps
+from fl2ora.calibration.calibrators.parametrised_temperature import ParametrisedTemperature
 
 torch.set_num_threads(1)
 

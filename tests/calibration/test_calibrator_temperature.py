@@ -9,9 +9,9 @@ from netcal.scaling import TemperatureScaling
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from calibration.calibrators.base import CalibrationContext, FitState, add_sums, fit
-from calibration.calibrators.temperature import Temperature
-from calibration.calibrators.zero_shot_temperature import ZeroShotTemperature
+from fl2ora.calibration.calibrators.base import CalibrationContext, FitState, add_sums, fit
+from fl2ora.calibration.calibrators.temperature import Temperature
+from fl2ora.calibration.calibrators.zero_shot_temperature import ZeroShotTemperature
 
 torch.set_num_threads(1)
 

@@ -10,12 +10,12 @@ from netcal.binning import HistogramBinning as ReferenceBinning
 from scipy.interpolate import CubicSpline
 from sklearn.isotonic import IsotonicRegression
 
-from calibration.calibrators._top1 import interpolate, top1
-from calibration.calibrators.base import fit
-from calibration.calibrators.bbq import Bbq
-from calibration.calibrators.histogram_binning import HistogramBinning
-from calibration.calibrators.isotonic import Isotonic, pool_adjacent_violators
-from calibration.calibrators.spline import Spline, natural_spline
+from fl2ora.calibration.calibrators._top1 import interpolate, top1
+from fl2ora.calibration.calibrators.base import fit
+from fl2ora.calibration.calibrators.bbq import Bbq
+from fl2ora.calibration.calibrators.histogram_binning import HistogramBinning
+from fl2ora.calibration.calibrators.isotonic import Isotonic, pool_adjacent_violators
+from fl2ora.calibration.calibrators.spline import Spline, natural_spline
 
 torch.set_num_threads(1)
 

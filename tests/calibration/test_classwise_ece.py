@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from known_examples import LABELS_B, PROBABILITIES_B, random_predictions
 
-from calibration.metrics.binned import ece
-from calibration.metrics.classwise import (
+from fl2ora.calibration.metrics.binned import ece
+from fl2ora.calibration.metrics.classwise import (
     classwise_ace,
     classwise_ace_of,
     classwise_ece,
     classwise_ece_of,
     top_label_ece,
 )
-from calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
 def test_example_b():

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_with
 
-from calibration.metrics.binned import ece_of, mce_of, mce_weighted_of, rmsce_of
-from calibration.metrics.classwise import classwise_ece_of, top_label_ece_of
-from calibration.stats import CalibrationStats, StatsSpec
-from calibration.summary import summarise, summarise_clients
+from fl2ora.calibration.metrics.binned import ece_of, mce_of, mce_weighted_of, rmsce_of
+from fl2ora.calibration.metrics.classwise import classwise_ece_of, top_label_ece_of
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.summary import summarise, summarise_clients
 
 SPEC = StatsSpec(num_bins=5, num_classes=3, fine_bins=50, classwise=True)
 

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_examples import random_predictions, rows_with
 
-from calibration.metrics.adaptive import adaptive_ece, adaptive_ece_of
-from calibration.metrics.classwise import classwise_ace, classwise_ace_of
-from calibration.metrics.ks import ks_error, ks_error_of
-from calibration.metrics.selective import aurc, aurc_of, e_aurc, e_aurc_of
-from calibration.metrics.smooth import smooth_ece, smooth_ece_of
-from calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.metrics.adaptive import adaptive_ece, adaptive_ece_of
+from fl2ora.calibration.metrics.classwise import classwise_ace, classwise_ace_of
+from fl2ora.calibration.metrics.ks import ks_error, ks_error_of
+from fl2ora.calibration.metrics.selective import aurc, aurc_of, e_aurc, e_aurc_of
+from fl2ora.calibration.metrics.smooth import smooth_ece, smooth_ece_of
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 ROUNDING = 1e-7
 

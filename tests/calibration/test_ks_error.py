@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from known_examples import CONFIDENCE_A, CORRECT_A, rows_with
 
-from calibration.metrics.ks import ks_error, ks_error_of
-from calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.metrics.ks import ks_error, ks_error_of
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
 def test_example_a():

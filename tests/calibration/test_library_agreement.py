@@ -8,8 +8,8 @@ import torch
 from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_with
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from calibration.metrics import adaptive, binned, proper
-from calibration.stats import CalibrationStats
+from fl2ora.calibration.metrics import adaptive, binned, proper
+from fl2ora.calibration.stats import CalibrationStats
 
 P, LABELS = random_predictions(0, 2000, 10)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from calibration.predictions import (
+from fl2ora.calibration.predictions import (
     blocks_of_logits,
     blocks_of_probabilities,
     probabilities_of,

@@ -13,8 +13,8 @@ from known_examples import (
     rows_with,
 )
 
-from calibration.metrics import proper
-from calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.metrics import proper
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
 def test_example_b():

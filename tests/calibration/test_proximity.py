@@ -5,8 +5,8 @@ import pytest
 import torch
 from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_with
 
-from calibration.metrics.binned import bin_stats, ece
-from calibration.metrics.proximity import (
+from fl2ora.calibration.metrics.binned import bin_stats, ece
+from fl2ora.calibration.metrics.proximity import (
     mean_distance,
     piece,
     piece_of,

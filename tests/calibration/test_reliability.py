@@ -4,8 +4,8 @@ from known_examples import CONFIDENCE_A, CORRECT_A, rows_with
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import binom
 
-from calibration.reliability import Band, accuracy_band, reliability_bins, shrunk_rate
-from calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.reliability import Band, accuracy_band, reliability_bins, shrunk_rate
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
 def stats_of(confidence, correct, num_bins=5):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import relplot
 
-from calibration.metrics.smooth import smooth_ece, smooth_ece_of
-from calibration.stats import CalibrationStats
+from fl2ora.calibration.metrics.smooth import smooth_ece, smooth_ece_of
+from fl2ora.calibration.stats import CalibrationStats
 
 
 @pytest.mark.parametrize(("seed", "size", "classes"), [(0, 200, 4), (1, 2000, 4), (2, 5000, 10)])

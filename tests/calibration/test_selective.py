@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_with
 
-from calibration.metrics.selective import aurc, aurc_of, e_aurc, e_aurc_of, optimal_aurc
-from calibration.stats import CalibrationStats
+from fl2ora.calibration.metrics.selective import aurc, aurc_of, e_aurc, e_aurc_of, optimal_aurc
+from fl2ora.calibration.stats import CalibrationStats
 
 
 def by_loop(wrong_in_order):

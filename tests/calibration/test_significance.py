@@ -5,13 +5,13 @@ import pytest
 from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_with
 from scipy import stats as scipy_stats
 
-from calibration.significance import (
+from fl2ora.calibration.significance import (
     chi2_tail,
     consistency_test,
     hosmer_lemeshow_test,
     spiegelhalter_test,
 )
-from calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
 def stats_of(confidence, correct, num_bins=5):

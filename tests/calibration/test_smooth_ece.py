@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_examples import CONFIDENCE_A, CORRECT_A, rows_with
 
-from calibration.metrics.smooth import smooth_ece, smooth_ece_of
-from calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.metrics.smooth import smooth_ece, smooth_ece_of
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
 def by_the_definition(confidence, correct, points=8001, images=3):

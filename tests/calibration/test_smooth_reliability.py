@@ -5,9 +5,9 @@ import pytest
 from known_examples import CONFIDENCE_A, CORRECT_A, rows_with
 from numpy.testing import assert_allclose, assert_array_equal
 
-from calibration.metrics.smooth import smooth_ece_of
-from calibration.smooth_reliability import smooth_band, smooth_reliability
-from calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.metrics.smooth import smooth_ece_of
+from fl2ora.calibration.smooth_reliability import smooth_band, smooth_reliability
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
 def fine_stats(centre, count, correct, fine_bins=1000):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_with
 
-from calibration.metrics.adaptive import adaptive_ece
-from calibration.predictions import scores_of
-from calibration.stats import CalibrationStats, StatsSpec
-from calibration.summary import summarise, summarise_pooled
-from calibration.summation import sums_of_scores
+from fl2ora.calibration.metrics.adaptive import adaptive_ece
+from fl2ora.calibration.predictions import scores_of
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.summary import summarise, summarise_pooled
+from fl2ora.calibration.summation import sums_of_scores
 
 NAMES = [
     "num_examples",

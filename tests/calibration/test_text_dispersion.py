@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from calibration.metrics.dispersion import orthogonality_gap, text_dispersion
+from fl2ora.calibration.metrics.dispersion import orthogonality_gap, text_dispersion
 
 FEATURES = torch.tensor([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.6, 0.8]])
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from known_examples import random_predictions, rows_with
 
-from calibration.metrics.binned import ece_of
-from calibration.metrics.classwise import classwise_ece_of
-from calibration.resampling import gap_noise, resample_calibrated, resample_examples
-from calibration.stats import CalibrationStats, StatsSpec
-from calibration.uncertainty import (
+from fl2ora.calibration.metrics.binned import ece_of
+from fl2ora.calibration.metrics.classwise import classwise_ece_of
+from fl2ora.calibration.resampling import gap_noise, resample_calibrated, resample_examples
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.uncertainty import (
     GAP_FIGURES,
     difference_over_clients,
     difference_over_examples,

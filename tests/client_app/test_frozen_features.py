@@ -10,22 +10,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from calibration.losses.base import Loss
-from calibration.losses.cross_entropy import CrossEntropy
-from calibration.losses.mixup import Mixup
-from client_app import node
-from client_app.loss_context import ZeroShotReference
-from client_app.node import Node
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.build import build_classifier
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.feature_cache import shared_cache
-from clip_tuning.frozen import Views, begin_all
-from clip_tuning.prediction import predict
-from experiment.config import RunConfig
-from experiment.errors import ConfigError, UserError
-from federated_data.datasets.shapes import Shapes
-from reporting.events import read_lines
+from fl2ora.calibration.losses.base import Loss
+from fl2ora.calibration.losses.cross_entropy import CrossEntropy
+from fl2ora.calibration.losses.mixup import Mixup
+from fl2ora.client_app import node
+from fl2ora.client_app.loss_context import ZeroShotReference
+from fl2ora.client_app.node import Node
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.feature_cache import shared_cache
+from fl2ora.clip_tuning.frozen import Views, begin_all
+from fl2ora.clip_tuning.prediction import predict
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import ConfigError, UserError
+from fl2ora.federated_data.datasets.shapes import Shapes
+from fl2ora.reporting.events import read_lines
 from runs import final_adapter, run_small
 
 WORLD = Shapes(styles="held-back", train=32, validation=16, test=32)

@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from calibration.losses.base import Loss, LossContext
-from client_app.app import build_loss
-from client_app.loss_context import ZeroShotReference
-from client_app.node import Node
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.build import build_classifier
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.frozen import begin_all
-from clip_tuning.prediction import predict
-from experiment.config import RunConfig
-from experiment.plugins import available
-from federated_data.datasets.shapes import Shapes
+from fl2ora.calibration.losses.base import Loss, LossContext
+from fl2ora.client_app.app import build_loss
+from fl2ora.client_app.loss_context import ZeroShotReference
+from fl2ora.client_app.node import Node
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.frozen import begin_all
+from fl2ora.clip_tuning.prediction import predict
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.plugins import available
+from fl2ora.federated_data.datasets.shapes import Shapes
 
 WORLD = Shapes(styles="held-back", train=32, validation=16, test=16)
 DATA = WORLD.split("train")
@@ -46,10 +46,10 @@ def train(loss: Loss, settings: TrainingSettings = SETTINGS) -> dict[str, Tensor
 
 
 def test_there_are_losses_to_try() -> None:
-    assert len(available("calibration.losses", Loss)) > 20
+    assert len(available(Loss)) > 20
 
 
-@pytest.mark.parametrize("name", available("calibration.losses", Loss))
+@pytest.mark.parametrize("name", available(Loss))
 def test_every_loss_trains_a_client(name: str) -> None:
     loss = build_loss(name)
     text = f"cross_entropy + 0.1*{name}" if loss.is_penalty else name

@@ -12,17 +12,17 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from calibration.losses.cross_entropy import CrossEntropy
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning import towers
-from clip_tuning.adapter import Adapter
-from clip_tuning.build import build_classifier
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.methods.base import TuningMethod
-from experiment.plugins import available
-from federated_data.images import LabelledImages
+from fl2ora.calibration.losses.cross_entropy import CrossEntropy
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning import towers
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.experiment.plugins import available
+from fl2ora.federated_data.images import LabelledImages
+from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from runs import events, final_adapter, run_small
-from strategies.client_rule import ClientRule, LocalStart
 
 Maker = Callable[..., LabelledImages]
 # peft's blocks, our own loops through either tower, all weights, and two backward passes a step.
@@ -39,7 +39,7 @@ METHODS = [
     "logit_scale('lora')",
 ]
 USED = {method.partition("(")[0] for method in METHODS}
-OTHERS = sorted({*available("clip_tuning.methods", TuningMethod)} - USED - {"zero_shot"})
+OTHERS = sorted({*available(TuningMethod)} - USED - {"zero_shot"})
 
 
 def _build(folder: Path, method: str, recompute: bool = False) -> ClipClassifier:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from flwr.app import Context, RecordDict
 
-from client_app.state import ClientState
-from experiment.errors import UserError
+from fl2ora.client_app.state import ClientState
+from fl2ora.experiment.errors import UserError
 
 KEPT = {"g": torch.tensor([1.5, -2.0])}
 

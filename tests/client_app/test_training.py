@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from calibration.losses.base import Loss, LossContext
-from calibration.losses.cross_entropy import CrossEntropy
-from calibration.stats import StatsSpec
-from client_app.evaluation import local_evaluate
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.build import build_classifier
-from clip_tuning.classifier import ClipClassifier
-from experiment.errors import UserError
-from federated_data.datasets.shapes import Shapes
-from federated_data.images import LabelledImages
-from strategies.client_rule import ClientRule, LocalStart
+from fl2ora.calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses.cross_entropy import CrossEntropy
+from fl2ora.calibration.stats import StatsSpec
+from fl2ora.client_app.evaluation import local_evaluate
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.datasets.shapes import Shapes
+from fl2ora.federated_data.images import LabelledImages
+from fl2ora.strategies.client_rule import ClientRule, LocalStart
 
 WORLD = Shapes(styles="held-back", train=48, validation=16, test=32)
 DATA = WORLD.split("train")

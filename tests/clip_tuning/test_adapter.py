@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clip_tuning.adapter import (
+from fl2ora.clip_tuning.adapter import (
     AdapterError,
     as_adapter,
     check_finite,

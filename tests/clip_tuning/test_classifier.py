@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clip_tuning import build
-from clip_tuning.adapter import AdapterError, load_adapter
-from clip_tuning.build import build_classifier, resolve_device
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.methods.lora import Lora
-from clip_tuning.methods.zero_shot import ZeroShot
-from clip_tuning.prediction import predict
-from experiment.errors import UserError
-from federated_data.images import LabelledImages
+from fl2ora.clip_tuning import build
+from fl2ora.clip_tuning.adapter import AdapterError, load_adapter
+from fl2ora.clip_tuning.build import build_classifier, resolve_device
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.clip_tuning.methods.zero_shot import ZeroShot
+from fl2ora.clip_tuning.prediction import predict
+from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.images import LabelledImages
 
 NAMES = ("cat", "ankle_boot", "dog")
 TEMPLATE = ("a photo of a {}.",)
@@ -210,7 +210,7 @@ def test_equal_arguments_build_equal_adapters(tiny_clip_folder: Path) -> None:
     ("model", "method", "message"),
     [
         ("/no/such/folder", "lora", "folder '/no/such/folder' does not exist"),
-        ("tiny", "lorra", "clip_tuning.methods has no 'lorra' (valid: "),
+        ("tiny", "lorra", "clip_tuning/methods has no 'lorra' (valid: "),
         ("tiny", "lora(rank=0)", "lora: rank: expected at least 1, found 0"),
         ("tiny", "lora(ranks=1)", "did you mean 'rank'?"),
     ],

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel
 
-from clip_tuning.clip import load_clip
-from clip_tuning.preprocessing import Preprocessing
-from experiment.errors import UserError
+from fl2ora.clip_tuning.clip import load_clip
+from fl2ora.clip_tuning.preprocessing import Preprocessing
+from fl2ora.experiment.errors import UserError
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, CLIPModel
 
-from clip_tuning.embedded import assets_folder, export_embedded, load_embedded, save_embedded
-from clip_tuning.tiny_clip import new_model, new_preprocessor, new_tokenizer
+from fl2ora.clip_tuning.embedded import assets_folder, export_embedded, load_embedded, save_embedded
+from fl2ora.clip_tuning.tiny_clip import new_model, new_preprocessor, new_tokenizer
 
 TEXTS = ["a picture of a circle.", "A Photo of an ANKLE BOOT!", "naïve 图 🙂", ""]
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_tuning.clip import Clip
-from clip_tuning.factors import (
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.factors import (
     Factors,
     best_of_rank,
     centred,
@@ -21,7 +21,7 @@ from clip_tuning.factors import (
     scalings,
     stacked,
 )
-from clip_tuning.methods.lora import Lora
+from fl2ora.clip_tuning.methods.lora import Lora
 from lora_factors import A, B, M, drawn, example_one, example_two, mean_product, pair
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 9))

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from clip_tuning.build import build_classifier
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.feature_cache import FeatureCache, digest
-from clip_tuning.frozen import PLAIN, Views, begin_all, table_key
-from clip_tuning.preprocessing import Augmentation
-from experiment.errors import UserError
-from federated_data.datasets.shapes import Shapes
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.feature_cache import FeatureCache, digest
+from fl2ora.clip_tuning.frozen import PLAIN, Views, begin_all, table_key
+from fl2ora.clip_tuning.preprocessing import Augmentation
+from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.datasets.shapes import Shapes
 
 KIB = torch.arange(256, dtype=torch.float32)
 WORLD = Shapes(styles="held-back", train=32, validation=16, test=16)

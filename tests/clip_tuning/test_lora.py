@@ -14,15 +14,15 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from calibration.losses.cross_entropy import CrossEntropy
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.adapter import num_parameters
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip, load_clip
-from clip_tuning.methods.lora import Lora
-from clip_tuning.prediction import predict
-from clip_tuning.preprocessing import Preprocessing
-from federated_data.images import LabelledImages
+from fl2ora.calibration.losses.cross_entropy import CrossEntropy
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning.adapter import num_parameters
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip, load_clip
+from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.clip_tuning.prediction import predict
+from fl2ora.clip_tuning.preprocessing import Preprocessing
+from fl2ora.federated_data.images import LabelledImages
 
 NAMES = ("cat", "boot", "dog")
 TEMPLATE = ("a photo of a {}.",)

@@ -12,17 +12,17 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import CLIPModel
 
-from calibration.losses.cross_entropy import CrossEntropy
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.adapter import Adapter, AdapterError
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip, load_clip
-from clip_tuning.factors import factor_names, merged_of, pair_names, residual_names, scalings
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.methods.lora import Lora
-from clip_tuning.methods.lora_residual import LoraResidual
-from experiment.plugins import load
-from federated_data.images import LabelledImages
+from fl2ora.calibration.losses.cross_entropy import CrossEntropy
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning.adapter import Adapter, AdapterError
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip, load_clip
+from fl2ora.clip_tuning.factors import factor_names, merged_of, pair_names, residual_names, scalings
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.clip_tuning.methods.lora_residual import LoraResidual
+from fl2ora.experiment.plugins import load
+from fl2ora.federated_data.images import LabelledImages
 
 NAMES, TEMPLATE = ("cat", "boot", "dog"), ("a photo of a {}.",)
 Maker = Callable[..., LabelledImages]
@@ -51,7 +51,7 @@ def logits(classifier: ClipClassifier) -> Tensor:
 
 
 def test_the_residual_starts_at_zero_and_is_not_trained(tiny_clip: Clip) -> None:
-    method = load("lora_residual(residual_rank=3)", "clip_tuning.methods", TuningMethod)
+    method = load("lora_residual(residual_rank=3)", TuningMethod)
     assert isinstance(method, LoraResidual)
     classifier = attached(tiny_clip, method)
     names = set(classifier.carried)

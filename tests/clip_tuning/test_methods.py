@@ -12,16 +12,16 @@ import pytest
 import torch
 
 import method_laws as laws
-from clip_tuning import build as building
-from clip_tuning import methods
-from clip_tuning.build import build_classifier
-from clip_tuning.clip import load_clip
-from clip_tuning.methods import fedotp
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.prediction import predict
-from experiment.plugins import available, find, load
-from experiment.spec import parse_spec
-from federated_data.images import LabelledImages
+from fl2ora.clip_tuning import build as building
+from fl2ora.clip_tuning import methods
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.clip import load_clip
+from fl2ora.clip_tuning.methods import fedotp
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.prediction import predict
+from fl2ora.experiment.plugins import available, find, load
+from fl2ora.experiment.spec import parse_spec
+from fl2ora.federated_data.images import LabelledImages
 from method_laws import NAMES, TEMPLATES, build, changed, logits_of, some_pixels
 
 Maker = Callable[..., LabelledImages]
@@ -106,7 +106,7 @@ def folder(tiny_clip_folder: Path) -> Iterator[str]:
 def test_every_file_is_covered() -> None:
     assert len(FILES) == 23
     assert sorted(SPECS) == FILES
-    assert available("clip_tuning.methods", TuningMethod) == FILES
+    assert available(TuningMethod) == FILES
     for name, specs in SPECS.items():
         assert specs[0] == name
         assert all(spec.partition("(")[0] == name for spec in specs)
@@ -115,12 +115,12 @@ def test_every_file_is_covered() -> None:
 @pytest.mark.parametrize("name", sorted(set(FILES) - {"lora_residual"}))
 def test_the_documentation_has_its_defaults(name: str) -> None:
     """In the table of docs/tuning.md, as a spec string that loads."""
-    cls = find(parse_spec(name), "clip_tuning.methods", TuningMethod)
+    cls = find(parse_spec(name), TuningMethod)
     defaults = [f"{p.name}={p.default!r}" for p in inspect.signature(cls).parameters.values()]
     spec = f"{name}({', '.join(defaults)})" if defaults else name
     page = Path(__file__).parents[2] / "docs" / "tuning.md"
     assert f"| `{spec}` |" in page.read_text(encoding="utf-8")
-    assert load(spec, "clip_tuning.methods", TuningMethod)
+    assert load(spec, TuningMethod)
 
 
 @pytest.mark.parametrize("spec", ALL)

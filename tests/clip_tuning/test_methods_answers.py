@@ -13,28 +13,28 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from clip_tuning.build import build_classifier
-from clip_tuning.classifier import ClipClassifier, ForwardPass
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.methods.bitfit import Bitfit
-from clip_tuning.methods.clip_adapter import ClipAdapter
-from clip_tuning.methods.cocoop import Cocoop
-from clip_tuning.methods.fedtpg import Fedtpg
-from clip_tuning.methods.full import Full
-from clip_tuning.methods.ivlp import Ivlp
-from clip_tuning.methods.kgcoop import Kgcoop
-from clip_tuning.methods.layer_norm import LayerNorm
-from clip_tuning.methods.linear_probe import LinearProbe
-from clip_tuning.methods.logit_scale import LogitScale
-from clip_tuning.methods.maple import Maple
-from clip_tuning.methods.prograd import Prograd, aligned
-from clip_tuning.methods.prompt import Prompt
-from clip_tuning.methods.prompt_src import PromptSrc, gaussian_weights
-from clip_tuning.methods.task_res import TaskRes
-from clip_tuning.methods.tcp import Tcp, injection_block
-from clip_tuning.methods.vpt import Vpt
-from experiment.errors import UserError
-from experiment.plugins import available, load
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.bitfit import Bitfit
+from fl2ora.clip_tuning.methods.clip_adapter import ClipAdapter
+from fl2ora.clip_tuning.methods.cocoop import Cocoop
+from fl2ora.clip_tuning.methods.fedtpg import Fedtpg
+from fl2ora.clip_tuning.methods.full import Full
+from fl2ora.clip_tuning.methods.ivlp import Ivlp
+from fl2ora.clip_tuning.methods.kgcoop import Kgcoop
+from fl2ora.clip_tuning.methods.layer_norm import LayerNorm
+from fl2ora.clip_tuning.methods.linear_probe import LinearProbe
+from fl2ora.clip_tuning.methods.logit_scale import LogitScale
+from fl2ora.clip_tuning.methods.maple import Maple
+from fl2ora.clip_tuning.methods.prograd import Prograd, aligned
+from fl2ora.clip_tuning.methods.prompt import Prompt
+from fl2ora.clip_tuning.methods.prompt_src import PromptSrc, gaussian_weights
+from fl2ora.clip_tuning.methods.task_res import TaskRes
+from fl2ora.clip_tuning.methods.tcp import Tcp, injection_block
+from fl2ora.clip_tuning.methods.vpt import Vpt
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import available, load
 
 NAMES = ("cat", "ankle_boot", "dog")
 TEMPLATES = ("a photo of a {}.", "the {}")
@@ -155,8 +155,8 @@ def test_prompt_src_weighs_rounds_as_the_paper_does_epochs() -> None:
 
 
 def test_only_prompt_src_asks_for_a_mean_over_rounds() -> None:
-    for name in available("clip_tuning.methods", TuningMethod):
-        weights = load(name, "clip_tuning.methods", TuningMethod).round_weights(3)
+    for name in available(TuningMethod):
+        weights = load(name, TuningMethod).round_weights(3)
         assert (weights is not None) == (name == "prompt_src")
     wrapped, plain = LogitScale("prompt_src(mean=2)"), PromptSrc(mean=2)
     assert torch.equal(wrapped.round_weights(5), plain.round_weights(5))

@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
-from clip_tuning.adapter import num_parameters
-from clip_tuning.clip import Clip
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.preprocessing import Preprocessing
-from experiment.plugins import load
+from fl2ora.clip_tuning.adapter import num_parameters
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.preprocessing import Preprocessing
+from fl2ora.experiment.plugins import load
 
 NAMES = ("cat", "ankle_boot", "dog", "fish", "tree")  # K = 5
 TEMPLATES = ("a photo of a {}.", "a drawing of a {}.")
@@ -103,7 +103,7 @@ def _count(
 ) -> int:
     clip = Clip(name, copy.deepcopy(shapes[name]), tiny_clip.tokenizer, Preprocessing(224, 224))
     with torch.device("meta"):
-        classifier = load(spec, "clip_tuning.methods", TuningMethod).attach(clip, NAMES, TEMPLATES)
+        classifier = load(spec, TuningMethod).attach(clip, NAMES, TEMPLATES)
     trained = {n: p for n, p in classifier.named_parameters() if p.requires_grad}
     assert {id(p) for p in trained.values()} == {id(p) for p in classifier.trained}
     kept = num_parameters(dict(classifier.personal))

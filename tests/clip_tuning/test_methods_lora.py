@@ -12,11 +12,11 @@ from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from clip_tuning.adapter import AdapterError
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip, load_clip
-from clip_tuning.methods.lora import Lora
-from clip_tuning.selection import chosen_blocks, chosen_depth, parse_blocks
+from fl2ora.clip_tuning.adapter import AdapterError
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip, load_clip
+from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.clip_tuning.selection import chosen_blocks, chosen_depth, parse_blocks
 
 NAMES = ("cat", "boot", "dog")
 TEMPLATE = ("a photo of a {}.",)

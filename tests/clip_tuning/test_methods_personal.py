@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from calibration.losses.cross_entropy import CrossEntropy
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.adapter import AdapterError
-from clip_tuning.build import build_classifier
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.frozen import begin_all
-from clip_tuning.methods.fedotp import Fedotp
-from clip_tuning.methods.fedpgp import Fedpgp, contrast
-from clip_tuning.methods.tip_adapter import TipAdapter
-from experiment.plugins import load
-from federated_data.images import LabelledImages
-from server_app.plugins import build_strategy
-from strategies.client_rule import ClientRule
-from strategies.updates import WeightedMean
+from fl2ora.calibration.losses.cross_entropy import CrossEntropy
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning.adapter import AdapterError
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.frozen import begin_all
+from fl2ora.clip_tuning.methods.fedotp import Fedotp
+from fl2ora.clip_tuning.methods.fedpgp import Fedpgp, contrast
+from fl2ora.clip_tuning.methods.tip_adapter import TipAdapter
+from fl2ora.experiment.plugins import load
+from fl2ora.federated_data.images import LabelledImages
+from fl2ora.server_app.run_plugins import build_strategy
+from fl2ora.strategies.client_rule import ClientRule
+from fl2ora.strategies.updates import WeightedMean
 
 NAMES = ("cat", "ankle_boot", "dog")
 TEMPLATES = ("a photo of a {}.", "the {}")
@@ -213,7 +213,7 @@ def test_a_rule_s_gradients_of_what_is_gathered_do_not_stay(build: Any, random_i
     spec = strategy.client_rule()
     for _ in range(3):
         classifier.restore(start)
-        rule = load(spec, "strategies", ClientRule)
+        rule = load(spec, ClientRule)
         settings = TrainingSettings(batch_size=3, learning_rate=0.1)
         trainer = LocalTrainer(classifier, settings, CrossEntropy(), rule)
         found.append(trainer.run(data, client="a", seed=0)[0].adapter["logit_scale"])

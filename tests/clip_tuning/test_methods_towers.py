@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from clip_tuning.clip import Clip, load_clip
-from clip_tuning.context import NOISE, ContextClassifier
-from clip_tuning.prompt_layout import ContextSettings, Layout, lay_out
-from clip_tuning.towers import blocks, encode_image, encode_text
-from experiment.errors import UserError
+from fl2ora.clip_tuning.clip import Clip, load_clip
+from fl2ora.clip_tuning.context import NOISE, ContextClassifier
+from fl2ora.clip_tuning.prompt_layout import ContextSettings, Layout, lay_out
+from fl2ora.clip_tuning.towers import blocks, encode_image, encode_text
+from fl2ora.experiment.errors import UserError
 
 TEXTS = ["a cat", "a photo of a rather long name", ""]
 

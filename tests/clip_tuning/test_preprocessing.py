@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from clip_tuning.preprocessing import CLIP_MEAN, CLIP_STD, HALF, SIGLIP_FILE, Preprocessing
+from fl2ora.clip_tuning.preprocessing import CLIP_MEAN, CLIP_STD, HALF, SIGLIP_FILE, Preprocessing
 
 SMALLEST_STD = min(CLIP_STD)
 SIZES = [(32, 32), (32, 50), (40, 32), (64, 64), (40, 50), (51, 33), (37, 100), (20, 20), (9, 31)]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_tuning.clip import Clip, load_clip
-from clip_tuning.prompts import fill_templates, tokenise
-from experiment.errors import UserError
+from fl2ora.clip_tuning.clip import Clip, load_clip
+from fl2ora.clip_tuning.prompts import fill_templates, tokenise
+from fl2ora.experiment.errors import UserError
 
 TEXTS = ["a cat.", "a photo of an ankle boot.", "", "été"]
 

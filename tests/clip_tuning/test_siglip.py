@@ -14,16 +14,16 @@ from torch import Tensor
 from transformers import AutoTokenizer, SiglipModel
 
 import method_laws as laws
-from clip_tuning import build as building
-from clip_tuning.adapter import num_parameters
-from clip_tuning.build import build_classifier
-from clip_tuning.classifier import ClipClassifier, unit
-from clip_tuning.clip import load_clip
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.prompts import fill_templates
-from experiment.errors import UserError
-from experiment.plugins import load
-from federated_data.images import LabelledImages
+from fl2ora.clip_tuning import build as building
+from fl2ora.clip_tuning.adapter import num_parameters
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.classifier import ClipClassifier, unit
+from fl2ora.clip_tuning.clip import load_clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.prompts import fill_templates
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import load
+from fl2ora.federated_data.images import LabelledImages
 from method_laws import NAMES, TEMPLATES, build, changed, some_pixels
 from runs import events, final_adapter, run_small
 from tiny_siglip import LENGTH
@@ -195,7 +195,7 @@ def test_lora_starts_from_a_folder(folder: str, tmp_path: Path) -> None:
 def test_peft_loads_what_lora_saves(folder: str, tiny_siglip_folder: Path, tmp_path: Path) -> None:
     spec = "lora(targets='q,k,v,o,fc1,fc2')"
     classifier = changed(build(folder, spec))
-    load(spec, "clip_tuning.methods", TuningMethod).save(classifier, tmp_path / "adapter")
+    load(spec, TuningMethod).save(classifier, tmp_path / "adapter")
     base = SiglipModel.from_pretrained(tiny_siglip_folder)
     theirs = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
     features = unit(theirs.get_text_features(input_ids=classifier.prompt_ids).pooler_output)

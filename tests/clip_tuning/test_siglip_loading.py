@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import SiglipModel
 
 import method_laws as laws
-from clip_tuning.clip import load_clip
-from clip_tuning.preprocessing import Preprocessing
-from experiment.errors import UserError
+from fl2ora.clip_tuning.clip import load_clip
+from fl2ora.clip_tuning.preprocessing import Preprocessing
+from fl2ora.experiment.errors import UserError
 from tiny_siglip import END, LENGTH, PAD, UNKNOWN
 
 

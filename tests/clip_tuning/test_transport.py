@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linprog, minimize
 from torch import Tensor
 
-from clip_tuning.transport import transport_plan
+from fl2ora.clip_tuning.transport import transport_plan
 
 EXACT = {"tolerance": 1e-9, "iterations": 20_000}
 

@@ -16,12 +16,12 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPConfig, CLIPModel
 
-from calibration.losses.cross_entropy import CrossEntropy
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.adapter import num_parameters
-from clip_tuning.build import build_classifier
-from clip_tuning.prediction import predict
-from federated_data.images import LabelledImages
+from fl2ora.calibration.losses.cross_entropy import CrossEntropy
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning.adapter import num_parameters
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.prediction import predict
+from fl2ora.federated_data.images import LabelledImages
 
 Maker = Callable[..., LabelledImages]
 START, END = "<|startoftext|>", "<|endoftext|>"

@@ -72,7 +72,7 @@ def test_a_person_sees_the_rounds_and_the_table(
             ["--set", "num-roundz=3", "--set", "seed=-1"],
             ["2 problems", "did you mean 'num-rounds'"],
         ),
-        (["--set", "method=lroa()"], ["clip_tuning.methods has no 'lroa'", "did you mean 'lora'"]),
+        (["--set", "method=lroa()"], ["clip_tuning/methods has no 'lroa'", "did you mean 'lora'"]),
         (["--set", "learning-rate=fast"], ["learning-rate: expected float, found 'fast' (str)"]),
         (["missing.toml"], ["missing.toml: cannot be read"]),
         (["--set", "model=./nowhere"], ["folder './nowhere' does not exist"]),
@@ -102,7 +102,7 @@ def test_doctor_says_what_the_machine_has(tmp_path: Path) -> None:
 
 def test_a_plug_in_in_the_folder_one_stands_in_is_found(tmp_path: Path) -> None:
     (tmp_path / "my_lab.py").write_text(
-        "from strategies.fedavg import FedAvg\n\n\nclass Mine(FedAvg):\n    pass\n"
+        "from fl2ora.strategies.averaging.fedavg import FedAvg\n\n\nclass Mine(FedAvg):\n    pass\n"
     )
     settings = ["--set", "strategy=my_lab:Mine(weighting='uniform')"]
     process = fl2ora(tmp_path, "run", *QUICK, *settings)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from commands.settings import read_settings
-from experiment.config import RunConfig
-from experiment.errors import ConfigError, UserError
+from fl2ora.commands.settings import read_settings
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import ConfigError, UserError
 
 
 def _file(tmp_path: Path, text: str) -> Path:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from experiment.config import RunConfig, key_of
-from experiment.errors import ConfigError, UserError, listed, nearest
+from fl2ora.experiment.config import RunConfig, key_of
+from fl2ora.experiment.errors import ConfigError, UserError, listed, nearest
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 HEAD = "[tool.flwr.app.config]"

@@ -9,7 +9,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from experiment.messages import (
+from fl2ora.messages.records import (
     ARRAYS,
     AUX,
     METRICS,

@@ -14,49 +14,59 @@ from textwrap import dedent
 
 import pytest
 
-from calibration.calibrators.base import Calibrator
-from calibration.losses.base import Loss
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.methods.lora import Lora
-from experiment.errors import UserError
-from experiment.plugins import available, find, load
-from experiment.spec import parse_spec
-from federated_data.datasets.base import Dataset
-from federated_data.partition.base import Partitioner
-from federated_data.partition.dirichlet import Dirichlet
-from federated_data.protocols.base import Protocol
-from federated_data.protocols.leave_one_domain_out import LeaveOneDomainOut
-from strategies.base import Strategy
+from fl2ora.calibration.calibrators.base import Calibrator
+from fl2ora.calibration.losses.base import Loss
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import available, find, load
+from fl2ora.experiment.spec import parse_spec
+from fl2ora.federated_data.datasets.base import Dataset
+from fl2ora.federated_data.partition.base import Partitioner
+from fl2ora.federated_data.partition.dirichlet import Dirichlet
+from fl2ora.federated_data.protocols.base import Protocol
+from fl2ora.federated_data.protocols.leave_one_domain_out import LeaveOneDomainOut
+from fl2ora.strategies.attacks.base import Attack
+from fl2ora.strategies.base import Strategy
 
-PARTITIONS = "federated_data.partition"
-PACKAGES = {
-    "calibration.calibrators": Calibrator,
-    "calibration.losses": Loss,
-    "clip_tuning.methods": TuningMethod,
-    "federated_data.datasets": Dataset,
-    "federated_data.partition": Partitioner,
-    "federated_data.protocols": Protocol,
+PARTITIONS = "federated_data/partition"
+BASES = {
+    "calibration/calibrators": Calibrator,
+    "calibration/losses": Loss,
+    "clip_tuning/methods": TuningMethod,
+    "federated_data/datasets": Dataset,
+    "federated_data/partition": Partitioner,
+    "federated_data/protocols": Protocol,
     "strategies": Strategy,
+    "strategies/attacks": Attack,
 }
 KNOWN = {
-    "calibration.calibrators": {"temperature", "isotonic"},
-    "calibration.losses": {"cross_entropy", "dca"},
-    "clip_tuning.methods": {"lora", "zero_shot"},
-    "federated_data.datasets": {"shapes", "fashion_mnist"},
-    "federated_data.partition": {"dirichlet", "iid"},
-    "federated_data.protocols": {"in_distribution", "leave_one_domain_out"},
-    "strategies": {"fedavg"},
+    "calibration/calibrators": {"temperature", "isotonic"},
+    "calibration/losses": {"cross_entropy", "dca"},
+    "clip_tuning/methods": {"lora", "zero_shot"},
+    "federated_data/datasets": {"shapes", "fashion_mnist"},
+    "federated_data/partition": {"dirichlet", "iid"},
+    "federated_data/protocols": {"in_distribution", "leave_one_domain_out"},
+    "strategies": {"fedavg", "flexlora"},
+    "strategies/attacks": {"scaling"},
 }
 
 
-def _offered(package: str, file: str) -> list[str]:
-    """Return the public classes in one file that may be constructed as its package's plug-ins."""
-    module = importlib.import_module(f"{package}.{file}")
+def _modules(folder: str) -> list[str]:
+    """Return the full names of the modules in a folder of the package and below it."""
+    package = importlib.import_module(f"fl2ora.{folder.replace('/', '.')}")
+    found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    return [info.name for info in found if not info.ispkg]
+
+
+def _offered(folder: str, module_name: str) -> list[str]:
+    """Return the public classes in one file that may be constructed as its folder's plug-ins."""
+    module = importlib.import_module(module_name)
     return [
         name
         for name, value in vars(module).items()
         if inspect.isclass(value)
-        and issubclass(value, PACKAGES[package])
+        and issubclass(value, BASES[folder])
         and value.__module__ == module.__name__
         and not inspect.isabstract(value)
         and not name.startswith("_")
@@ -64,26 +74,33 @@ def _offered(package: str, file: str) -> list[str]:
 
 
 EVERY_FILE = [
-    (package, info.name)
-    for package in PACKAGES
-    for info in pkgutil.iter_modules(importlib.import_module(package).__path__)
-    if not info.ispkg and info.name != "base" and not info.name.startswith("_")
+    (folder, module)
+    for folder in BASES
+    for module in _modules(folder)
+    if (name := module.rpartition(".")[2]) != "base" and not name.startswith("_")
 ]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_the_valid_names_are_the_files_with_a_plug_in(package: str) -> None:
-    files = [name for p, name in EVERY_FILE if p == package]
-    assert available(package, PACKAGES[package]) == [f for f in files if _offered(package, f)]
-    assert KNOWN[package] <= set(files)
+@pytest.mark.parametrize("folder", BASES)
+def test_the_valid_names_are_the_files_with_a_plug_in(folder: str) -> None:
+    files = [module for f, module in EVERY_FILE if f == folder]
+    offered = sorted(m.rpartition(".")[2] for m in files if _offered(folder, m))
+    assert available(BASES[folder]) == offered
+    assert KNOWN[folder] <= set(offered)
 
 
-@pytest.mark.parametrize(("package", "name"), EVERY_FILE)
-def test_every_file_loads_by_its_name_or_says_why_not(package: str, name: str) -> None:
-    offered = _offered(package, name)
+@pytest.mark.parametrize("folder", BASES)
+def test_no_two_files_of_a_folder_share_a_name(folder: str) -> None:
+    names = [module.rpartition(".")[2] for f, module in EVERY_FILE if f == folder]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(("folder", "module"), EVERY_FILE)
+def test_every_file_loads_by_its_name_or_says_why_not(folder: str, module: str) -> None:
+    name, offered = module.rpartition(".")[2], _offered(folder, module)
     assert len(offered) <= 1, f"{name} has several, so that none can be told by the file's name"
     try:
-        made = load(name, package, PACKAGES[package])
+        made = load(name, BASES[folder])
     except UserError as error:
         reason = str(error)
     else:
@@ -92,26 +109,26 @@ def test_every_file_loads_by_its_name_or_says_why_not(package: str, name: str) -
     if offered:  # only what has no default, or is not on this machine, may be asked for
         assert re.match(rf"{name}: (missing a required argument|folder: expected )", reason)
     else:
-        assert reason.startswith(f"{package} has no '{name}' (valid: ")
+        assert reason.startswith(f"{folder} has no '{name}' (valid: ")
 
 
 def test_arguments_arrive() -> None:
-    made = load("dirichlet(0.1, minimum=3)", PARTITIONS, Partitioner)
+    made = load("dirichlet(0.1, minimum=3)", Partitioner)
     assert isinstance(made, Dirichlet)
     assert (made.beta, made.minimum) == (0.1, 3)
 
 
 def test_a_parsed_spec_is_as_good_as_its_text() -> None:
-    assert isinstance(load(parse_spec("iid"), PARTITIONS, Partitioner), Partitioner)
+    assert isinstance(load(parse_spec("iid"), Partitioner), Partitioner)
 
 
 def test_hyphens_name_files_with_underscores() -> None:
-    made = load("leave-one-domain-out(domain='neon')", "federated_data.protocols", Protocol)
+    made = load("leave-one-domain-out(domain='neon')", Protocol)
     assert isinstance(made, LeaveOneDomainOut)
 
 
 def test_finding_does_not_construct() -> None:
-    assert find(parse_spec("lora(rank=-1)"), "clip_tuning.methods", TuningMethod) is Lora
+    assert find(parse_spec("lora(rank=-1)"), TuningMethod) is Lora
 
 
 @pytest.mark.parametrize(
@@ -119,7 +136,7 @@ def test_finding_does_not_construct() -> None:
 )
 def test_an_unknown_name_is_answered_with_the_valid_ones(name: str) -> None:
     with pytest.raises(UserError) as caught:
-        load(name, PARTITIONS, Partitioner)
+        load(name, Partitioner)
     message = str(caught.value)
     assert f"{PARTITIONS} has no {name!r} (valid: dirichlet, iid" in message
     assert ("did you mean 'dirichlet'?" in message) == (name == "dirchlet")
@@ -127,7 +144,7 @@ def test_an_unknown_name_is_answered_with_the_valid_ones(name: str) -> None:
 
 def test_a_file_without_a_plug_in_is_no_plug_in() -> None:
     with pytest.raises(UserError, match=r"has no 'replies' \(valid: .*fedavg"):
-        load("replies", "strategies", Strategy)
+        load("replies", Strategy)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +158,7 @@ def test_a_file_without_a_plug_in_is_no_plug_in() -> None:
 )
 def test_arguments_that_do_not_fit_are_answered_with_the_valid_ones(text: str, found: str) -> None:
     with pytest.raises(UserError) as caught:
-        load(text, PARTITIONS, Partitioner)
+        load(text, Partitioner)
     assert found in str(caught.value)
     valid = "beta, minimum" if text.startswith("dirichlet") else "(none)"
     assert f"(valid arguments: {valid})" in str(caught.value)
@@ -150,7 +167,7 @@ def test_arguments_that_do_not_fit_are_answered_with_the_valid_ones(text: str, f
 
 def test_a_required_argument_that_is_left_out_is_named() -> None:
     with pytest.raises(UserError, match="missing a required argument: 'domain'"):
-        load("leave_one_domain_out", "federated_data.protocols", Protocol)
+        load("leave_one_domain_out", Protocol)
 
 
 @pytest.mark.parametrize(
@@ -166,14 +183,14 @@ def test_a_required_argument_that_is_left_out_is_named() -> None:
 )
 def test_a_wrong_value_is_named_with_what_was_expected(text: str, message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}$"):
-        load(text, PARTITIONS, Partitioner)
+        load(text, Partitioner)
 
 
 def test_a_whole_number_may_stand_for_a_float_but_not_a_truth_value() -> None:
-    assert load("dirichlet(beta=1)", PARTITIONS, Partitioner)
+    assert load("dirichlet(beta=1)", Partitioner)
     for text in ("lora(rslora=1)", "lora(rslora='yes')", "lora(targets=1)"):
         with pytest.raises(UserError, match=r"expected (bool|str), found"):
-            load(text, "clip_tuning.methods", TuningMethod)
+            load(text, TuningMethod)
 
 
 @pytest.fixture
@@ -185,7 +202,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         from __future__ import annotations
         from abc import abstractmethod
         from typing import TYPE_CHECKING, Any
-        from federated_data.partition.base import Partitioner
+        from fl2ora.federated_data.partition.base import Partitioner
         if TYPE_CHECKING:
             from nowhere import Unseen
 
@@ -216,22 +233,22 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_class_outside_the_repository_is_found_by_its_path(outside: str) -> None:
-    made = load(f"{outside}:Halves(0.25)", PARTITIONS, Partitioner)
+    made = load(f"{outside}:Halves(0.25)", Partitioner)
     assert type(made).__name__ == "Halves"
     assert made.given == (0.25, (), None, {})  # type: ignore[attr-defined]
 
 
 def test_open_ended_arguments_are_checked_one_by_one(outside: str) -> None:
-    made = load(f"{outside}:Halves(1, 2, 3, anything=[4], x=5)", PARTITIONS, Partitioner)
+    made = load(f"{outside}:Halves(1, 2, 3, anything=[4], x=5)", Partitioner)
     assert made.given == (1, (2, 3), [4], {"x": 5})  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="Halves: rest: expected int, found 'two'"):
-        load(f"{outside}:Halves(1, 2, 'two')", PARTITIONS, Partitioner)
+        load(f"{outside}:Halves(1, 2, 'two')", Partitioner)
     with pytest.raises(UserError, match="Halves: more: expected float, found 'five'"):
-        load(f"{outside}:Halves(x='five')", PARTITIONS, Partitioner)
+        load(f"{outside}:Halves(x='five')", Partitioner)
 
 
 def test_types_known_to_type_checkers_only_are_not_in_the_way(outside: str) -> None:
-    made = load(f"{outside}:Hinted(unseen='x', count=2)", PARTITIONS, Partitioner)
+    made = load(f"{outside}:Hinted(unseen='x', count=2)", Partitioner)
     assert made.given == ("x", 2)  # type: ignore[attr-defined]
 
 
@@ -249,7 +266,7 @@ def test_types_known_to_type_checkers_only_are_not_in_the_way(outside: str) -> N
 )
 def test_what_is_wrong_outside_is_named(outside: str, text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        load(text, PARTITIONS, Partitioner)
+        load(text, Partitioner)
     assert message in str(caught.value)
 
 

@@ -10,7 +10,7 @@ import itertools
 
 import pytest
 
-from experiment.seeds import derive_seed
+from fl2ora.experiment.seeds import derive_seed
 
 
 @pytest.mark.parametrize(

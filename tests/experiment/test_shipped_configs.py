@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from clip_tuning.methods.base import TuningMethod
-from commands.settings import read_settings
-from experiment.config import RunConfig
-from experiment.plugins import load
-from federated_data.partition.base import Partitioner
-from strategies.base import Strategy
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.commands.settings import read_settings
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.plugins import load
+from fl2ora.federated_data.partition.base import Partitioner
+from fl2ora.strategies.base import Strategy
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(FOLDER.rglob("*.toml"))
@@ -24,9 +24,9 @@ def test_there_are_some() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_is_a_run_config_whose_plug_ins_exist(file: Path) -> None:
     config = RunConfig.from_flat(read_settings(file, []))
-    assert isinstance(load(config.method, "clip_tuning.methods", TuningMethod), TuningMethod)
-    assert isinstance(load(config.partition, "federated_data.partition", Partitioner), Partitioner)
-    assert isinstance(load(config.strategy, "strategies", Strategy), Strategy)
+    assert isinstance(load(config.method, TuningMethod), TuningMethod)
+    assert isinstance(load(config.partition, Partitioner), Partitioner)
+    assert isinstance(load(config.strategy, Strategy), Strategy)
 
 
 def test_the_default_file_says_what_the_defaults_are() -> None:

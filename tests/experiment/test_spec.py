@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from experiment.errors import UserError
-from experiment.spec import Spec, parse_spec, parse_sum
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.spec import Spec, parse_spec, parse_sum
 
 
 @pytest.mark.parametrize(

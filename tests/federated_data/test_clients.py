@@ -7,10 +7,10 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from experiment.errors import UserError
-from federated_data.clients import divide, share_out
-from federated_data.images import LabelledImages
-from federated_data.protocols.base import Federation
+from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.clients import divide, share_out
+from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.protocols.base import Federation
 
 
 def _images(count: int, classes: int = 5) -> LabelledImages:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from federated_data.datasets.fashion_mnist import FashionMNIST, read_pair
-from federated_data.datasets.pretraining_split import FASHION_MNIST_PRETRAINING
+from fl2ora.federated_data.datasets.fashion_mnist import FashionMNIST, read_pair
+from fl2ora.federated_data.datasets.pretraining_split import FASHION_MNIST_PRETRAINING
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 TRAINING = 2100  # 100 more than pre-training used

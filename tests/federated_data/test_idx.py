@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federated_data.datasets.idx import read_idx
+from fl2ora.federated_data.datasets.idx import read_idx
 
 # Two images of 2x3: type code 08, three dimensions, 2, 2, 3, then the pixels.
 IMAGES = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3, *range(12)])

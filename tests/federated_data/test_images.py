@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from federated_data.images import LabelledImages
+from fl2ora.federated_data.images import LabelledImages
 
 
 def _made(**changes: Any) -> LabelledImages:

@@ -8,10 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from experiment.plugins import load
-from federated_data.partition.base import Partitioner, PartitionError
-from federated_data.partition.dirichlet import Dirichlet
-from federated_data.partition.iid import Iid
+from fl2ora.experiment.plugins import load
+from fl2ora.federated_data.partition.base import Partitioner, PartitionError
+from fl2ora.federated_data.partition.dirichlet import Dirichlet
+from fl2ora.federated_data.partition.iid import Iid
 
 Labels = NDArray[np.int64]
 BETAS = st.sampled_from([1e-300, 1e-9, 1e-3, 0.1, 0.5, 1.0, 100.0, 1e6, 1e300, 1e308])
@@ -88,7 +88,7 @@ def test_dirichlet_shares_are_complete_and_large_enough(
 
 @pytest.mark.parametrize("text", ["iid", "dirichlet(beta=0.5)"])
 def test_other_seeds_give_other_shares(text: str) -> None:
-    partitioner, labels = load(text, "federated_data.partition", Partitioner), _labels(100, 5)
+    partitioner, labels = load(text, Partitioner), _labels(100, 5)
     first, second = (partitioner.split(labels, 4, _rng(seed)) for seed in (0, 1))
     assert any(a.tolist() != b.tolist() for a, b in zip(first, second, strict=True))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from experiment.errors import UserError
-from federated_data.clients import load_federation
-from federated_data.datasets.base import Dataset, SplitName
-from federated_data.images import LabelledImages
-from federated_data.protocols.in_distribution import InDistribution
-from federated_data.protocols.leave_one_domain_out import LeaveOneDomainOut
+from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.clients import load_federation
+from fl2ora.federated_data.datasets.base import Dataset, SplitName
+from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.protocols.in_distribution import InDistribution
+from fl2ora.federated_data.protocols.leave_one_domain_out import LeaveOneDomainOut
 
 DOMAINS = ("neon", "chalk", "mosaic")
 
@@ -82,7 +82,7 @@ def test_a_federation_is_loaded_by_two_specs_and_kept() -> None:
 @pytest.mark.parametrize(
     ("dataset", "protocol", "message"),
     [
-        ("shape", "in_distribution", "federated_data.datasets has no 'shape'"),
+        ("shape", "in_distribution", "federated_data/datasets has no 'shape'"),
         (SMALL, "in_distributoin", "did you mean 'in_distribution'?"),
         (SMALL, "leave_one_domain_out(domain='x')", f"dataset {SMALL!r}: domain: expected one of"),
         ("fashion_mnist(folder='/no/such')", "in_distribution", "found no such folder"),

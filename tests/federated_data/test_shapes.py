@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from experiment.plugins import load
-from federated_data.datasets.base import Dataset
-from federated_data.datasets.shapes import HELD_BACK_STYLES, SEEN_STYLES, Shapes
-from federated_data.datasets.shapes_drawing import STYLES, draw_shapes
-from federated_data.datasets.shapes_outlines import (
+from fl2ora.experiment.plugins import load
+from fl2ora.federated_data.datasets.base import Dataset
+from fl2ora.federated_data.datasets.shapes import HELD_BACK_STYLES, SEEN_STYLES, Shapes
+from fl2ora.federated_data.datasets.shapes_drawing import STYLES, draw_shapes
+from fl2ora.federated_data.datasets.shapes_outlines import (
     EXTENT,
     RESOLUTION,
     SHAPE_NAMES,
@@ -31,7 +31,7 @@ def test_styles_are_parted_into_seen_and_held_back() -> None:
 
 
 def test_a_spec_string_finds_it() -> None:
-    dataset = load("shapes(styles='neon,chalk', train=32)", "federated_data.datasets", Dataset)
+    dataset = load("shapes(styles='neon,chalk', train=32)", Dataset)
     assert isinstance(dataset, Shapes)
     assert dataset.domains == ("neon", "chalk")
     assert len(dataset.split("train")) == 32

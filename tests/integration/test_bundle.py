@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
-from commands import ray_engine
-from experiment.fingerprint import ROOMS
+from fl2ora.engines import ray as ray_engine
+from fl2ora.experiment.fingerprint import ROOMS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,18 +35,20 @@ def test_it_holds_every_file_of_the_rooms_and_little_else(bundle: zipfile.ZipFil
     assert len(rooms) > 50
     assert rooms - files == set()
     rest = {name for name in files - rooms if not name.startswith(".info")}
-    assert rest == {"pyproject.toml", "README.md", "LICENSE"}
+    assert rest == {"fl2ora/__init__.py", "pyproject.toml", "README.md", "LICENSE"}
 
 
 def test_a_wheel_can_be_bundled_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = tmp_path / "site-packages"
+    installed = tmp_path / "site-packages" / "fl2ora"
     for room in ROOMS:
         shutil.copytree(ROOT / room, installed / room)
+    shutil.copy(ROOT / "fl2ora" / "__init__.py", installed / "__init__.py")
     shutil.copy(ROOT / "pyproject.toml", installed / "experiment" / "app.toml")
     monkeypatch.setattr(ray_engine, "code_root", lambda: installed)
     app = ray_engine._app_folder(tmp_path)
     assert app != ROOT
     files = zipfile.ZipFile(io.BytesIO(build_fab_from_disk(app))).namelist()
+    assert "fl2ora/__init__.py" in files
     assert "server_app/app.py" in files
     assert "clip_tuning/assets/weights.json" in files
 
@@ -59,8 +61,10 @@ def test_every_import_of_ours_is_inside(bundle: zipfile.ZipFile) -> None:
         if not name.endswith(".py"):
             continue
         for module in _imports(bundle.read(name).decode()):
-            if module.partition(".")[0] in ours:
-                path = module.replace(".", "/")
+            top, _, inside = module.partition(".")
+            assert top not in ours - {"fl2ora"}, f"{name} imports {module} beside the package"
+            if top == "fl2ora" and inside:
+                path = inside.replace(".", "/")
                 assert {f"{path}.py", f"{path}/__init__.py"} & files, f"{name} imports {module}"
                 checked += 1
     assert checked > 100

@@ -13,11 +13,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from commands.private_superlink import PrivateSuperLink, free_port, stop, tool
-from commands.ray_engine import Resources, run_on_ray
-from experiment.config import RunConfig
-from experiment.errors import UserError
-from reporting.events import read_lines
+from fl2ora.engines.private_superlink import PrivateSuperLink, free_port, stop, tool
+from fl2ora.engines.ray import Resources, run_on_ray
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
+from fl2ora.reporting.events import read_lines
 from runs import SMALL, final_adapter, run_small
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reporting.events import EVENTS_FILE, METRICS_FILE, JsonLines, read_lines
+from fl2ora.reporting.events import EVENTS_FILE, METRICS_FILE, JsonLines, read_lines
 
 
 def _strict(path: Path) -> list[dict[str, Any]]:

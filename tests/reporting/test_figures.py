@@ -6,12 +6,17 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from calibration.stats import CalibrationStats, StatsSpec
-from reporting.client_panels import draw_clients
-from reporting.figure_style import fitted, new_figure, percent
-from reporting.figures import clients_figure, reliability_figure, rounds_figure, smooth_figure
-from reporting.reliability_panels import draw_reliability, draw_smooth
-from reporting.round_curves import draw_rounds
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.reporting.client_panels import draw_clients
+from fl2ora.reporting.figure_style import fitted, new_figure, percent
+from fl2ora.reporting.figures import (
+    clients_figure,
+    reliability_figure,
+    rounds_figure,
+    smooth_figure,
+)
+from fl2ora.reporting.reliability_panels import draw_reliability, draw_smooth
+from fl2ora.reporting.round_curves import draw_rounds
 
 
 def stats_of(confidence, correct, **spec):

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from experiment.config import RunConfig
-from experiment.errors import UserError
-from experiment.fingerprint import code_fingerprint, library_versions
-from reporting.run_directory import OUTPUT_VARIABLE, create_run_directory, runs_root
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
+from fl2ora.reporting.run_directory import OUTPUT_VARIABLE, create_run_directory, runs_root
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiment.config import RunConfig
-from experiment.fingerprint import code_fingerprint
-from reporting.events import JsonLines
-from reporting.summary import write_summary
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.fingerprint import code_fingerprint
+from fl2ora.reporting.events import JsonLines
+from fl2ora.reporting.run_summary import write_summary
 
 FIGURES = {"accuracy": 0.5, "ece": 0.25, "mce": 1.0, "nll": 2.0}
 

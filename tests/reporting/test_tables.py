@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reporting.events import JsonLines
-from reporting.tables import CSV_FILE, metrics_table, show, shown_rows, write_csv
+from fl2ora.reporting.events import JsonLines
+from fl2ora.reporting.tables import CSV_FILE, metrics_table, show, shown_rows, write_csv
 
 
 def _run(folder: Path) -> None:

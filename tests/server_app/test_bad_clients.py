@@ -8,9 +8,9 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, Context, Message
 
+from fl2ora.strategies.updates import WeightedMean
 from misbehaving import Alter, Wrapped
 from runs import events, final_adapter, run_small
-from strategies.updates import WeightedMean
 
 
 def only_node_2(change: Alter) -> Wrapped:

@@ -8,15 +8,15 @@ import pytest
 import torch
 from flwr.app import Context, Message
 
-from calibration.calibrators.base import Calibrator
-from calibration.calibrators.files import load_calibrator
-from experiment.errors import UserError
-from experiment.plugins import available, load
+from fl2ora.calibration.calibrators.base import Calibrator
+from fl2ora.calibration.calibrators.files import load_calibrator
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import available, load
+from fl2ora.reporting.events import read_lines
+from fl2ora.reporting.logits import SavedLogits
+from fl2ora.server_app.calibrating import fit_saved
 from misbehaving import Wrapped
-from reporting.events import read_lines
-from reporting.logits import SavedLogits
 from runs import events, run_small
-from server_app.calibrating import fit_saved
 
 SETTINGS = {"num_rounds": 1, "calibration_fraction": 0.4, "partition": "dirichlet(beta=0.3)"}
 
@@ -72,7 +72,7 @@ def test_a_calibrator_changes_nothing_of_the_training(tmp_path: Path, folder: Pa
     ).read_bytes()
 
 
-@pytest.mark.parametrize("name", available("calibration.calibrators", Calibrator))
+@pytest.mark.parametrize("name", available(Calibrator))
 def test_every_calibrator_fits_in_the_federation_as_from_saved_logits(
     tmp_path: Path, name: str
 ) -> None:
@@ -87,7 +87,7 @@ def test_every_calibrator_fits_in_the_federation_as_from_saved_logits(
     spec = short.get(name, name)
     folder = run_small(tmp_path, clients=2, calibrator=spec, **SETTINGS)
     fitted = load_calibrator(folder / "calibrators" / name)
-    again = fit_saved(load(spec, "calibration.calibrators", Calibrator), SavedLogits.load(folder))
+    again = fit_saved(load(spec, Calibrator), SavedLogits.load(folder))
     assert fitted.parameters.keys() == again.keys()
     for key, value in again.items():
         torch.testing.assert_close(fitted.parameters[key], value, rtol=1e-4, atol=1e-5)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from flwr.app import Context, Message
 
-from clip_tuning.build import build_classifier
-from experiment.errors import UserError
-from federated_data.datasets.shapes import Shapes
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.datasets.shapes import Shapes
 from misbehaving import Wrapped
 from runs import events, final_adapter, run_small
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from clip_tuning.methods.base import TuningMethod
-from experiment.plugins import available
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.experiment.plugins import available
 from runs import events, final_adapter, run_small
 
 NEEDS_A_STRATEGY = {"lora_residual": "fedex_lora"}
 
 
-@pytest.mark.parametrize("method", available("clip_tuning.methods", TuningMethod))
+@pytest.mark.parametrize("method", available(TuningMethod))
 def test_a_round_of_every_method(tmp_path: Path, method: str) -> None:
     folder = run_small(
         tmp_path,

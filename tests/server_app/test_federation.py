@@ -9,11 +9,11 @@ import pytest
 import torch
 from flwr.app import Message
 
-from calibration.losses.cross_entropy import CrossEntropy
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.build import build_classifier
-from experiment.seeds import derive_seed
-from federated_data.clients import divide, load_federation, share_out
+from fl2ora.calibration.losses.cross_entropy import CrossEntropy
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.experiment.seeds import derive_seed
+from fl2ora.federated_data.clients import divide, load_federation, share_out
 from misbehaving import Wrapped
 from runs import SMALL, final_adapter, run_small
 

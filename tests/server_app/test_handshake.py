@@ -10,10 +10,10 @@ import pytest
 import torch
 from flwr.app import Context, Message
 
-from experiment.errors import UserError
+from fl2ora.experiment.errors import UserError
+from fl2ora.server_app.handshake import natural_key
 from misbehaving import Wrapped
 from runs import events, run_small
-from server_app.handshake import natural_key
 
 
 def saying(**fields: Any) -> Wrapped:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_tuning.embedded import load_embedded
-from clip_tuning.methods.logit_scale import scale_figures
-from reporting.events import read_lines
-from reporting.tables import metrics_table
+from fl2ora.clip_tuning.embedded import load_embedded
+from fl2ora.clip_tuning.methods.logit_scale import scale_figures
+from fl2ora.reporting.events import read_lines
+from fl2ora.reporting.tables import metrics_table
 from runs import events, final_adapter, run_small
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from flwr.app import Message
 
-from calibration.stats import StatsSpec
-from calibration.summary import summarise
-from client_app.evaluation import local_evaluate
-from clip_tuning.adapter import load_adapter
-from clip_tuning.build import build_classifier
-from federated_data.clients import divide, load_federation, share_out
+from fl2ora.calibration.stats import StatsSpec
+from fl2ora.calibration.summary import summarise
+from fl2ora.client_app.evaluation import local_evaluate
+from fl2ora.clip_tuning.adapter import load_adapter
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.federated_data.clients import divide, load_federation, share_out
+from fl2ora.reporting.events import read_lines
 from misbehaving import Wrapped
-from reporting.events import read_lines
 from runs import SMALL, final_adapter, run_small
 
 METHOD = "fedpgp(length=2, rank=1)"

@@ -9,17 +9,17 @@ import pytest
 import torch
 from flwr.app import Context, Message
 
-from clip_tuning.adapter import Adapter, as_adapter
-from clip_tuning.build import build_classifier
-from clip_tuning.methods.prompt_src import PromptSrc
-from clip_tuning.prediction import predict
-from experiment.config import RunConfig
-from federated_data.clients import load_federation
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.methods.prompt_src import PromptSrc
+from fl2ora.clip_tuning.prediction import predict
+from fl2ora.experiment.config import RunConfig
+from fl2ora.federated_data.clients import load_federation
+from fl2ora.reporting.events import read_lines
+from fl2ora.server_app.rounds import Rounds
+from fl2ora.strategies.averaging.fedavg import FedAvg
 from misbehaving import Wrapped
-from reporting.events import read_lines
 from runs import SMALL, events, final_adapter, run_small
-from server_app.rounds import Rounds
-from strategies.fedavg import FedAvg
 
 METHOD = "prompt_src(length=2, depth=1, mean=1.5)"
 SETTINGS: dict[str, Any] = {"num_rounds": 3, "learning_rate": 0.05, "resamples": 0}

@@ -11,21 +11,21 @@ import torch
 from flwr.app import ArrayRecord, MetricRecord
 from peft import PeftModel
 
-from calibration.stats import CalibrationStats, StatsSpec
-from calibration.summary import summarise
-from client_app.app import app as client_app
-from clip_tuning.build import build_classifier
-from clip_tuning.embedded import load_embedded
-from clip_tuning.prediction import predict
-from experiment.config import RunConfig
-from experiment.errors import ConfigError, UserError
-from federated_data.clients import load_federation
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.summary import summarise
+from fl2ora.client_app.app import app as client_app
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.embedded import load_embedded
+from fl2ora.clip_tuning.prediction import predict
+from fl2ora.engines.in_process_grid import InProcessGrid
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import ConfigError, UserError
+from fl2ora.federated_data.clients import load_federation
+from fl2ora.reporting.events import read_lines
+from fl2ora.server_app.sampling import sample
+from fl2ora.strategies.averaging.fedavg import FedAvg
 from misbehaving import Wrapped
-from reporting.events import read_lines
 from runs import SMALL, events, final_adapter, run_small
-from server_app.in_process import InProcessGrid
-from server_app.sampling import sample
-from strategies.fedavg import FedAvg
 
 METRICS = {
     "accuracy", "confidence", "ece", "mce", "mce_weighted", "ace", "nll", "brier",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from reporting.events import read_lines
+from fl2ora.reporting.events import read_lines
 from runs import run_small
 
 LORA = 38_400  # 9,600 values of the embedded model's default LoRA, four bytes each

@@ -11,30 +11,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-import strategies.attacks
-from calibration.losses.base import LossContext
-from calibration.losses.cross_entropy import CrossEntropy
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.clip import Clip
-from clip_tuning.methods.lora import Lora
-from experiment.errors import UserError
-from experiment.plugins import available, load
-from federated_data.images import LabelledImages
+import fl2ora.strategies.attacks
+from fl2ora.calibration.losses.base import LossContext
+from fl2ora.calibration.losses.cross_entropy import CrossEntropy
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import available, load
+from fl2ora.federated_data.images import LabelledImages
+from fl2ora.strategies._wrapping import Wrapping
+from fl2ora.strategies.attacks.attacked import Attacked, AttackedRule
+from fl2ora.strategies.attacks.base import Attack
+from fl2ora.strategies.attacks.label_flip import LabelFlip
+from fl2ora.strategies.attacks.logit_scaling import LogitScaling
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.client_rule import ClientRule
+from fl2ora.strategies.toy_clients import ToyClient
 from quadratics import one_round, scalar, two_clients
 from runs import events, run_small
-from strategies._wrapping import Wrapping
-from strategies.attacked import Attacked, AttackedRule
-from strategies.attacks.label_flip import LabelFlip
-from strategies.attacks.logit_scaling import LogitScaling
-from strategies.base import Strategy
-from strategies.client_rule import ClientRule
-from strategies.toy_clients import ToyClient
 
 
 def test_there_is_one_attack_a_file() -> None:
     names = ["label_flip", "logit_scaling", "scaling", "sign_flip"]
-    assert available("strategies.attacks", ClientRule) == names
-    folder = Path(strategies.attacks.__path__[0])
+    assert available(Attack) == names
+    folder = Path(fl2ora.strategies.attacks.__path__[0])
     assert sorted(path.stem for path in folder.glob("[a-z]*.py")) == names
 
 
@@ -86,7 +87,7 @@ def test_scaled_logits_pull_towards_overconfidence() -> None:
 
 def test_the_inner_rules_state_and_aux_stay_honest() -> None:
     honest, attacker = two_clients(2, 0.1), two_clients(2, 0.1)
-    _, expected = one_round(load("scaffold", "strategies", Strategy), 1, scalar(0.0), honest)
+    _, expected = one_round(load("scaffold", Strategy), 1, scalar(0.0), honest)
     strategy = Attacked(inner="scaffold", clients="a,b", attack="sign_flip")
     _, updates = one_round(strategy, 1, scalar(0.0), attacker)
     for one, other, left, right in zip(expected, updates, honest, attacker, strict=True):

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_tuning.adapter import Adapter, as_adapter
-from clip_tuning.factors import pair_names, residual_names
-from experiment.plugins import available, find, load
-from experiment.spec import parse_spec
-from strategies.base import Strategy
-from strategies.privacy_epsilon import poisson_epsilon
-from strategies.privacy_ledger import composed
-from strategies.toy_clients import START, play_round, toy_clients
-from strategies.updates import ClientUpdate
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter
+from fl2ora.clip_tuning.factors import pair_names, residual_names
+from fl2ora.experiment.plugins import available, find, load
+from fl2ora.experiment.spec import parse_spec
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.privacy._epsilon import poisson_epsilon
+from fl2ora.strategies.privacy._ledger import composed
+from fl2ora.strategies.toy_clients import START, play_round, toy_clients
+from fl2ora.strategies.updates import ClientUpdate
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
 ANSWERS = dict(re.findall(r"^\| `([a-z_]+)` \| (yes|no|as `inner`) \|", PAGE, re.MULTILINE))
@@ -39,7 +39,7 @@ def outcome(name: str, shift: Adapter, pair: tuple[int, int]) -> Adapter:
     """Aggregate two rounds; in the second, a shift goes from one client's update to another's."""
     start = start_for(name)
     arguments = "(clip=0.5, noise_multiplier=0)" if name == "dp_fedavg" else ""
-    strategy = load(name + arguments, "strategies", Strategy)
+    strategy = load(name + arguments, Strategy)
     strategy.num_clients = 5
     clients = [
         replace(c, num_examples=10, steps=1 + i) for i, c in enumerate(toy_clients(start, 5))
@@ -73,7 +73,7 @@ def largest_gap(name: str) -> float:
 
 
 def test_every_strategy_has_an_answer() -> None:
-    assert set(ANSWERS) == set(available("strategies", Strategy))
+    assert set(ANSWERS) == set(available(Strategy))
     assert len(SUMS) >= 13
     assert len(SINGLE) >= 13
 
@@ -92,7 +92,7 @@ def test_the_table_has_the_defaults() -> None:
     specs = re.findall(r"^\| `((?:dp_fedavg|local_dp)\(.*?\))` \|", PAGE, re.MULTILINE)
     assert len(specs) == 2
     for spec in map(parse_spec, specs):
-        parameters = inspect.signature(find(spec, "strategies", Strategy)).parameters
+        parameters = inspect.signature(find(spec, Strategy)).parameters
         assert spec.kwargs == {name: p.default for name, p in parameters.items()}
 
 
@@ -100,7 +100,7 @@ def test_the_examples_are_strategies() -> None:
     specs = re.findall(r"--set strategy=(?:'([^\n]*)'|\"([^\n]*)\")\n", PAGE)
     assert len(specs) == 3
     for single, double in specs:
-        assert isinstance(load(single or double, "strategies", Strategy), Strategy)
+        assert isinstance(load(single or double, Strategy), Strategy)
 
 
 def test_the_figures_are_those_of_the_code() -> None:

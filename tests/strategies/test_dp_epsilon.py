@@ -13,11 +13,11 @@ from dp_accounting import pld, rdp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_tuning.adapter import as_adapter
-from experiment.errors import UserError
-from strategies.dp_fedavg import DpFedAvg
-from strategies.privacy_epsilon import gaussian_epsilon, poisson_epsilon
-from strategies.privacy_ledger import Ledger, composed
+from fl2ora.clip_tuning.adapter import as_adapter
+from fl2ora.experiment.errors import UserError
+from fl2ora.strategies.privacy._epsilon import gaussian_epsilon, poisson_epsilon
+from fl2ora.strategies.privacy._ledger import Ledger, composed
+from fl2ora.strategies.privacy.dp_fedavg import DpFedAvg
 
 
 @pytest.mark.parametrize("delta", [1e-3, 1e-5, 1e-8])

@@ -11,19 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_tuning.adapter import Adapter, as_adapter
-from experiment.errors import UserError
-from experiment.plugins import load
-from reporting.events import read_lines
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import load
+from fl2ora.reporting.events import read_lines
+from fl2ora.strategies.attacks.attacked import Attacked
+from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.contract import check_strategy
+from fl2ora.strategies.privacy._noise import change_norm, clipped, gaussian_noise
+from fl2ora.strategies.privacy.dp_fedavg import DpFedAvg
+from fl2ora.strategies.toy_clients import START, play_round, toy_clients
+from fl2ora.strategies.updates import ClientUpdate
 from runs import final_adapter, run_small
-from strategies.attacked import Attacked
-from strategies.base import Strategy
-from strategies.contract import check_strategy
-from strategies.dp_fedavg import DpFedAvg
-from strategies.fedavg import FedAvg
-from strategies.privacy_noise import change_norm, clipped, gaussian_noise
-from strategies.toy_clients import START, play_round, toy_clients
-from strategies.updates import ClientUpdate
 
 FACTORS = {name: tensor for name, tensor in START.items() if "lora" in name}
 
@@ -224,7 +224,7 @@ def test_it_works_under_a_wrapper() -> None:
 )
 def test_arguments_that_mean_nothing_are_refused(arguments: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load(f"dp_fedavg({arguments})", "strategies", Strategy)
+        load(f"dp_fedavg({arguments})", Strategy)
 
 
 def test_a_seed_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,20 +10,20 @@ import dp_accounting
 import pytest
 import torch
 
-from clip_tuning.adapter import AdapterError, as_adapter
-from experiment.errors import UserError
-from experiment.plugins import load
-from reporting.events import read_lines
+from fl2ora.clip_tuning.adapter import AdapterError, as_adapter
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import load
+from fl2ora.reporting.events import read_lines
+from fl2ora.strategies._wrapping import Wrapping
+from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.averaging.fedprox import FedProx
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.client_rule import ClientRule
+from fl2ora.strategies.contract import check_strategy
+from fl2ora.strategies.privacy._noise import change_norm
+from fl2ora.strategies.privacy.local_dp import LocalDp, LocalDpRule
+from fl2ora.strategies.toy_clients import START, ToyClient, play_round, toy_clients
 from runs import events, run_small
-from strategies._wrapping import Wrapping
-from strategies.base import Strategy
-from strategies.client_rule import ClientRule
-from strategies.contract import check_strategy
-from strategies.fedavg import FedAvg
-from strategies.fedprox import FedProx
-from strategies.local_dp import LocalDp, LocalDpRule
-from strategies.privacy_noise import change_norm
-from strategies.toy_clients import START, ToyClient, play_round, toy_clients
 
 FACTORS = {name: tensor for name, tensor in START.items() if "lora" in name}
 QUIET = "noise_multiplier=0, clip=1e30"
@@ -114,7 +114,7 @@ def test_inner_halves_with_tensors_of_their_own_are_refused(inner: str, what: st
         strategy.check(FACTORS)
     strategy.server_round = 9
     (client,) = toy_clients(FACTORS, 1)
-    rule = load(strategy.client_rule(), "strategies", ClientRule)
+    rule = load(strategy.client_rule(), ClientRule)
     with pytest.raises(UserError, match="tensors beside the adapter"):
         client.train(FACTORS, rule, {})
 
@@ -172,7 +172,7 @@ def test_what_the_round_loop_sets_reaches_the_inner_strategy() -> None:
 )
 def test_mistakes_are_found_on_the_server(arguments: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load(f"local_dp({arguments})", "strategies", Strategy)
+        load(f"local_dp({arguments})", Strategy)
 
 
 def test_a_run_keeps_each_clients_epsilon(tmp_path: Path) -> None:

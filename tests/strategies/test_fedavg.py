@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from strategies.fedavg import FedAvg
-from strategies.updates import ClientUpdate
+from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.updates import ClientUpdate
 
 
 def update(client: str, value: float, examples: int) -> ClientUpdate:

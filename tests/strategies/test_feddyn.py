@@ -11,12 +11,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clip_tuning.adapter import AdapterError
+from fl2ora.clip_tuning.adapter import AdapterError
+from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.averaging.feddyn import FedDyn, FedDynRule
+from fl2ora.strategies.client_rule import ClientRule, LocalStart
+from fl2ora.strategies.toy_clients import ToyClient
 from quadratics import one_round, play, scalar, two_clients
-from strategies.client_rule import ClientRule, LocalStart
-from strategies.fedavg import FedAvg
-from strategies.feddyn import FedDyn, FedDynRule
-from strategies.toy_clients import ToyClient
 
 
 def dynamic(**kwargs: float) -> FedDyn:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.averaging.fednova import FedNova, FedNovaRule, normaliser
+from fl2ora.strategies.toy_clients import ToyClient
+from fl2ora.strategies.updates import ClientUpdate
 from quadratics import one_round, scalar, two_clients
-from strategies.fedavg import FedAvg
-from strategies.fednova import FedNova, FedNovaRule, normaliser
-from strategies.toy_clients import ToyClient
-from strategies.updates import ClientUpdate
 
 
 def update(client: str, value: float, examples: int, length: float, steps: float) -> ClientUpdate:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.averaging.fedprox import FedProx, FedProxRule
+from fl2ora.strategies.client_rule import LocalStart
 from quadratics import one_round, scalar, two_clients
-from strategies.client_rule import LocalStart
-from strategies.fedavg import FedAvg
-from strategies.fedprox import FedProx, FedProxRule
 
 
 @pytest.mark.parametrize("mu", [0.001, 0.01, 0.1, 1.0])

@@ -10,19 +10,19 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from clip_tuning.adapter import Adapter
-from experiment.errors import UserError
-from experiment.plugins import available, load
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import available, load
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.client_rule import ClientRule, LocalStart
+from fl2ora.strategies.contract import check_strategy
+from fl2ora.strategies.lora._lora_strategy import LoraStrategy
+from fl2ora.strategies.lora.fedsa_lora import FedSaLoraRule
+from fl2ora.strategies.lora.flexlora import FlexLora
+from fl2ora.strategies.lora.flora import Flora
+from fl2ora.strategies.lora.lora_one_factor import TrainOneFactor
+from fl2ora.strategies.lora.rolora import RoLora
 from lora_factors import RESIDUAL_A, RESIDUAL_B, A, B, drawn, example_one
-from strategies.base import Strategy
-from strategies.client_rule import ClientRule, LocalStart
-from strategies.contract import check_strategy
-from strategies.fedsa_lora import FedSaLoraRule
-from strategies.flexlora import FlexLora
-from strategies.flora import Flora
-from strategies.lora_one_factor import TrainOneFactor
-from strategies.lora_strategy import LoraStrategy
-from strategies.rolora import RoLora
 
 SPECS = [
     "fedit", "ffa_lora", "rolora", "fedsa_lora", "fedsvd", "flexlora", "hetlora", "lora_fair",
@@ -56,7 +56,7 @@ def messages(strategy: Strategy, server_round: int, adapter: Adapter) -> list[Me
 
 
 def test_every_file_is_a_strategy_by_its_name_and_helpers_are_none() -> None:
-    names = available("strategies", Strategy)
+    names = available(Strategy)
     assert set(SPECS) <= set(names)
     others = {"lora_strategy", "lora_ranks", "lora_residuals", "lora_one_factor"}
     assert not others & set(names)
@@ -96,7 +96,7 @@ def start_for(spec: str) -> Adapter:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_lora_is_accepted_and_anything_else_refused(spec: str) -> None:
-    strategy = load(spec, "strategies", Strategy)
+    strategy = load(spec, Strategy)
     assert isinstance(strategy, LoraStrategy)
     assert strategy.spec_name == spec
     strategy.check(start_for(spec))
@@ -113,14 +113,14 @@ def test_lora_is_accepted_and_anything_else_refused(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", sorted(CARRYING))
 def test_room_for_a_residual_is_asked_for_where_it_is_needed(spec: str) -> None:
-    strategy = load(spec, "strategies", Strategy)
+    strategy = load(spec, Strategy)
     with pytest.raises(UserError, match=rf"'{spec}'.*lora_residual\(residual_rank=N\).*N = 5 is"):
         strategy.check(START)
 
 
 @pytest.mark.parametrize("spec", [*sorted(set(SPECS) - CARRYING), "fedavg", "scaffold"])
 def test_room_that_stays_empty_is_refused(spec: str) -> None:
-    strategy = load(spec, "strategies", Strategy)
+    strategy = load(spec, Strategy)
     with pytest.raises(UserError, match=rf"^strategy '{spec}' does not move the residual"):
         strategy.check({**START, **ROOM})
 
@@ -132,11 +132,11 @@ def test_the_refusal_comes_before_any_message() -> None:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_client_finds_the_rule(spec: str) -> None:
-    strategy = load(spec, "strategies", Strategy)
+    strategy = load(spec, Strategy)
     made = messages(strategy, 1, start_for(spec))
     rule = str(made[0].content.config_records["config"]["client-rule"])
     if rule:
-        assert isinstance(load(rule, "strategies", ClientRule), (TrainOneFactor, FedSaLoraRule))
+        assert isinstance(load(rule, ClientRule), (TrainOneFactor, FedSaLoraRule))
     assert bool(rule) == (spec in {"ffa_lora", "rolora", "fedsvd", "fedsa_lora"})
 
 
@@ -203,7 +203,7 @@ def test_figures_of_the_server_s_step_reach_the_record() -> None:
 @pytest.mark.parametrize("factor", ["C", "", "ab"])
 def test_a_factor_that_does_not_exist_is_refused(factor: str) -> None:
     with pytest.raises(UserError, match=f"factor: expected 'A' or 'B', found '{factor}'"):
-        load(f"lora_one_factor(factor={factor!r})", "strategies", ClientRule)
+        load(f"lora_one_factor(factor={factor!r})", ClientRule)
 
 
 def test_a_client_without_lora_says_so() -> None:

@@ -8,6 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fl2ora.server_app.lora_diagnostics import LoraDiagnostics
+from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.lora.flexlora import FlexLora
+from fl2ora.strategies.updates import ClientUpdate
 from lora_factors import (
     RESIDUAL_A,
     RESIDUAL_B,
@@ -21,10 +25,6 @@ from lora_factors import (
     mean_product,
     updates,
 )
-from strategies.fedavg import FedAvg
-from strategies.flexlora import FlexLora
-from strategies.lora_diagnostics import LoraDiagnostics
-from strategies.updates import ClientUpdate
 
 OTHER = M.replace("q_proj", "v_proj")
 

@@ -6,10 +6,10 @@ import inspect
 import re
 from pathlib import Path
 
-from experiment.plugins import available, find, load
-from experiment.spec import parse_spec
-from strategies.base import Strategy
-from strategies.lora_strategy import LoraStrategy
+from fl2ora.experiment.plugins import available, find, load
+from fl2ora.experiment.spec import parse_spec
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.lora._lora_strategy import LoraStrategy
 
 PAGE = (Path(__file__).parents[2] / "docs" / "lora_strategies.md").read_text(encoding="utf-8")
 
@@ -17,10 +17,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "lora_strategies.md").read_text(enc
 def test_the_table_has_every_strategy_with_its_defaults() -> None:
     rows = re.findall(r"^\| `(\w+\(.*?\))` \|", PAGE, flags=re.MULTILINE)
     documented = {spec.name: spec.kwargs for spec in map(parse_spec, rows)}
-    classes = {
-        name: find(parse_spec(name), "strategies", Strategy)
-        for name in available("strategies", Strategy)
-    }
+    classes = {name: find(parse_spec(name), Strategy) for name in available(Strategy)}
     actual = {
         name: {p.name: p.default for p in inspect.signature(cls).parameters.values()}
         for name, cls in classes.items()
@@ -34,7 +31,7 @@ def test_what_the_examples_name_exists() -> None:
     specs = re.findall(r"strategy=(['\"])(.+?)\1 ", PAGE)
     assert len(specs) == 3
     for _, spec in specs:
-        assert isinstance(load(spec, "strategies", Strategy), LoraStrategy)
+        assert isinstance(load(spec, Strategy), LoraStrategy)
 
 
 def test_the_figures_are_the_ones_a_run_records() -> None:

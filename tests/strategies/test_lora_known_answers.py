@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.strategies.lora._lora_strategy import LoraStrategy
+from fl2ora.strategies.lora.fedex_lora import FedExLora
+from fl2ora.strategies.lora.fedit import FedIT
+from fl2ora.strategies.lora.fedsvd import FedSvd
+from fl2ora.strategies.lora.ffa_lora import FfaLora
+from fl2ora.strategies.lora.flexlora import FlexLora
+from fl2ora.strategies.lora.flora import Flora
+from fl2ora.strategies.lora.flora_na import FloraNa
+from fl2ora.strategies.lora.hetlora import HetLora
+from fl2ora.strategies.lora.lora_fair import LoraFair
 from lora_factors import (
     RESIDUAL_A,
     RESIDUAL_B,
@@ -19,16 +29,6 @@ from lora_factors import (
     pair,
     updates,
 )
-from strategies.fedex_lora import FedExLora
-from strategies.fedit import FedIT
-from strategies.fedsvd import FedSvd
-from strategies.ffa_lora import FfaLora
-from strategies.flexlora import FlexLora
-from strategies.flora import Flora
-from strategies.flora_na import FloraNa
-from strategies.hetlora import HetLora
-from strategies.lora_fair import LoraFair
-from strategies.lora_strategy import LoraStrategy
 
 EXACT = np.array([[1.375, 4.5], [0.125, -1.5]])  # Ex-E2
 START = pair((0, 0), (1, 1))

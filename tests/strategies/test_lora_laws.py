@@ -11,23 +11,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.lora._lora_strategy import LoraStrategy
+from fl2ora.strategies.lora._residuals import ResidualLoraStrategy
+from fl2ora.strategies.lora.fedex_lora import FedExLora
+from fl2ora.strategies.lora.fedit import FedIT
+from fl2ora.strategies.lora.fedsa_lora import FedSaLora
+from fl2ora.strategies.lora.fedsvd import FedSvd
+from fl2ora.strategies.lora.ffa_lora import FfaLora
+from fl2ora.strategies.lora.flexlora import FlexLora
+from fl2ora.strategies.lora.flora import Flora
+from fl2ora.strategies.lora.flora_na import FloraNa
+from fl2ora.strategies.lora.hetlora import HetLora
+from fl2ora.strategies.lora.lora_fair import LoraFair
+from fl2ora.strategies.lora.rolora import RoLora
+from fl2ora.strategies.updates import ClientUpdate
 from lora_factors import RESIDUAL_A, RESIDUAL_B, A, B, M, dense, drawn, mean_product, updates
-from strategies.fedavg import FedAvg
-from strategies.fedex_lora import FedExLora
-from strategies.fedit import FedIT
-from strategies.fedsa_lora import FedSaLora
-from strategies.fedsvd import FedSvd
-from strategies.ffa_lora import FfaLora
-from strategies.flexlora import FlexLora
-from strategies.flora import Flora
-from strategies.flora_na import FloraNa
-from strategies.hetlora import HetLora
-from strategies.lora_fair import LoraFair
-from strategies.lora_residuals import ResidualLoraStrategy
-from strategies.lora_strategy import LoraStrategy
-from strategies.rolora import RoLora
-from strategies.updates import ClientUpdate
 
 SHAPE = (7, 5)
 seeds = st.integers(0, 10_000)

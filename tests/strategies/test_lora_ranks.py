@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from experiment.errors import UserError
-from experiment.plugins import load
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import load
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.lora._ranks import RankedLoraStrategy, cut_to_rank, parse_ranks
+from fl2ora.strategies.lora.fedex_lora import FedExLora
+from fl2ora.strategies.lora.flexlora import FlexLora
+from fl2ora.strategies.lora.flora import Flora
+from fl2ora.strategies.lora.hetlora import HetLora
 from lora_factors import A, B, M, drawn, pair
-from strategies.base import Strategy
-from strategies.fedex_lora import FedExLora
-from strategies.flexlora import FlexLora
-from strategies.flora import Flora
-from strategies.hetlora import HetLora
-from strategies.lora_ranks import RankedLoraStrategy, cut_to_rank, parse_ranks
 
 START = drawn(1, rank=4)[0].adapter
 
@@ -91,7 +91,7 @@ def test_named_ranks_and_those_of_nodes() -> None:
 def test_ranks_above_the_method_s_are_refused_before_training(
     spec: str, nodes: dict[str, int], message: str
 ) -> None:
-    strategy = load(spec, "strategies", Strategy)
+    strategy = load(spec, Strategy)
     assert isinstance(strategy, RankedLoraStrategy)
     strategy.client_ranks = nodes
     with pytest.raises(UserError, match=message):

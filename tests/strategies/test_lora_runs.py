@@ -10,14 +10,14 @@ import torch
 from flwr.app import Message
 from peft import PeftModel
 
-from clip_tuning.adapter import Adapter
-from clip_tuning.build import build_classifier
-from clip_tuning.factors import factors_of, norm, pair_names, residual_of, scalings
-from experiment.errors import UserError
-from federated_data.datasets.shapes import Shapes
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.factors import factors_of, norm, pair_names, residual_of, scalings
+from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.datasets.shapes import Shapes
+from fl2ora.strategies.lora.lora_one_factor import one_factor
 from misbehaving import Wrapped
 from runs import events, final_adapter, run_small
-from strategies.lora_one_factor import one_factor
 
 SMALLER = {"dataset": "shapes(styles='held-back', train=32, validation=8, test=16)"}
 

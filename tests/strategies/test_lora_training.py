@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from calibration.losses.cross_entropy import CrossEntropy
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.adapter import Adapter, AdapterError
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.clip import Clip
-from clip_tuning.factors import factors_of, pair_names
-from clip_tuning.methods.lora import Lora
-from federated_data.images import LabelledImages
-from strategies.client_rule import ClientRule, LocalStart
-from strategies.fedsa_lora import FedSaLoraRule
-from strategies.lora_one_factor import TrainOneFactor, one_factor
-from strategies.lora_ranks import cut_to_rank
+from fl2ora.calibration.losses.cross_entropy import CrossEntropy
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning.adapter import Adapter, AdapterError
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.factors import factors_of, pair_names
+from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.federated_data.images import LabelledImages
+from fl2ora.strategies.client_rule import ClientRule, LocalStart
+from fl2ora.strategies.lora._ranks import cut_to_rank
+from fl2ora.strategies.lora.fedsa_lora import FedSaLoraRule
+from fl2ora.strategies.lora.lora_one_factor import TrainOneFactor, one_factor
 
 Maker = Callable[..., LabelledImages]
 SETTINGS = TrainingSettings(

@@ -9,8 +9,8 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from strategies.replies import Drop, decode_update, usable_replies
-from strategies.updates import ClientUpdate
+from fl2ora.messages.replies import Drop, decode_update, usable_replies
+from fl2ora.strategies.updates import ClientUpdate
 
 EXPECTED = {"a": torch.zeros(2, 2), "b": torch.zeros(3)}
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from clip_tuning.adapter import Adapter
-from experiment.plugins import load
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.plugins import load
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.robust._distances import gram, squared_distances
+from fl2ora.strategies.robust.krum import scores
+from fl2ora.strategies.updates import ClientUpdate
 from quadratics import scalar
-from strategies.base import Strategy
-from strategies.distances import gram, squared_distances
-from strategies.krum import scores
-from strategies.updates import ClientUpdate
 
 FIVE = [1.0, 1.2, 0.9, 1.1, 9.0]
 ORIGIN = {"x": torch.zeros(2)}
@@ -36,7 +36,7 @@ def points(*pairs: tuple[float, float], examples: tuple[int, ...] = ()) -> list[
 
 def combine(spec: str, sent: list[ClientUpdate], current: Adapter | None = None) -> Adapter:
     start = scalar(0.0) if current is None else current
-    return load(spec, "strategies", Strategy).aggregate(1, start, iter(sent))
+    return load(spec, Strategy).aggregate(1, start, iter(sent))
 
 
 def combined(spec: str, *values: float) -> float:
@@ -222,4 +222,4 @@ def test_two_of_nine_clients_cannot_carry_a_robust_one_away(spec: str, holds: bo
 )
 def test_impossible_arguments_are_refused(spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load(spec, "strategies", Strategy)
+        load(spec, Strategy)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from experiment.errors import UserError
+from fl2ora.experiment.errors import UserError
+from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.averaging.scaffold import Scaffold, ScaffoldRule
+from fl2ora.strategies.client_rule import LocalStart
+from fl2ora.strategies.toy_clients import ToyClient
+from fl2ora.strategies.updates import ClientUpdate
 from quadratics import one_round, play, scalar, two_clients
-from strategies.client_rule import LocalStart
-from strategies.fedavg import FedAvg
-from strategies.scaffold import Scaffold, ScaffoldRule
-from strategies.toy_clients import ToyClient
-from strategies.updates import ClientUpdate
 
 
 def scaffold(**kwargs: float) -> Scaffold:

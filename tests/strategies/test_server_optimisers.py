@@ -8,14 +8,14 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from clip_tuning.adapter import Adapter, as_adapter
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter
+from fl2ora.strategies.adaptive._server_optimiser import ServerOptimiser
+from fl2ora.strategies.adaptive.fedadagrad import FedAdagrad
+from fl2ora.strategies.adaptive.fedadam import FedAdam
+from fl2ora.strategies.adaptive.fedyogi import FedYogi
+from fl2ora.strategies.averaging.fedavgm import FedAvgM
+from fl2ora.strategies.updates import ClientUpdate
 from quadratics import scalar
-from strategies.fedadagrad import FedAdagrad
-from strategies.fedadam import FedAdam
-from strategies.fedavgm import FedAvgM
-from strategies.fedyogi import FedYogi
-from strategies.server_optimiser import ServerOptimiser
-from strategies.updates import ClientUpdate
 
 DELTAS = [0.2, -0.1, 0.0, 0.05, -0.3]  # mean changes of five rounds
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from experiment.errors import UserError
-from experiment.plugins import available, find, load
-from experiment.spec import parse_spec
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import available, find, load
+from fl2ora.experiment.spec import parse_spec
+from fl2ora.strategies.attacks.base import Attack
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.client_rule import ClientRule
+from fl2ora.strategies.contract import check_strategy
 from runs import events, run_small
-from strategies.base import Strategy
-from strategies.client_rule import ClientRule
-from strategies.contract import check_strategy
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "strategies.md").read_text(encoding="utf-8")
@@ -47,7 +48,7 @@ def spec_text(written: str) -> str:
 
 def test_the_table_has_every_strategy_that_has_no_page_of_its_own() -> None:
     lora_page = (DOCS / "lora_strategies.md").read_text(encoding="utf-8")
-    names = set(available("strategies", Strategy))
+    names = set(available(Strategy))
     assert {name for name in names if f"`{name}" not in lora_page} <= rows().keys() <= names
     assert len(rows()) >= 15
 
@@ -56,7 +57,7 @@ def test_the_table_has_every_strategy_that_has_no_page_of_its_own() -> None:
 def test_the_table_shows_the_defaults(name: str) -> None:
     written = rows()[name]
     spec = parse_spec(spec_text(written))
-    parameters = inspect.signature(find(spec, "strategies", Strategy)).parameters
+    parameters = inspect.signature(find(spec, Strategy)).parameters
     defaults = {key: p.default for key, p in parameters.items()}
     shown = defaults.keys() if written == spec_text(written) else spec.kwargs
     assert spec.kwargs == {key: defaults[key] for key in shown}
@@ -65,7 +66,7 @@ def test_the_table_shows_the_defaults(name: str) -> None:
 def test_the_table_of_attacks_is_complete() -> None:
     table = PAGE.partition("## Attacks")[2]
     listed = re.findall(r"^\| `([a-z_]+)(?:\(.*?\))?` \|", table, flags=re.MULTILINE)
-    assert sorted(listed) == available("strategies.attacks", ClientRule)
+    assert sorted(listed) == available(Attack)
 
 
 def test_every_hook_is_listed() -> None:
@@ -79,10 +80,10 @@ def test_every_hook_is_listed() -> None:
 def test_the_example_has_at_most_60_lines_and_keeps_the_contract(example: str) -> None:
     assert len(example.splitlines()) <= 60
     check_strategy(SPEC)
-    strategy = load(SPEC, "strategies", Strategy)
+    strategy = load(SPEC, Strategy)
     assert strategy.client_rule() == "my_module:MyRule(clip=1.0)"
     with pytest.raises(UserError, match="valid arguments: alpha, clip"):
-        load("my_module:MyStrategy(alhpa=1)", "strategies", Strategy)
+        load("my_module:MyStrategy(alhpa=1)", Strategy)
 
 
 @pytest.mark.usefixtures("example")

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_tuning.adapter import Adapter
-from experiment.plugins import available, load
-from strategies.base import Strategy
-from strategies.client_rule import ClientRule
-from strategies.contract import check_strategy
-from strategies.fedavg import FedAvg
-from strategies.updates import ClientUpdate
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.plugins import available, load
+from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.client_rule import ClientRule
+from fl2ora.strategies.contract import check_strategy
+from fl2ora.strategies.updates import ClientUpdate
 
 # Specs by whether they hand on a single client's adapter in the first round.
 GENERAL = {
@@ -55,7 +55,7 @@ FILES = sorted({re.split(r"\(", spec)[0] for spec in GENERAL})
 
 
 def test_every_file_is_covered_here_or_with_the_lora_aware_ones() -> None:
-    names = available("strategies", Strategy)
+    names = available(Strategy)
     assert len(FILES) == 17
     assert set(FILES) <= set(names)
     lora_aware = Path(__file__).with_name("test_lora_contract.py").read_text(encoding="utf-8")
@@ -85,8 +85,8 @@ def test_the_strategies_of_the_command_line(pytestconfig: pytest.Config) -> None
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_has_at_most_one_client_half_and_it_loads(name: str) -> None:
-    spec = load(name, "strategies", Strategy).client_rule()
-    assert not spec or isinstance(load(spec, "strategies", ClientRule), ClientRule)
+    spec = load(name, Strategy).client_rule()
+    assert not spec or isinstance(load(spec, ClientRule), ClientRule)
 
 
 class Renames(FedAvg):

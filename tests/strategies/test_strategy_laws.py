@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_tuning.adapter import Adapter
-from experiment.plugins import load
-from strategies.base import Strategy
-from strategies.updates import ClientUpdate
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.plugins import load
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.updates import ClientUpdate
 
 SPECS = [
     "fedavg", "fedprox", "feddyn(alpha=0.1)", "fednova", "fednova(mu=0.1, momentum=0.9)",
@@ -50,7 +50,7 @@ def trimmed(spec: str, updates: list[ClientUpdate]) -> list[ClientUpdate]:
 
 
 def aggregate(spec: str, updates: list[ClientUpdate]) -> Adapter:
-    strategy = load(spec, "strategies", Strategy)
+    strategy = load(spec, Strategy)
     strategy.num_clients = 10
     first = strategy.aggregate(1, CURRENT, trimmed(spec, updates))
     return strategy.aggregate(2, first, trimmed(spec, updates))
@@ -89,7 +89,7 @@ def test_a_stream_gives_what_a_list_gives(spec: str, updates: list[ClientUpdate]
 
     results = []
     for source in (stream(), trimmed(spec, updates)):
-        strategy = load(spec, "strategies", Strategy)
+        strategy = load(spec, Strategy)
         results.append(strategy.aggregate(1, CURRENT, source))
     assert all(torch.equal(results[0][name], results[1][name]) for name in CURRENT)
 
@@ -103,7 +103,7 @@ def test_shifting_every_client_shifts_the_result(
     moved = [
         replace(u, adapter={name: t + shift for name, t in u.adapter.items()}) for u in updates
     ]
-    strategy = load(spec, "strategies", Strategy)
+    strategy = load(spec, Strategy)
     left = strategy.aggregate(1, CURRENT, updates)
     right = strategy.aggregate(1, {n: t + shift for n, t in CURRENT.items()}, moved)
     for name in CURRENT:

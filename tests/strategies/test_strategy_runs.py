@@ -12,14 +12,14 @@ import torch
 from flwr.app import ArrayRecord, Context, Message
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.server_app.run_plugins import build_strategy
+from fl2ora.strategies.client_rule import ClientRule
+from fl2ora.strategies.toy_clients import START, ToyClient, toy_clients
+from fl2ora.strategies.updates import ClientUpdate
 from misbehaving import Wrapped
 from quadratics import scalar, two_clients
 from runs import events, final_adapter, run_small
-from server_app.plugins import build_strategy
-from strategies.client_rule import ClientRule
-from strategies.toy_clients import START, ToyClient, toy_clients
-from strategies.updates import ClientUpdate
 from toy_app import toy_grid
 
 OURS = [

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.updates import WeightedMean
+from fl2ora.strategies.updates import WeightedMean
 
 floats = st.floats(-1e6, 1e6, width=32, allow_nan=False)
 terms = st.lists(st.tuples(floats, st.integers(1, 10**6)), min_size=1, max_size=30)

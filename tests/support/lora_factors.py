@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from clip_tuning.adapter import Adapter
-from strategies.updates import ClientUpdate
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.strategies.updates import ClientUpdate
 
 M = "vision_model.encoder.layers.0.self_attn.q_proj"
 A, B = f"{M}.lora_A.weight", f"{M}.lora_B.weight"

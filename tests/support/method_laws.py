@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from calibration.losses.cross_entropy import CrossEntropy
-from client_app.training import LocalTrainer, TrainingSettings
-from clip_tuning.build import build_classifier
-from clip_tuning.classifier import ClipClassifier
-from clip_tuning.methods.base import TuningMethod
-from clip_tuning.prediction import predict
-from experiment.plugins import load
-from federated_data.images import LabelledImages
+from fl2ora.calibration.losses.cross_entropy import CrossEntropy
+from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.prediction import predict
+from fl2ora.experiment.plugins import load
+from fl2ora.federated_data.images import LabelledImages
 
 NAMES = ("cat", "ankle_boot", "dog")
 TEMPLATES = ("a photo of a {}.",)
@@ -110,7 +110,7 @@ def training_changes_what_is_exported_and_nothing_else(
 def saved_loads_and_gives_equal_logits(
     folder: str, spec: str, target: Path, images: Tensor
 ) -> None:
-    method = load(spec, "clip_tuning.methods", TuningMethod)
+    method = load(spec, TuningMethod)
     classifier = changed(build(folder, spec))
     method.save(classifier, target)
     fresh = build(folder, spec, seed=1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client_app.app import app as real_client_app
+from fl2ora.client_app.app import app as real_client_app
 
 Alter = Callable[[Message, Context, Message], Message]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from clip_tuning.adapter import Adapter, as_adapter
-from strategies.base import Strategy
-from strategies.toy_clients import ToyClient, play_round
-from strategies.updates import ClientUpdate
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.toy_clients import ToyClient, play_round
+from fl2ora.strategies.updates import ClientUpdate
 
 
 def scalar(value: float) -> Adapter:

@@ -8,12 +8,12 @@ from typing import Any
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 
-from client_app.app import app as real_client_app
-from clip_tuning.adapter import Adapter, load_adapter
-from experiment.config import RunConfig
-from reporting.events import read_lines
-from server_app.app import app as server_app
-from server_app.in_process import InProcessGrid
+from fl2ora.client_app.app import app as real_client_app
+from fl2ora.clip_tuning.adapter import Adapter, load_adapter
+from fl2ora.engines.in_process_grid import InProcessGrid
+from fl2ora.experiment.config import RunConfig
+from fl2ora.reporting.events import read_lines
+from fl2ora.server_app.app import app as server_app
 
 SMALL: dict[str, Any] = {
     "dataset": "shapes(styles='held-back', train=96, validation=16, test=64)",

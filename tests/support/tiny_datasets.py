@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from federated_data.datasets.base import Dataset, SplitName
-from federated_data.datasets.shapes import Shapes
-from federated_data.images import LabelledImages
+from fl2ora.federated_data.datasets.base import Dataset, SplitName
+from fl2ora.federated_data.datasets.shapes import Shapes
+from fl2ora.federated_data.images import LabelledImages
 
 
 class NoTrainingImages(Dataset):

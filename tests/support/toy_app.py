@@ -9,13 +9,13 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from calibration.stats import CalibrationStats
-from clip_tuning.adapter import Adapter
-from experiment.plugins import load
-from server_app.in_process import InProcessGrid
-from strategies.client_rule import ClientRule
-from strategies.pooled import encode_stats
-from strategies.toy_clients import ToyClient
+from fl2ora.calibration.stats import CalibrationStats
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.engines.in_process_grid import InProcessGrid
+from fl2ora.experiment.plugins import load
+from fl2ora.messages.pooled import encode_stats
+from fl2ora.strategies.client_rule import ClientRule
+from fl2ora.strategies.toy_clients import ToyClient
 
 
 def toy_grid(
@@ -34,7 +34,7 @@ def toy_grid(
         client = make(index)
         client.state = _tensors(context.state.array_records, "state")
         spec = str(settings.get("client-rule", ""))
-        rule = load(spec, "strategies", ClientRule) if spec else ClientRule()
+        rule = load(spec, ClientRule) if spec else ClientRule()
         received = _tensors(message.content.array_records, "arrays")
         update = client.train(received, rule, _tensors(message.content.array_records, "aux"))
         if client.state:

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import calibration.losses
-from calibration.losses.base import Loss, LossContext
+import fl2ora.calibration.losses
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 torch.set_num_threads(1)
 
-FOLDER = Path(calibration.losses.__file__).parent
+FOLDER = Path(fl2ora.calibration.losses.__file__).parent
 NAMES = sorted(
     file.stem for file in FOLDER.glob("*.py") if file.stem != "base" and file.stem[0] != "_"
 )
@@ -45,7 +45,7 @@ def camel(name: str) -> str:
 
 
 def loss_class(name: str) -> type[Loss]:
-    found = getattr(importlib.import_module(f"calibration.losses.{name}"), camel(name))
+    found = getattr(importlib.import_module(f"fl2ora.calibration.losses.{name}"), camel(name))
     assert issubclass(found, Loss)
     return found
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from losses_cases import full_context, make
 
-from calibration.losses.base import LossContext
+from fl2ora.calibration.losses.base import LossContext
 
 LOGITS, LABELS = torch.zeros(2, 3), torch.tensor([0, 1])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from losses_cases import FOLDER, NAMES, camel, loss_class, make
 
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 PAGE = Path(__file__).parents[3] / "docs" / "losses.md"
 SOURCE = re.compile(r"arXiv:\d{4}\.\d{5}|(ICML|CVPR) \d{4}|Journal of|Monthly Weather Review")
@@ -23,7 +23,7 @@ def test_there_are_files():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_public_loss_per_file(name):
-    module = importlib.import_module(f"calibration.losses.{name}")
+    module = importlib.import_module(f"fl2ora.calibration.losses.{name}")
     found = [
         value
         for key, value in vars(module).items()
@@ -37,7 +37,7 @@ def test_one_public_loss_per_file(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_docstring(name):
-    text = " ".join(importlib.import_module(f"calibration.losses.{name}").__doc__.split())
+    text = " ".join(importlib.import_module(f"fl2ora.calibration.losses.{name}").__doc__.split())
     assert SOURCE.search(text), "no arXiv id or venue"
     kind = "A penalty" if loss_class(name).is_penalty else "A full loss"
     assert kind in text or kind.lower() in text

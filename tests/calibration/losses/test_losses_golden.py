@@ -9,8 +9,8 @@ import torch
 from losses_cases import make
 from losses_reference import LABELS, LOGITS
 
-from calibration.losses.base import LossContext
-from calibration.losses.zs_norm import normalise
+from fl2ora.calibration.losses.base import LossContext
+from fl2ora.calibration.losses.zs_norm import normalise
 
 EMPTY = LossContext()
 CE = 0.752574

@@ -7,7 +7,7 @@ import pytest
 import torch
 from losses_cases import CASE_IDS, CASES, full_context, make, random_encoder
 
-from calibration.losses.base import LossContext
+from fl2ora.calibration.losses.base import LossContext
 
 TEXT = {"kgcoop", "dispersion", "dor"}  # losses of text features alone
 # The second term of acls holds a value fixed that finite differences move: see its own test.

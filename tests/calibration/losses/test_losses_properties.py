@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from losses_cases import CASE_IDS, CASES, full_context, make
 
-from calibration.losses.base import LossContext
-from calibration.losses.zs_norm import normalise
+from fl2ora.calibration.losses.base import LossContext
+from fl2ora.calibration.losses.zs_norm import normalise
 
 RAW_LOGITS = {"acls", "zs_penalty"}  # these look at the logits' level, not at differences alone
 

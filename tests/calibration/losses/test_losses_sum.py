@@ -7,8 +7,8 @@ import pytest
 import torch
 from losses_cases import make
 
-from calibration.losses._weighted_sum import WeightedSum
-from calibration.losses.base import Loss, LossContext
+from fl2ora.calibration.losses._weighted_sum import WeightedSum
+from fl2ora.calibration.losses.base import Loss, LossContext
 
 LOGITS = torch.tensor([[2.0, 1, 0], [0, 3, 1], [1, 1.5, 0.5]], requires_grad=True)
 LABELS = torch.tensor([0, 1, 2])

@@ -7,8 +7,8 @@ import pytest
 import torch
 from losses_cases import full_context, make, random_encoder
 
-from calibration.losses._nouns import NOUNS
-from calibration.losses.base import LossContext
+from fl2ora.calibration.losses._nouns import NOUNS
+from fl2ora.calibration.losses.base import LossContext
 
 LOGITS, LABELS = torch.zeros(1, 3), torch.tensor([0])
 

@@ -1,0 +1,82 @@
+"""``summary.md``: what a run was and what came out, for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
+from fl2ora.reporting.events import EVENTS_FILE, read_lines
+from fl2ora.reporting.tables import SHOWN, metrics_table, shown_rows
+
+SUMMARY_FILE = "summary.md"
+_HEAD = (
+    "model", "dataset", "partition", "protocol", "method", "loss", "strategy", "calibrator",
+    "num-rounds", "seed",
+)  # fmt: skip
+_SOURCES = {
+    "server-test": "Central held-out set",
+    "clients-test": "Clients' held-out images, pooled (sums added)",
+    "clients-test-mean": "Plain mean over the clients' own figures",
+    "clients-test-sd": "Standard deviation over the clients' own figures",
+    "clients-test-worst": "Worst client, figure by figure",
+    "clients-test-personal": "Clients' own models on their held-out images, pooled",
+    "clients-test-personal-mean": "Plain mean over the clients' own models",
+    "clients-test-personal-sd": "Standard deviation over the clients' own models",
+    "clients-test-personal-worst": "Worst client with its own model, figure by figure",
+}
+
+
+def write_summary(folder: Path, config: RunConfig, figures: Sequence[Path]) -> Path:
+    """Write ``summary.md`` from what the run directory holds."""
+    flat = config.flat()
+    lines = [f"# Run {folder.name}", ""]
+    lines += [f"- {key}: `{flat[key]}`" for key in _HEAD]
+    lines += _averaged(folder)
+    table = metrics_table(folder)
+    for source, title in _SOURCES.items():
+        rows = shown_rows(table, source)
+        if rows:
+            lines += ["", f"## {title} (`{source}`)", "", *_markdown(["round", *SHOWN], rows)]
+    lines += _drops(folder)
+    for figure in figures:
+        if figure.suffix == ".png":
+            lines += ["", f"![{figure.stem}]({figure.name})"]
+    versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
+    lines += ["", f"Code {code_fingerprint()}; {versions}. All settings: `run.json`.", ""]
+    path = folder / SUMMARY_FILE
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _averaged(folder: Path) -> list[str]:
+    """Say that the result is a mean over rounds, where it is one."""
+    return [
+        "- result: mean of the global adapters after each round, weighted "
+        + ", ".join(f"{weight:.4g}" for weight in event["weights"])
+        for event in read_lines(folder / EVENTS_FILE)
+        if event["event"] == "averaged"
+    ]
+
+
+def _drops(folder: Path) -> list[str]:
+    events = read_lines(folder / EVENTS_FILE)
+    lost = [event for event in events if event["event"] in ("drop", "adapter-kept")]
+    if not lost:
+        return []
+    lines = ["", "## Replies that were not used", ""]
+    for event in lost:
+        if event["event"] == "drop":
+            lines.append(f"- round {event['round']}, client {event['client']}: {event['reason']}")
+        else:
+            lines.append(
+                f"- round {event['round']}: adapter kept, {event['usable']} usable replies, "
+                f"{event['expected']} needed"
+            )
+    return lines
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    table = [head, ["---:"] * len(head), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in table]

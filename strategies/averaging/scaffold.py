@@ -1,0 +1,128 @@
+"""SCAFFOLD: control variates on clients and server take the drift out of every local step.
+
+Karimireddy et al. 2019, arXiv 1910.06378, option II.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite, check_like
+from fl2ora.experiment.errors import UserError
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.client_rule import (
+    ClientRule,
+    LocalStart,
+    add_to_gradient,
+    like_tuned,
+    zeros_unless,
+)
+from fl2ora.strategies.named_parts import join_parts, take_part
+from fl2ora.strategies.updates import ClientUpdate, WeightedMean
+
+
+class Scaffold(Strategy):
+    """Local step ``y -= lr (grad - c_k + c)``, then ``c_k += (x - y)/(K lr) - c`` after K steps.
+
+    Server: ``x += step mean_S (y_k - x)``; ``c += m/M mean_S (change of c_k)`` with m of M clients
+    in S. Means are uniform, as c is the uniform mean of all c_k. Messages are twice as long both
+    ways. Clients must train with plain SGD: ``momentum = 0.0`` in the run config.
+
+    A client whose reply is lost or dropped has moved its c_k without the server moving c, which
+    then is off the mean of all c_k for good by 1/M of that change, and the fixed point with it.
+    A client that raises keeps its old c_k.
+
+    Args:
+        step: the server's learning rate, above 0.
+    """
+
+    needs_plain_sgd = True
+
+    def __init__(self, step: float = 1.0) -> None:
+        if not 0 < step < float("inf"):
+            raise ValueError(f"step: expected a finite number above 0, found {step}")
+        self.step = step
+        self._c: Adapter = {}
+
+    def client_rule(self) -> str:
+        """Return the client half; see ``Strategy.client_rule``."""
+        return "scaffold"
+
+    def broadcast(self) -> Adapter:
+        """Return c; nothing stands for zero."""
+        return self._c
+
+    def check_update(self, update: ClientUpdate) -> None:
+        """Refuse an update without the change of the client's variate."""
+        check_like(update.aux, update.adapter, "aux")
+
+    def aggregate(
+        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
+    ) -> Adapter:
+        """Take the mean step and move c; see ``Strategy.aggregate``."""
+        mean, changes = WeightedMean(), WeightedMean()
+        for update in updates:
+            mean.add(update.adapter, 1.0)
+            changes.add(update.aux, 1.0)
+        share = mean.total_weight / (self.num_clients or mean.total_weight)
+        result = {}
+        for name, average in mean.result(torch.float64).items():
+            start = current[name].double()
+            result[name] = start + self.step * (average - start)
+        self._c = as_adapter(
+            {
+                name: share * change + (self._c[name].double() if self._c else 0.0)
+                for name, change in changes.result(torch.float64).items()
+            }
+        )
+        return as_adapter(result)
+
+    def state(self) -> Adapter:
+        """Return c."""
+        return join_parts({"c": self._c})
+
+    def load_state(self, state: Adapter) -> None:
+        """Take up c."""
+        self._c = take_part(state, "c")
+
+
+class ScaffoldRule(ClientRule):
+    """Adds ``c - c_k`` to the gradient; keeps c_k on the node and sends how it changed."""
+
+    def begin(self, start: LocalStart) -> None:
+        """Take up c and c_k; zero at first.
+
+        Raises:
+            UserError: the optimiser has momentum, so that ``(x - y)/(K lr)`` is no mean gradient.
+        """
+        if start.momentum:
+            raise UserError(
+                "scaffold: expected plain SGD, found momentum "
+                f"{start.momentum:g}; set momentum = 0.0 in the run config"
+            )
+        self._tuned = start.tuned
+        self._rate = start.learning_rate
+        self._start = like_tuned(start.received, start.tuned)
+        self._c = zeros_unless(start.aux, start.tuned)
+        self._own = zeros_unless(start.state, start.tuned)
+
+    def after_backward(self) -> None:
+        """Correct the gradient."""
+        for name, parameter in self._tuned.items():
+            add_to_gradient(parameter, self._c[name] - self._own[name])
+
+    def finish(self, steps: int) -> tuple[Adapter, Adapter]:
+        """Return the change of c_k, and the new c_k to keep.
+
+        Raises:
+            AdapterError: training diverged; the node keeps its old c_k.
+        """
+        change = {
+            name: (self._start[name] - parameter.detach()) / (steps * self._rate) - self._c[name]
+            for name, parameter in self._tuned.items()
+        }
+        state = as_adapter({name: self._own[name] + change[name] for name in change})
+        check_finite(state, "c_k")
+        return as_adapter(change), state

@@ -1,0 +1,81 @@
+"""FedSA-LoRA: A is shared, every client keeps a B of its own.
+
+Guo et al. 2024, arXiv 2410.01463.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite
+from fl2ora.strategies.client_rule import ClientRule, LocalStart
+from fl2ora.strategies.lora._lora_strategy import LoraStrategy
+from fl2ora.strategies.lora.lora_one_factor import mean_of_one, one_factor
+from fl2ora.strategies.updates import ClientUpdate, WeightedMean
+
+
+class FedSaLora(LoraStrategy):
+    """Clients train both factors from the common A and their own B; A is the mean of the A_k.
+
+    A client that takes part for the first time starts from the B it is sent. The B of the global
+    adapter is no client's: with ``share_b`` it is the mean of the B_k, so that held-out figures say
+    something, else it stays what it was at the start, zero as a rule, and they are zero-shot's.
+
+    Args:
+        share_b: whether clients send their B for that mean; their training does not use it once
+            they have one of their own.
+        weighting: ``examples`` or ``uniform``.
+    """
+
+    def __init__(self, share_b: bool = True, weighting: str = "examples") -> None:
+        super().__init__(weighting)
+        self.share_b = share_b
+
+    def client_rule(self) -> str:
+        """Return the client half, which keeps B on the node."""
+        return f"fedsa_lora(share_b={self.share_b!r})"
+
+    def aggregate(
+        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
+    ) -> Adapter:
+        """Average A, and B where it is shared; see ``Strategy.aggregate``."""
+        if self.share_b:
+            return WeightedMean.of(updates, self.weighting).result()
+        return mean_of_one(current, updates, "A", self.weighting)
+
+
+class FedSaLoraRule(ClientRule):
+    """Puts the node's own B in place of the received one, and keeps it afterwards.
+
+    Args:
+        share_b: else the received B is what is sent back.
+    """
+
+    def __init__(self, share_b: bool = True) -> None:
+        self.share_b = share_b
+
+    def begin(self, start: LocalStart) -> None:
+        """Take up the node's own B, if it has one."""
+        self._tuned = start.tuned
+        self._received = start.received
+        self._personal = one_factor(start.tuned, "B")
+        self._set(start.state)
+
+    def finish(self, steps: int) -> tuple[Adapter, Adapter]:
+        """Return nothing to send beside the adapter, and B to keep.
+
+        Raises:
+            AdapterError: training diverged; the node keeps its old B.
+        """
+        own = as_adapter({name: self._tuned[name] for name in self._personal})
+        check_finite(own, "B")
+        if not self.share_b:
+            self._set(self._received)
+        return {}, own
+
+    @torch.no_grad()
+    def _set(self, values: Adapter) -> None:
+        for name in self._personal & values.keys():
+            self._tuned[name].copy_(values[name])

@@ -1,0 +1,34 @@
+"""RoLoRA: the factors take turns, so that each average is exact and both learn.
+
+Chen et al. 2024/25, arXiv 2409.02346 and 2502.01755; not the quantisation method of that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.strategies.lora._lora_strategy import LoraStrategy
+from fl2ora.strategies.lora.lora_one_factor import mean_of_one, rule_for, trained_factor
+from fl2ora.strategies.updates import ClientUpdate
+
+
+class RoLora(LoraStrategy):
+    """B is trained and averaged in odd rounds, A in even rounds; the other is common and frozen.
+
+    As long as B is zero everywhere A has no gradient: even rounds are then B's too.
+
+    Args:
+        weighting: ``examples`` or ``uniform``.
+    """
+
+    def client_rule(self) -> str:
+        """Return the client half: steps on the factor whose turn it is."""
+        return rule_for("B" if self.server_round % 2 else "A")
+
+    def aggregate(
+        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
+    ) -> Adapter:
+        """Average the factor whose turn it is; see ``Strategy.aggregate``."""
+        factor = trained_factor("B" if server_round % 2 else "A", current)
+        return mean_of_one(current, updates, factor, self.weighting)

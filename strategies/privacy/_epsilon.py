@@ -1,0 +1,105 @@
+"""What Gaussian releases cost: epsilon at a given delta."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from fl2ora.experiment.errors import UserError
+
+# Fractional orders add little and the library says for many of them that it cannot use them.
+_ORDERS = (*range(2, 65), 128, 256, 512, 1024)
+_STEPS = 200
+
+
+def gaussian_epsilon(mu: float, delta: float) -> float:
+    """Return the smallest epsilon of a Gaussian release, exactly and without a library.
+
+    ``delta(epsilon) = Phi(mu/2 - epsilon/mu) - exp(epsilon) Phi(-mu/2 - epsilon/mu)``; Balle & Wang
+    2018, arXiv 1805.06530, theorem 8. T releases of equal noise, each chosen after seeing those
+    before, are one with ``mu sqrt(T)``; Dong et al. 2019, arXiv 1905.02383, corollary 3.3.
+
+    Args:
+        mu: L2 sensitivity over the standard deviation of the noise; infinite without noise.
+        delta: above 0 and below 1.
+    """
+    if mu == 0 or _delta(mu / 2, mu) <= delta:
+        return 0.0
+    if mu == math.inf:
+        return math.inf
+    low, high = -40.0, mu / 2  # a = mu/2 - epsilon/mu, in which delta grows
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _delta(middle, mu) <= delta else (low, middle)
+    return mu * (mu / 2 - low)
+
+
+def _delta(a: float, mu: float) -> float:
+    """Return ``Phi(a) - exp(-a^2/2) R``, where ``exp(epsilon) Phi(b) = exp(-a^2/2) R``, b = a - mu.
+
+    Written with the scaled ``erfcx`` because ``exp(epsilon)`` overflows.
+    """
+    if mu == math.inf:
+        return 1.0
+    scaled = torch.special.erfcx(torch.tensor((mu - a) / math.sqrt(2), dtype=torch.float64))
+    return math.erfc(-a / math.sqrt(2)) / 2 - math.exp(-a * a / 2) * float(scaled) / 2
+
+
+def poisson_epsilon(
+    noise_multiplier: float, rounds: Mapping[tuple[int, int], int], delta: float
+) -> float:
+    """Return epsilon where every client joins each round by a coin of its own, kept secret.
+
+    Mironov et al. 2019, arXiv 1908.10530, composed in Renyi differential privacy at whole orders,
+    and turned into epsilon by dp-accounting.
+
+    Args:
+        noise_multiplier: standard deviation of the noise on the sum, over the clip; above 0.
+        rounds: ``(asked, all)`` clients -> number of such rounds; the coin shows ``asked / all``.
+        delta: above 0 and below 1.
+    """
+    library = accounting_library()
+    accountant = library.rdp.RdpAccountant(orders=_ORDERS)
+    for (asked, everyone), count in sorted(rounds.items()):
+        event = library.PoissonSampledDpEvent(
+            asked / everyone, library.GaussianDpEvent(noise_multiplier)
+        )
+        accountant.compose(event, count)
+    return float(accountant.get_epsilon(delta))
+
+
+def accounting_library() -> Any:
+    """Import dp-accounting, which only amplification by sampling needs.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        importlib.import_module("dp_accounting.rdp")
+        return importlib.import_module("dp_accounting")
+    except ImportError as error:
+        raise UserError(
+            f"sampling='poisson' needs dp-accounting ({error}): pip install 'fl2ora[privacy]'"
+        ) from None
+
+
+def check_privacy(clip: float, noise_multiplier: float, delta: float, seed: int | None) -> None:
+    """Refuse arguments that mean nothing.
+
+    Raises:
+        ValueError: names the argument, what was expected and what was found.
+    """
+    if not 0 < clip < math.inf:
+        raise ValueError(f"clip: expected a finite number above 0, found {clip}")
+    if not 0 <= noise_multiplier < math.inf:
+        raise ValueError(
+            f"noise_multiplier: expected a finite number of at least 0, found {noise_multiplier}"
+        )
+    if not 0 < delta < 1:
+        raise ValueError(f"delta: expected a number above 0 and below 1, found {delta}")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise ValueError(f"seed: expected a whole number or None, found {seed!r}")

@@ -1,0 +1,122 @@
+"""Who was asked in which round: what an accountant has to know, kept over restarts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Set
+
+import torch
+
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.errors import UserError
+from fl2ora.strategies.named_parts import join_parts, take_part
+from fl2ora.strategies.privacy._epsilon import gaussian_epsilon, poisson_epsilon
+
+
+class Ledger:
+    """Counts releases, by client and by size of the round.
+
+    A client that was asked counts, whether or not its answer arrived: who is asked does not depend
+    on anyone's data.
+
+    Args:
+        noise_multiplier: of every release; standard deviation over the clip.
+    """
+
+    def __init__(self, noise_multiplier: float) -> None:
+        self.noise_multiplier = noise_multiplier
+        self._asked: dict[str, int] = {}
+        self._clients: Counter[str] = Counter()
+        self._rounds: Counter[tuple[int, int]] = Counter()
+
+    def ask(self, client: str, server_round: int) -> None:
+        """Note that a client is asked in a round; nothing is spent yet."""
+        self._asked[client] = server_round
+
+    def charge(self, server_round: int, answered: Set[str], num_clients: int) -> None:
+        """Count one release for all who were asked in a round, and those who answered.
+
+        Args:
+            server_round: counted from 1.
+            answered: keys of the clients.
+            num_clients: all of the run; 0 where it is not known.
+        """
+        asked = {client for client, last in self._asked.items() if last == server_round} | answered
+        self.spend(asked)
+        self._rounds[len(asked), max(num_clients, len(asked))] += 1
+        self._asked.clear()
+
+    def spend(self, clients: Iterable[str]) -> None:
+        """Count one release of each client by itself."""
+        self._clients.update(clients)
+
+    @property
+    def most(self) -> int:
+        """Releases that concern the client asked most often."""
+        return max(self._clients.values(), default=0)
+
+    def epsilon(self, delta: float, sensitivity: float = 1.0) -> float:
+        """Return epsilon of the client asked most often, known to have been.
+
+        Args:
+            delta: above 0 and below 1.
+            sensitivity: of one release, in units of the clip.
+        """
+        return composed(self.most, self.noise_multiplier, delta, sensitivity)
+
+    def poisson_epsilon(self, delta: float) -> float:
+        """Return epsilon as if rounds were Poisson samples; ``epsilon`` where that is smaller."""
+        known = self.epsilon(delta)
+        if not self._rounds or not 0 < known < math.inf:
+            return known
+        return min(known, poisson_epsilon(self.noise_multiplier, self._rounds, delta))
+
+    def state(self) -> Adapter:
+        """Return what ``load_state`` takes up; counts are exact up to 2^24."""
+        rounds = [[asked, everyone, n] for (asked, everyone), n in sorted(self._rounds.items())]
+        numbers = {"noise": [self.noise_multiplier], "rounds": rounds}
+        clients = {client: torch.tensor([float(n)]) for client, n in self._clients.items()}
+        return join_parts(
+            {
+                "ledger": {name: torch.tensor(value) for name, value in numbers.items()},
+                "clients": clients,
+            }
+        )
+
+    def load_state(self, state: Adapter) -> None:
+        """Take up an earlier ledger.
+
+        Raises:
+            UserError: it was kept under another noise multiplier.
+        """
+        numbers, clients = take_part(state, "ledger"), take_part(state, "clients")
+        if not numbers:
+            return
+        before = float(numbers["noise"])
+        if before != float(torch.tensor(self.noise_multiplier)):
+            raise UserError(
+                f"noise_multiplier: expected {before:g}, with which this run began, found "
+                f"{self.noise_multiplier:g}: epsilon would not add up"
+            )
+        self._clients = Counter({client: int(n) for client, n in clients.items()})
+        self._rounds = Counter(
+            {(int(asked), int(everyone)): int(n) for asked, everyone, n in numbers["rounds"]}
+        )
+
+
+def composed(
+    releases: int, noise_multiplier: float, delta: float, sensitivity: float = 1.0
+) -> float:
+    """Return epsilon of a number of releases without amplification.
+
+    Args:
+        releases: with equal noise, each chosen after seeing those before.
+        noise_multiplier: standard deviation of the noise over the clip.
+        delta: above 0 and below 1.
+        sensitivity: of one release, in units of the clip.
+    """
+    if not releases:
+        return 0.0
+    mu = math.inf if noise_multiplier == 0 else sensitivity * math.sqrt(releases) / noise_multiplier
+    return gaussian_epsilon(mu, delta)

@@ -1,0 +1,138 @@
+"""DP-FedAvg: clipped changes, their uniform mean, and Gaussian noise from the server.
+
+McMahan et al. 2018, arXiv 1710.06963, with a flat clip; see docs/privacy.md for what is protected.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import torch
+
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.seeds import derive_seed
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.lora.lora_one_factor import one_factor, rule_for
+from fl2ora.strategies.privacy._epsilon import accounting_library, check_privacy
+from fl2ora.strategies.privacy._ledger import Ledger
+from fl2ora.strategies.privacy._noise import change_norm, clipped, gaussian_noise, norm_of
+from fl2ora.strategies.updates import ClientUpdate, WeightedMean
+
+logger = logging.getLogger(__name__)
+
+
+class DpFedAvg(Strategy):
+    """``theta + eta (mean_S clip(theta_k - theta) + N(0, (z C / m)^2))`` over m clients S.
+
+    ``clip(d) = d min(1, C / |d|)`` over all tensors together. With no client's data in, or with it
+    replaced by none, the sum moves by at most C. The server sees every change and is trusted.
+
+    Args:
+        clip: C.
+        noise_multiplier: z; 0 protects nothing.
+        delta: at which epsilon is reported; well below one over the number of clients.
+        server_learning_rate: eta.
+        sampling: ``known``: epsilon of the client asked most often, whoever knows who took part.
+            ``poisson``: as published figures, amplified by the share of clients asked. It holds for
+            rounds drawn by secret coins; fl2ora draws a fixed number from the run's seed.
+        factor: ``A`` or ``B``: trains, and adds noise to, one factor of LoRA pairs alone (Sun et
+            al. 2024, arXiv 2403.12313); empty: everything.
+        seed: of the noise. None draws it from the operating system, afresh even in a rerun; for
+            simulations that must repeat give a number, which voids the guarantee.
+    """
+
+    def __init__(
+        self,
+        clip: float = 1.0,
+        noise_multiplier: float = 1.0,
+        delta: float = 1e-5,
+        server_learning_rate: float = 1.0,
+        sampling: str = "known",
+        factor: str = "",
+        seed: int | None = None,
+    ) -> None:
+        check_privacy(clip, noise_multiplier, delta, seed)
+        if not 0 < server_learning_rate < float("inf"):
+            raise ValueError(
+                f"server_learning_rate: expected a finite number above 0, found "
+                f"{server_learning_rate}"
+            )
+        if sampling not in ("known", "poisson"):
+            raise ValueError(f"sampling: expected 'known' or 'poisson', found {sampling!r}")
+        if factor not in ("", "A", "B"):
+            raise ValueError(f"factor: expected 'A', 'B' or '', found {factor!r}")
+        if sampling == "poisson":
+            accounting_library()
+        if seed is not None:
+            logger.warning("dp_fedavg: with a seed the noise can be removed; for simulations only")
+        self.clip = clip
+        self.delta = delta
+        self.server_learning_rate = server_learning_rate
+        self.sampling = sampling
+        self.factor = factor
+        self.seed = seed
+        self._ledger = Ledger(noise_multiplier)
+        self._clipped_share = 0.0
+        self._noise_norm = 0.0
+
+    def check(self, adapter: Adapter) -> None:
+        """Refuse to train a factor of what has none; see ``Strategy.check``."""
+        super().check(adapter)
+        if self.factor and not one_factor(adapter, self.factor):
+            raise UserError(
+                f"strategy 'dp_fedavg': factor={self.factor!r} needs LoRA pairs: expected method = "
+                f"'lora(...)', whose tensors end in .lora_A.weight and .lora_B.weight"
+            )
+
+    def client_rule(self) -> str:
+        """Return plain local training, or that of one factor."""
+        return rule_for(self.factor) if self.factor else ""
+
+    def outgoing(self, client: str, current: Adapter) -> Adapter:
+        """Note who is asked; everyone starts from the global adapter."""
+        self._ledger.ask(client, self.server_round)
+        return current
+
+    def aggregate(
+        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
+    ) -> Adapter:
+        """Clip, average and add noise; see ``Strategy.aggregate``."""
+        names = one_factor(current, self.factor) if self.factor else current.keys()
+        start = {name: current[name] for name in names}
+        mean, answered, cut = WeightedMean(), set(), 0
+        for update in updates:
+            change = {name: update.adapter[name] for name in names}
+            cut += change_norm(change, start) > self.clip
+            mean.add(clipped(change, start, self.clip), 1.0)
+            answered.add(update.client)
+        count = mean.total_weight
+        seed = None if self.seed is None else derive_seed(self.seed, "dp_fedavg", server_round)
+        noise = gaussian_noise(start, self._ledger.noise_multiplier * self.clip / count, seed)
+        self._ledger.charge(server_round, answered, self.num_clients)
+        self._clipped_share, self._noise_norm = cut / count, norm_of(noise)
+        further = self.server_learning_rate - 1
+        result = dict(current)
+        for name, average in mean.result(torch.float64).items():
+            moved = average + noise[name]
+            result[name] = (moved + further * (moved - current[name].double())).float()
+        return result
+
+    def metrics(self) -> dict[str, float]:
+        """Return epsilon so far, the share of changes clipped, and the noise's L2 norm."""
+        poisson = self.sampling == "poisson"
+        epsilon = self._ledger.poisson_epsilon if poisson else self._ledger.epsilon
+        return {
+            "epsilon": epsilon(self.delta),
+            "clipped_share": self._clipped_share,
+            "noise_norm": self._noise_norm,
+        }
+
+    def state(self) -> Adapter:
+        """Return what was spent."""
+        return self._ledger.state()
+
+    def load_state(self, state: Adapter) -> None:
+        """Go on from what was spent."""
+        self._ledger.load_state(state)

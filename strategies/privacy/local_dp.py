@@ -1,0 +1,196 @@
+"""Local differential privacy: every client clips its change and adds noise before it sends it.
+
+The local model of Kasiviswanathan et al. 2008, arXiv 0803.0924, with the Gaussian mechanism; what
+a client sends is protected from the server too. See docs/privacy.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import load
+from fl2ora.experiment.seeds import derive_seed
+from fl2ora.strategies._wrapping import Wrapping
+from fl2ora.strategies.client_rule import ClientRule, LocalStart
+from fl2ora.strategies.named_parts import join_parts, take_part
+from fl2ora.strategies.privacy._epsilon import check_privacy
+from fl2ora.strategies.privacy._ledger import Ledger, composed
+from fl2ora.strategies.privacy._noise import clipped, gaussian_noise
+
+logger = logging.getLogger(__name__)
+
+_RELEASES = "releases"
+_TRIED_ROUNDS = (1, 2, 10**9)
+_SENSITIVITY = 2.0  # any change of norm C may stand for any other
+
+
+class LocalDp(Wrapping):
+    """``inner`` on what clients send: ``theta + clip(theta_k - theta) + N(0, (z C)^2)``.
+
+    Works with every inner strategy whose client half, if it has one, sends and keeps nothing but
+    the adapter: such tensors would leave the node without noise, or contradict what left it.
+
+    Args:
+        inner: spec of the strategy that aggregates.
+        clip: C, the largest L2 norm of a change over all tensors.
+        noise_multiplier: z; 0 protects nothing.
+        delta: at which epsilon is reported.
+        seed: of the noise. None draws it from each node's operating system; a number is for
+            simulations that must repeat. It is sent to the nodes, so the server could take the
+            noise away again.
+    """
+
+    def __init__(
+        self,
+        inner: str = "fedavg",
+        clip: float = 1.0,
+        noise_multiplier: float = 1.0,
+        delta: float = 1e-5,
+        seed: int | None = None,
+    ) -> None:
+        check_privacy(clip, noise_multiplier, delta, seed)
+        if seed is not None:
+            logger.warning("local_dp: with a seed the noise can be removed; for simulations only")
+        super().__init__(inner)
+        self._noise = {
+            "clip": clip,
+            "noise_multiplier": noise_multiplier,
+            "delta": delta,
+            "seed": seed,
+        }
+        self._delta = delta
+        self._ledger = Ledger(noise_multiplier)
+
+    def check(self, adapter: Adapter) -> None:
+        """Try the inner client half out, without training; see ``Strategy.check``.
+
+        Raises:
+            UserError: it sends or keeps tensors of its own.
+        """
+        inner = self.inner
+        inner.check(adapter)
+        for inner.server_round in _TRIED_ROUNDS:  # some begin without a client half
+            spec = inner.client_rule()
+            if spec:
+                rule = load(spec, ClientRule)
+                tuned = {name: nn.Parameter(t.clone()) for name, t in adapter.items()}
+                aux = as_adapter(inner.broadcast())
+                rule.begin(LocalStart(tuned, as_adapter(adapter), aux, {}, 1, learning_rate=1.0))
+                _refuse_own_tensors(spec, *rule.finish(1))
+
+    def client_rule(self) -> str:
+        """Return the inner strategy's rule with clipping and noise after it."""
+        parts = {"inner": self.inner.client_rule(), **self._noise}
+        return f"local_dp({', '.join(f'{name}={value!r}' for name, value in parts.items())})"
+
+    def outgoing(self, client: str, current: Adapter) -> Adapter:
+        """Count the release the client will make; return the inner strategy's start of it."""
+        self._ledger.spend([client])
+        return self.inner.outgoing(client, current)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the inner strategy's figures, and epsilon of the client asked most often."""
+        return {**self.inner.metrics(), "epsilon": self._ledger.epsilon(self._delta, _SENSITIVITY)}
+
+    def state(self) -> Adapter:
+        """Return the inner strategy's state and what was spent."""
+        return join_parts({"inner": self.inner.state(), "spent": self._ledger.state()})
+
+    def load_state(self, state: Adapter) -> None:
+        """Load the inner strategy's state and go on from what was spent."""
+        self.inner.load_state(take_part(state, "inner"))
+        self._ledger.load_state(take_part(state, "spent"))
+
+
+class LocalDpRule(ClientRule):
+    """The inner client half, and after it clipping and noise on the node.
+
+    Args:
+        inner: spec of the inner rule; empty: plain local training.
+        clip: C.
+        noise_multiplier: z.
+        delta: at which epsilon is reported.
+        seed: None: noise from the operating system; see ``LocalDp``.
+    """
+
+    def __init__(
+        self,
+        inner: str = "",
+        clip: float = 1.0,
+        noise_multiplier: float = 1.0,
+        delta: float = 1e-5,
+        seed: int | None = None,
+    ) -> None:
+        check_privacy(clip, noise_multiplier, delta, seed)
+        self._spec = inner
+        self._inner = load(inner, ClientRule) if inner else ClientRule()
+        self._clip = clip
+        self._multiplier = noise_multiplier
+        self._delta = delta
+        self._seed = seed
+        self._releases = 0
+
+    def begin(self, start: LocalStart) -> None:
+        """See where the round starts, and how often this node has answered before."""
+        self._start = start
+        self._releases = int(start.state.get(_RELEASES, 0))
+        self._inner.begin(start)
+
+    def labels(self, labels: Tensor, num_classes: int) -> Tensor:
+        """Return the inner rule's labels."""
+        return self._inner.labels(labels, num_classes)
+
+    def logits(self, logits: Tensor) -> Tensor:
+        """Return the inner rule's logits."""
+        return self._inner.logits(logits)
+
+    def penalty(self) -> Tensor | None:
+        """Return the inner rule's penalty."""
+        return self._inner.penalty()
+
+    def after_backward(self) -> None:
+        """Let the inner rule change the gradients."""
+        self._inner.after_backward()
+
+    def finish(self, steps: int) -> tuple[Adapter, Adapter]:
+        """Finish the inner rule, clip, add noise and count the release.
+
+        Raises:
+            UserError: the inner rule sends or keeps tensors of its own.
+            AdapterError: training diverged; nothing is sent.
+        """
+        _refuse_own_tensors(self._spec, *self._inner.finish(steps))
+        start = self._start
+        trained = as_adapter(start.tuned)
+        check_finite(trained, "update")
+        kept = clipped(trained, start.received, self._clip)
+        seed = None
+        if self._seed is not None:
+            seed = derive_seed(self._seed, "local_dp", start.client, start.seed)
+        noise = gaussian_noise(kept, self._multiplier * self._clip, seed)
+        with torch.no_grad():
+            for name, parameter in start.tuned.items():
+                parameter.copy_(kept[name] + noise[name])
+        self._releases += 1
+        return {}, {_RELEASES: torch.tensor([float(self._releases)])}
+
+    def metrics(self) -> dict[str, float]:
+        """Return what this node has spent; its loss is withheld, as nothing hides it."""
+        spent = composed(self._releases, self._multiplier, self._delta, _SENSITIVITY)
+        return {"loss": math.nan, _RELEASES: float(self._releases), "epsilon": spent}
+
+
+def _refuse_own_tensors(spec: str, aux: Adapter, state: Adapter) -> None:
+    if aux or state:
+        what = "sends" if aux else "keeps"
+        raise UserError(
+            f"local_dp: the inner strategy's client half {spec!r} {what} tensors beside the "
+            f"adapter, which clipping and noise do not cover: expected one that changes only what "
+            f"is trained, such as fedavg, fedprox, ffa_lora, median or fedadam"
+        )

@@ -1,0 +1,38 @@
+"""Multi-Krum: the mean of the updates with the least Krum scores.
+
+Blanchard et al. 2017, arXiv 1703.02757.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.robust.krum import Krum, best_first
+from fl2ora.strategies.updates import ClientUpdate, WeightedMean, Weighting
+
+
+class MultiKrum(Strategy):
+    """The mean of the ``keep`` best updates; scores and ties as in Krum.
+
+    Args:
+        malicious: see ``Krum``.
+        keep: how many are averaged; 0: all of the round's m but ``malicious``, at least one.
+        weighting: of the mean, ``examples`` or ``uniform``.
+    """
+
+    def __init__(self, malicious: int = 1, keep: int = 0, weighting: str = "examples") -> None:
+        if keep < 0:
+            raise ValueError(f"keep: expected at least 0, found {keep}")
+        self.malicious = Krum(malicious).malicious
+        self.keep = keep
+        self.weighting = Weighting(weighting)
+
+    def aggregate(
+        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
+    ) -> Adapter:
+        """Collect all updates, choose and average; see ``Strategy.aggregate``."""
+        ranked = best_first(updates, current, self.malicious)
+        keep = self.keep or max(1, len(ranked) - self.malicious)
+        return WeightedMean.of(ranked[:keep], self.weighting).result()
