@@ -1,4 +1,4 @@
-"""What a finished run leaves behind besides its events: adapter, logits, calibrator, report."""
+"""What a finished run leaves behind besides its record: the adapter, and a fitted calibrator."""
 
 from __future__ import annotations
 
@@ -6,26 +6,20 @@ from pathlib import Path
 
 from fl2ora.calibration.calibrators.base import Calibrator, Parameters
 from fl2ora.calibration.calibrators.files import save_calibrator
-from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.clip_tuning.adapter import Adapter, save_adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.methods.base import TuningMethod
-from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.plugins import load
-from fl2ora.reporting.run_summary import write_summary
-from fl2ora.reporting.tables import metrics_table, write_csv
-from fl2ora.server_app.evaluation import Evaluation
 
 CALIBRATORS = "calibrators"
 
 
 def save_model(
-    folder: Path, config: RunConfig, classifier: ClipClassifier, adapter: Adapter
+    folder: Path, method: TuningMethod, classifier: ClipClassifier, adapter: Adapter
 ) -> None:
     """Write the global adapter as it travels, and in its method's own format."""
-    classifier.restore(adapter)
     save_adapter(adapter, folder / "global.safetensors")
-    load(config.method, TuningMethod).save(classifier, folder / "adapter")
+    classifier.restore(adapter)
+    method.save(classifier, folder / "adapter")
 
 
 def save_fitted(
@@ -39,48 +33,3 @@ def save_fitted(
 
     save_calibrator(path, spec, parameters, num_classes, build)
     return path
-
-
-def report(
-    folder: Path,
-    config: RunConfig,
-    evaluation: Evaluation,
-    calibrated: CalibrationStats | None,
-) -> None:
-    """Write the tables, the figures and the summary.
-
-    Args:
-        folder: the run directory.
-        config: of the run.
-        evaluation: what was measured.
-        calibrated: the central test set's sums after post-hoc calibration, if there was any.
-    """
-    write_csv(folder)
-    figures = _draw(folder, config, evaluation, calibrated) if config.figures else []
-    write_summary(folder, config, figures)
-
-
-def _draw(
-    folder: Path,
-    config: RunConfig,
-    evaluation: Evaluation,
-    calibrated: CalibrationStats | None,
-) -> list[Path]:
-    # Matplotlib takes a second to load, and the first round need not wait for it.
-    from fl2ora.reporting.figures import (
-        clients_figure,
-        reliability_figure,
-        rounds_figure,
-        smooth_figure,
-    )
-
-    first, last = min(evaluation.history), max(evaluation.history)
-    panels = {"zero-shot": evaluation.history[first]}
-    if last > first:
-        panels[f"round {last}"] = evaluation.history[last]
-    if calibrated is not None:
-        panels[config.calibrator.partition("(")[0]] = calibrated
-    figures = reliability_figure(panels, folder / "reliability")
-    figures += smooth_figure(panels, folder / "smooth")
-    figures += rounds_figure(metrics_table(folder), folder / "rounds")
-    return figures + clients_figure(evaluation.clients, folder / "clients")

@@ -1,52 +1,62 @@
-"""Measuring an adapter after a round: on the server where the data is there, else on the nodes."""
+"""Measuring an adapter: on the server where the data is there, else on the nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
+import torch
+from torch import Tensor
 
-from fl2ora.calibration.calibrators.base import Parameters
-from fl2ora.calibration.stats import CalibrationStats
+from fl2ora.calibration.calibrated import calibrated_stats
+from fl2ora.calibration.calibrators.base import Calibrator, Parameters
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
-from fl2ora.messages.pooled import stats_of
-from fl2ora.messages.receiving import receive
-from fl2ora.messages.records import (
-    ARRAYS,
-    CALIBRATOR,
-    CONFIG,
-    EVALUATE,
-    PARAMETERS,
-    PERSONAL,
-    ROUND,
-)
-from fl2ora.reporting.events import Tracker
-from fl2ora.reporting.logits import SavedLogits
-from fl2ora.server_app.handshake import Peer
+from fl2ora.messages.evaluate import PERSONAL, TEST, VALIDATION, EvaluateTask
+from fl2ora.reporting.logits import SavedLogits, Scored
+from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.held_out import HeldOut
-from fl2ora.server_app.metrics_by_source import PERSONAL_TEST, all_figures, client_figures
+from fl2ora.server_app.metrics_by_source import (
+    CLIENTS_VALIDATION,
+    PERSONAL_TEST,
+    all_metrics,
+    client_metrics,
+)
+
+Sums = Mapping[str, CalibrationStats]
+Sources = dict[str, dict[str, float]]
+SUFFIX = "-calibrated"
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """One model's logits of what lies with the server, and its ``(K, D)`` class features."""
+
+    central: Tensor
+    test: Mapping[str, Tensor]
+    classes: Tensor
 
 
 class Evaluation:
-    """Measures adapters and tells the tracker.
+    """Measures adapters, and keeps the logits of what lies with the server.
 
     Args:
-        grid: where the nodes are.
-        peers: the nodes.
+        clients: the nodes.
         config: of the run.
         federation: the server's data.
         classifier: on its device; its tuned parameters are overwritten by each ``measure``.
-        tracker: told of every figure.
+        zero_shot: the untuned model.
+        validation: measure the clients' calibration images too, for whoever chooses by them.
 
     Attributes:
         history: the central test set's sums by round; 0 is zero-shot.
         clients: each client's sums at the last evaluation, by its key.
-        spec: sizes of all sums.
+        calibrated: the central test set's sums after the run's calibrator, if it has one.
         on_nodes: the clients' images are measured where they lie.
 
     Raises:
@@ -55,109 +65,139 @@ class Evaluation:
 
     def __init__(
         self,
-        grid: Grid,
-        peers: Sequence[Peer],
+        clients: Clients,
         config: RunConfig,
         federation: Federation,
         classifier: ClipClassifier,
-        tracker: Tracker,
+        zero_shot: ClipClassifier,
+        *,
+        validation: bool = False,
     ) -> None:
-        """Decide where the clients' images are measured and collect the server's."""
-        own = [peer.client for peer in peers if peer.hello.source == "own"]
+        own = [key for key, info in clients.infos.items() if info.source == "own"]
         if own and config.evaluate_on == "server":
             raise UserError(
                 f"evaluate-on: 'server' cannot be, clients {', '.join(own)} have data of their own"
             )
         self.on_nodes = bool(own) or config.evaluate_on == "nodes"
-        self._held_out = HeldOut(config, federation, [] if self.on_nodes else peers)
-        self._grid = grid
-        self._peers = peers
-        self._config = config
-        self._classifier = classifier
-        self._tracker = tracker
+        self._held_out = HeldOut(config, federation, {} if self.on_nodes else clients.infos)
+        self._nodes, self._config = clients, config
+        self._classifier, self._zero_shot = classifier, zero_shot
+        self._validation = validation
+        self._spec = StatsSpec(num_bins=config.num_bins)
+        self._scores: dict[int, _Scores] = {}
         self.history: dict[int, CalibrationStats] = {}
-        self.clients: dict[str, CalibrationStats] = {}
-        self.spec = self._held_out.spec
+        self.clients: Sums = {}
+        self.calibrated: CalibrationStats | None = None
 
-    def measure_zero_shot(self, zero_shot: ClipClassifier) -> None:
+    def measure_zero_shot(self) -> Sources:
         """Measure the untuned model as round 0, by the same code on the same images."""
-        self._measure(0, zero_shot, {})
+        return self._measure(0, self._zero_shot, {})
 
-    def measure(self, server_round: int, adapter: Adapter) -> None:
-        """Measure an adapter and log all its figures."""
+    def measure(self, number: int, adapter: Adapter) -> Sources:
+        """Measure the adapter after a round; return the metrics of every source."""
         self._classifier.restore(adapter)
-        self._measure(server_round, self._classifier, adapter)
+        return self._measure(number, self._classifier, adapter)
 
-    def _measure(self, server_round: int, classifier: ClipClassifier, adapter: Adapter) -> None:
-        central, clients = self._held_out.measure(classifier)
-        personal = bool(classifier.personal)
-        own: dict[str, CalibrationStats] = {}
-        if self.on_nodes or personal:
-            shared, own = self._ask_nodes(server_round, adapter, personal=personal)
-            clients = shared if self.on_nodes else clients
-        self.history[server_round] = central
-        self.clients = clients
-        figures = all_figures(central, clients, self._config.resamples)
-        figures |= client_figures(own, self._config.resamples, PERSONAL_TEST)
-        for source, values in figures.items():
-            self._tracker.metrics(server_round, source, values)
+    def saved_logits(self) -> SavedLogits:
+        """Return the logits of what is held out on the server, as last measured and zero-shot.
 
-    def score(self, adapter: Adapter, zero_shot: ClipClassifier) -> SavedLogits:
-        """Return the logits of what is held out on the server, by the final adapter."""
-        self._classifier.restore(adapter)
-        return self._held_out.score(self._classifier, zero_shot)
-
-    def ask_calibrated(
-        self, adapter: Adapter, parameters: Parameters
-    ) -> dict[str, CalibrationStats]:
-        """Let every node measure the adapter after the run's fitted calibrator."""
-        return self._ask_nodes(max(1, self._config.num_rounds), adapter, parameters)[0]
-
-    def _ask_nodes(
-        self,
-        server_round: int,
-        adapter: Adapter,
-        parameters: Parameters | None = None,
-        personal: bool = False,
-    ) -> tuple[dict[str, CalibrationStats], dict[str, CalibrationStats]]:
-        """Let every node measure the adapter on its own held-out images; round 0 is zero-shot.
-
-        Args:
-            server_round: counted from 1.
-            adapter: global.
-            parameters: of the run's calibrator, where its effect is measured.
-            personal: measure each node's own model too, the adapter with what the node keeps.
-
-        Returns:
-            Each client's sums of the adapter, and of its own model if that was asked for.
+        Only calibration images are encoded here: all others were when they were measured.
         """
-        names = {peer.node: peer.client for peer in self._peers}
-        settings: dict[str, str | int] = {ROUND: server_round}
-        content: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-            ARRAYS: ArrayRecord(adapter)
+        held, start, final = self._held_out, self._scores[0], self._scores[max(self._scores)]
+        tuned = self._classifier if max(self._scores) else self._zero_shot
+        calibration, untuned = (
+            held.calibration_logits(model) for model in (tuned, self._zero_shot)
+        )
+        return SavedLogits(
+            Scored(final.central, held.central.labels, start.central),
+            _scored(held.test, final.test, start.test),
+            _scored(held.calibration, calibration, untuned),
+            final.classes,
+            start.classes,
+        )
+
+    def measure_calibrated(
+        self, calibrator: Calibrator, parameters: Parameters, adapter: Adapter, saved: SavedLogits
+    ) -> Sources:
+        """Measure what the run's fitted calibrator makes of the final adapter's logits."""
+        central, clients = measure_saved(calibrator, parameters, saved, self._spec)
+        if self.on_nodes:
+            spec, number = self._config.calibrator, max(1, self._config.num_rounds)
+            task = EvaluateTask(adapter, number, (TEST,), spec, parameters)
+            clients = self._nodes.evaluate(task, self._spec)[TEST]
+        self.calibrated = central
+        return all_metrics(central, clients, self._config.resamples, SUFFIX)
+
+    def panels(self) -> dict[str, CalibrationStats]:
+        """Return the central test set's sums before and after, by the names plots show."""
+        first, last = min(self.history), max(self.history)
+        panels = {"zero-shot": self.history[first]}
+        if last > first:
+            panels[f"round {last}"] = self.history[last]
+        if self.calibrated is not None:
+            panels[self._config.calibrator.partition("(")[0]] = self.calibrated
+        return panels
+
+    def _measure(self, number: int, classifier: ClipClassifier, adapter: Adapter) -> Sources:
+        central, test = self._held_out.test_logits(classifier)
+        # Of the rounds, zero-shot and the latest are kept.
+        self._scores = {n: scores for n, scores in self._scores.items() if n == 0}
+        self._scores[number] = _Scores(central, test, _class_features(classifier))
+        found = dict(self._on_nodes(number, classifier, adapter))
+        self.history[number] = self._sums(central, self._held_out.central)
+        if not self.on_nodes:
+            found[TEST] = self._each(test, self._held_out.test)
+            if self._validation:
+                logits = self._held_out.calibration_logits(classifier)
+                found[VALIDATION] = self._each(logits, self._held_out.calibration)
+        self.clients = found[TEST]
+        draws = self._config.resamples
+        metrics = all_metrics(self.history[number], self.clients, draws)
+        metrics |= client_metrics(found.get(PERSONAL, {}), draws, PERSONAL_TEST)
+        return metrics | client_metrics(found.get(VALIDATION, {}), draws, CLIENTS_VALIDATION)
+
+    def _on_nodes(
+        self, number: int, classifier: ClipClassifier, adapter: Adapter
+    ) -> Mapping[str, Sums]:
+        """Let the nodes measure what only they can; nothing where that is nothing."""
+        wanted = {
+            TEST: self.on_nodes,
+            VALIDATION: self.on_nodes and self._validation,
+            PERSONAL: bool(classifier.personal),
         }
-        if parameters is not None:
-            settings[CALIBRATOR] = self._config.calibrator
-            content[PARAMETERS] = ArrayRecord(dict(parameters))
-        if personal:
-            settings[PERSONAL] = True
-        content[CONFIG] = ConfigRecord({**settings})
-        questions = [
-            Message(RecordDict(dict(content)), dst_node_id=node, message_type=EVALUATE)
-            for node in names
-        ]
-        answers: dict[str, CalibrationStats] = {}
-        own: dict[str, CalibrationStats] = {}
-        for reply in receive(self._grid, questions, self._config.round_timeout):
-            client = names.get(reply.metadata.src_node_id, str(reply.metadata.src_node_id))
-            try:
-                answers[client] = stats_of(reply)
-                if personal:
-                    own[client] = stats_of(reply, PERSONAL)
-            except ValueError as error:
-                self._tracker.log(
-                    "drop", round=server_round, client=client, reason=f"evaluation: {error}"
-                )
-        for client in sorted(names.values() - answers.keys()):
-            self._tracker.log("unmeasured", round=server_round, client=client)
-        return answers, own
+        parts = tuple(part for part, is_wanted in wanted.items() if is_wanted)
+        if not parts:
+            return {}
+        return self._nodes.evaluate(EvaluateTask(adapter, number, parts), self._spec)
+
+    def _each(self, logits: Mapping[str, Tensor], data: Mapping[str, LabelledImages]) -> Sums:
+        return {client: self._sums(rows, data[client]) for client, rows in logits.items()}
+
+    def _sums(self, logits: Tensor, data: LabelledImages) -> CalibrationStats:
+        return CalibrationStats.from_logits(logits, data.labels, self._spec)
+
+
+def measure_saved(
+    calibrator: Calibrator, parameters: Parameters, saved: SavedLogits, spec: StatsSpec
+) -> tuple[CalibrationStats, Sums]:
+    """Return the calibrated sums of the central test set, and of each client's test images."""
+
+    def sums(part: Scored) -> CalibrationStats:
+        context = saved.context(part)
+        return calibrated_stats(calibrator, parameters, part.logits, part.labels, spec, context)
+
+    clients = {client: sums(part) for client, part in saved.test.items()}
+    return sums(saved.server_test), clients
+
+
+def _scored(
+    data: Mapping[str, LabelledImages], logits: Mapping[str, Tensor], untuned: Mapping[str, Tensor]
+) -> dict[str, Scored]:
+    return {
+        client: Scored(logits[client], data[client].labels, untuned[client]) for client in logits
+    }
+
+
+@torch.inference_mode()
+def _class_features(classifier: ClipClassifier) -> Tensor:
+    return classifier.pooled_classes(classifier.encode_classes()).float().cpu().clone()

@@ -8,32 +8,26 @@ from pathlib import Path
 import torch
 from flwr.serverapp import Grid
 
-from fl2ora.calibration.stats import CalibrationStats
-from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.build import build_classifier, resolve_device
 from fl2ora.clip_tuning.classifier import ClipClassifier
-from fl2ora.clip_tuning.factors import scalings
-from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.plugins import load
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import blaming
 from fl2ora.federated_data.clients import load_federation
 from fl2ora.federated_data.protocols.base import Federation
+from fl2ora.messages.hello import NodeInfo
 from fl2ora.reporting.events import JsonLines
-from fl2ora.reporting.logits import SavedLogits
 from fl2ora.reporting.run_directory import create_run_directory
-from fl2ora.server_app.artifacts import report, save_fitted, save_model
-from fl2ora.server_app.calibrating import SUFFIX, FederatedFit, measure_calibrated
+from fl2ora.reporting.tables import write_csv
+from fl2ora.server_app.artifacts import save_fitted, save_model
+from fl2ora.server_app.callbacks.base import RunContext
+from fl2ora.server_app.calibrating import fit_in_federation
+from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.evaluation import Evaluation
-from fl2ora.server_app.handshake import Peer, shake_hands
-from fl2ora.server_app.metrics_by_source import all_figures
-from fl2ora.server_app.rounds import Rounds
-from fl2ora.server_app.run_plugins import (
-    build_run_calibrator,
-    build_strategy,
-    check_plugins,
-    check_views,
-)
-from fl2ora.strategies.base import Strategy
+from fl2ora.server_app.handshake import shake_hands
+from fl2ora.server_app.rounds import Run, RunState, run_rounds
+from fl2ora.server_app.run_plugins import RunPlugins, build_plugins
+from fl2ora.strategies.base import RunInfo
 
 logger = logging.getLogger(__name__)
 
@@ -42,77 +36,92 @@ def run_experiment(grid: Grid, config: RunConfig, run_id: int) -> Path:
     """Run one federated experiment and return its directory.
 
     Raises:
-        UserError: a mistake in the configuration, the data or the nodes; nothing was trained yet.
+        UserError: a mistake in the configuration, the data or the nodes, before anything was
+            trained; or a run in which nothing was trained.
     """
-    check_plugins(config)
+    plugins = build_plugins(config)
     folder = create_run_directory(config, run_id)
     tracker = JsonLines(folder)
     logger.info("Run directory: %s", folder)
     try:
-        _run(grid, config, folder, tracker)
+        torch.set_num_threads(config.threads)
+        run, state = _begin(grid, config, plugins, folder, tracker)
+        state = run_rounds(state, run)
+        _finish(run, state, plugins)
     except Exception as error:
         tracker.log("failed", kind=type(error).__name__, message=str(error))
         raise
-    tracker.log("finished")
+    tracker.log("finished", updates=state.updates)
     return folder
 
 
-def _run(grid: Grid, config: RunConfig, folder: Path, tracker: JsonLines) -> None:
+def _begin(
+    grid: Grid, config: RunConfig, plugins: RunPlugins, folder: Path, tracker: JsonLines
+) -> tuple[Run, RunState]:
+    """Load model and data, meet the nodes, measure zero-shot CLIP; return the run before round 1."""
     tracker.log("start", config=config.flat())
-    torch.set_num_threads(config.threads)
     federation = load_federation(config.dataset, config.protocol)
     classifier = _classifier(config, federation, config.method)
-    check_views(config, classifier)
+    zero_shot = _classifier(config, federation, "zero_shot")
+    clients = Clients(grid, shake_hands(grid, config, federation.class_names), config, tracker)
+    tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])
     adapter = classifier.export()
-    strategy = build_strategy(config.strategy)
-    if isinstance(strategy, Strategy):
-        strategy.check(adapter)
-    peers = shake_hands(grid, config, federation.class_names)
-    tracker.log("nodes", nodes=[_described(peer) for peer in peers])
-    evaluation = Evaluation(grid, peers, config, federation, classifier, tracker)
-    evaluation.measure_zero_shot(_classifier(config, federation, "zero_shot"))
-    rounds = Rounds(
-        grid,
-        peers,
-        strategy,
-        config,
-        evaluation,
-        tracker,
-        scalings(classifier.clip),
-        load(config.method, TuningMethod).round_weights(config.num_rounds),
+    with blaming(plugins.strategy):
+        plugins.strategy.begin(RunInfo(clients.keys, adapter, clients.ranks))
+    wanted = frozenset().union(*(callback.parts for callback in plugins.callbacks))
+    evaluation = Evaluation(
+        clients, config, federation, classifier, zero_shot, validation="validation" in wanted
     )
-    adapter = rounds.run(adapter)
-    save_model(folder, config, classifier, adapter)
-    saved = evaluation.score(adapter, _classifier(config, federation, "zero_shot"))
-    saved.save(folder)
-    fitting = FederatedFit(grid, peers, config, tracker)
-    calibrated = _calibrate(fitting, config, adapter, saved, evaluation, folder, tracker)
-    report(folder, config, evaluation, calibrated)
+    context = RunContext(config, folder, tracker, classifier, evaluation)
+    for callback in plugins.callbacks:
+        callback.on_start(context)
+    rows = evaluation.measure_zero_shot()
+    for source, values in rows.items():
+        tracker.metrics(0, source, values)
+    history = tuple({"round": 0, "source": source, **values} for source, values in rows.items())
+    return Run(context, clients, plugins.strategy, plugins.callbacks), RunState(
+        0, adapter, history=history
+    )
 
 
-def _calibrate(
-    fitting: FederatedFit,
-    config: RunConfig,
-    adapter: Adapter,
-    saved: SavedLogits,
-    evaluation: Evaluation,
-    folder: Path,
-    tracker: JsonLines,
-) -> CalibrationStats | None:
-    """Fit and measure the run's calibrator, if it has one; return the central set's sums."""
-    calibrator = build_run_calibrator(config.calibrator)
-    if calibrator is None:
-        return None
+def _finish(run: Run, state: RunState, plugins: RunPlugins) -> None:
+    """Save what training made before anything else, then calibrate and report.
+
+    Raises:
+        UserError: not one update was used in any round; what there is has been saved.
+    """
+    context = run.context
+    save_model(context.folder, plugins.method, context.classifier, state.adapter)
+    saved = context.evaluation.saved_logits()
+    saved.save(context.folder)
+    try:
+        if plugins.calibrator is not None:
+            _calibrate(run, state, plugins)
+    finally:
+        write_csv(context.folder)
+        for callback in run.callbacks:
+            callback.on_end(context)
+    if context.config.num_rounds and not state.updates:
+        raise UserError(
+            f"not one update of a client was used in {state.round} rounds, so nothing was trained: "
+            f"the reasons are under 'drop' in {context.folder / 'events.jsonl'}"
+        )
+
+
+def _calibrate(run: Run, state: RunState, plugins: RunPlugins) -> None:
+    """Fit and measure the run's calibrator."""
+    context, calibrator = run.context, plugins.calibrator
+    assert calibrator is not None
+    config, evaluation = context.config, context.evaluation
+    saved = evaluation.saved_logits()
     num_classes = saved.server_test.logits.shape[1]
-    parameters = fitting.run(calibrator, adapter, num_classes)
-    save_fitted(folder, config.calibrator, calibrator, parameters, num_classes)
-    central, clients = measure_calibrated(calibrator, parameters, saved, evaluation.spec)
-    if evaluation.on_nodes:
-        clients = evaluation.ask_calibrated(adapter, parameters)
-    figures = all_figures(central, clients, config.resamples, SUFFIX)
-    for source, values in figures.items():
-        tracker.metrics(config.num_rounds, source, values)
-    return central
+    parameters = fit_in_federation(
+        calibrator, config.calibrator, run.clients, context.tracker, state.adapter, num_classes
+    )
+    save_fitted(context.folder, config.calibrator, calibrator, parameters, num_classes)
+    rows = evaluation.measure_calibrated(calibrator, parameters, state.adapter, saved)
+    for source, values in rows.items():
+        context.tracker.metrics(state.round, source, values)
 
 
 def _classifier(config: RunConfig, federation: Federation, method: str) -> ClipClassifier:
@@ -122,12 +131,11 @@ def _classifier(config: RunConfig, federation: Federation, method: str) -> ClipC
     return classifier.to(resolve_device(config.device))
 
 
-def _described(peer: Peer) -> dict[str, object]:
-    hello = peer.hello
+def _described(info: NodeInfo) -> dict[str, object]:
     return {
-        "client": hello.client,
-        "source": hello.source,
-        "train": hello.num_train,
-        "test": hello.num_test,
-        "device": hello.device,
+        "client": info.client,
+        "source": info.source,
+        "train": info.num_train,
+        "test": info.num_test,
+        "device": info.device,
     }

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
-from fl2ora.messages.receiving import receive
-from fl2ora.messages.records import CONFIG, HELLO, Hello
-from fl2ora.messages.replies import error_reason
+from fl2ora.messages.exchange import receive
+from fl2ora.messages.hello import NodeInfo, ask_hello, decode_hello
 
 _POLL_SECONDS = 0.5
+_MOST_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -25,31 +24,37 @@ class Peer:
     """A node that answered: where messages go, and what it said of itself."""
 
     node: int
-    hello: Hello
+    info: NodeInfo
 
     @property
     def client(self) -> str:
         """The client's stable key."""
-        return self.hello.client
+        return self.info.client
 
 
 def shake_hands(grid: Grid, config: RunConfig, class_names: tuple[str, ...]) -> list[Peer]:
     """Wait for the nodes, ask each who it is, and return them sorted by client key.
 
     Raises:
-        UserError: too few nodes within ``start-timeout``, or nodes that cannot take part; all
-            problems are listed, each naming both sides.
+        UserError: another number of nodes than ``num-clients`` within ``start-timeout``, or nodes
+            that cannot take part; all problems are listed, each naming both sides.
     """
     nodes = _await_nodes(grid, max(1, config.num_clients), config.start_timeout)
+    if config.num_clients and len(nodes) > config.num_clients:
+        raise UserError(
+            f"num-clients: expected {config.num_clients} nodes, found {len(nodes)}; set num-clients "
+            f"to {len(nodes)} (0: as many as there are), or stop the nodes that should not take part"
+        )
     peers = _ask(grid, nodes, config.start_timeout)
-    shares = max((peer.hello.num_partitions for peer in peers), default=0)
+    shares = max((peer.info.num_partitions for peer in peers), default=0)
     if config.num_clients == 0 and shares > len(peers):
         peers = _ask(grid, _await_nodes(grid, shares, config.start_timeout), config.start_timeout)
-    problems = [*_problems(peers, class_names), *_duplicates(peers)]
+    problems = [*_problems(peers, class_names), *_duplicates(peers), *_partitions(peers)]
     if problems:
-        raise UserError(
-            "the nodes cannot train together:\n" + "\n".join(f"  - {p}" for p in problems)
-        )
+        shown = [f"  - {problem}" for problem in problems[:_MOST_PROBLEMS]]
+        if len(problems) > len(shown):
+            shown.append(f"  - and {len(problems) - len(shown)} more")
+        raise UserError("the nodes cannot train together:\n" + "\n".join(shown))
     return sorted(peers, key=lambda peer: natural_key(peer.client))
 
 
@@ -73,59 +78,68 @@ def _await_nodes(grid: Grid, wanted: int, timeout: float) -> list[int]:
         time.sleep(_POLL_SECONDS)
 
 
-def _ask(grid: Grid, nodes: Iterable[int], timeout: float) -> list[Peer]:
-    questions = [
-        Message(RecordDict({CONFIG: ConfigRecord({})}), dst_node_id=node, message_type=HELLO)
-        for node in nodes
-    ]
-    peers = []
-    for reply in receive(grid, questions, timeout):
-        node = reply.metadata.src_node_id
-        if reply.has_error():
-            hello = Hello(client=str(node), problem=error_reason(reply))
-        else:
-            hello = Hello.from_content(reply.content)
-        peers.append(Peer(node, hello))
-    if len(peers) < len(questions):
+def _ask(grid: Grid, nodes: list[int], timeout: float) -> list[Peer]:
+    replies = receive(grid, [ask_hello(node) for node in nodes], timeout)
+    peers = [Peer(reply.metadata.src_node_id, decode_hello(reply)) for reply in replies]
+    if len(peers) < len(nodes):
         raise UserError(
-            f"{len(questions) - len(peers)} of {len(questions)} nodes did not answer the "
-            f"handshake within {timeout:g} s (start-timeout)"
+            f"{len(nodes) - len(peers)} of {len(nodes)} nodes did not answer the handshake within "
+            f"{timeout:g} s (start-timeout)"
         )
     return peers
 
 
-def _problems(peers: Iterable[Peer], class_names: tuple[str, ...]) -> Iterable[str]:
+def _problems(peers: Iterable[Peer], class_names: tuple[str, ...]) -> Iterator[str]:
     versions = {name: _public(v) for name, v in library_versions().items()}
     for peer in peers:
-        hello = peer.hello
-        if hello.fingerprint and hello.fingerprint != code_fingerprint():
+        info = peer.info
+        if info.fingerprint and info.fingerprint != code_fingerprint():
             yield (
-                f"client {peer.client}: its code {hello.fingerprint} at {hello.code_root} differs "
+                f"client {peer.client}: its code {info.fingerprint} at {info.code_root} differs "
                 f"from the server's {code_fingerprint()} at {code_root()}"
             )
-        theirs = hello.library_versions
+        theirs = dict(info.versions)
         for name, version in versions.items():
             if name != "python" and name in theirs and _public(theirs[name]) != version:
                 yield (
                     f"client {peer.client}: {name} {theirs[name]} differs from the server's "
                     f"{version}"
                 )
-        if hello.problem:
-            yield f"client {peer.client}: {hello.problem}"
-        elif hello.class_names != class_names:
+        if info.problem:
+            yield f"client {peer.client}: {info.problem}"
+        elif info.class_names != class_names:
             yield (
-                f"client {peer.client}: its {len(hello.class_names)} classes "
-                f"{hello.class_names[:3]}... differ from the server's {len(class_names)} "
+                f"client {peer.client}: its {len(info.class_names)} classes "
+                f"{info.class_names[:3]}... differ from the server's {len(class_names)} "
                 f"{class_names[:3]}... in names or order"
             )
 
 
-def _duplicates(peers: Iterable[Peer]) -> Iterable[str]:
+def _duplicates(peers: Iterable[Peer]) -> Iterator[str]:
     for client, count in Counter(peer.client for peer in peers).items():
         if count > 1:
             yield (
                 f"client key {client!r} is used by {count} nodes: give each node its own "
                 "site=... or partition-id in --node-config"
+            )
+
+
+def _partitions(peers: Iterable[Peer]) -> Iterator[str]:
+    """Shares of one dataset must be shares of the same division, each held once."""
+    sharing = [peer for peer in peers if peer.info.source == "partition" and not peer.info.problem]
+    divisions = Counter(peer.info.num_partitions for peer in sharing)
+    if len(divisions) > 1:
+        found = ", ".join(f"{count} nodes say {number}" for number, count in divisions.items())
+        yield (
+            f"num-partitions: expected the same on every node, found {found}: the held-out images "
+            "of one would be training images of another"
+        )
+    for partition, count in Counter(peer.info.partition for peer in sharing).items():
+        if count > 1:
+            names = ", ".join(p.client for p in sharing if p.info.partition == partition)
+            yield (
+                f"partition-id {partition} is used by {count} nodes ({names}): the held-out images "
+                "of one would be training images of another"
             )
 
 

@@ -1,193 +1,183 @@
-"""The round loop: sample, train, drop what is unusable, aggregate, measure."""
+"""The round loop: a fold over rounds, from one state of the run to the next."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from typing import Literal
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy as FlowerStrategy
-from torch import Tensor
-
-from fl2ora.clip_tuning.adapter import Adapter, as_adapter
-from fl2ora.clip_tuning.methods.logit_scale import scale_figures
-from fl2ora.experiment.config import RunConfig
-from fl2ora.messages.receiving import receive
-from fl2ora.messages.records import METRICS
-from fl2ora.messages.replies import Drop, decode_update, usable_replies
-from fl2ora.reporting.events import Tracker
-from fl2ora.server_app.chosen_grid import ChosenGrid
-from fl2ora.server_app.evaluation import Evaluation
-from fl2ora.server_app.handshake import Peer
-from fl2ora.server_app.lora_diagnostics import LoraDiagnostics
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite, check_like
+from fl2ora.experiment.plugins import blaming
+from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport, RunContext
+from fl2ora.server_app.client_means import LOSS, ClientMeans
+from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.sampling import sample
-from fl2ora.server_app.traffic import Traffic
-from fl2ora.strategies.base import Strategy
-from fl2ora.strategies.updates import WeightedMean
+from fl2ora.strategies.base import RoundPlan, Strategy
+from fl2ora.strategies.updates import ClientUpdate
+
+TRAINING = "training"
 
 
-class Rounds:
-    """Runs federated training.
+@dataclass(frozen=True)
+class RunState:
+    """Everything a run must remember between two rounds; all random streams follow from its seed.
 
-    Args:
-        grid: where the nodes are.
-        peers: the nodes, sorted by client key.
-        strategy: ours or one of Flower's.
-        config: of the run.
-        evaluation: measures adapters.
-        tracker: told of every reply, drop and figure.
-        scalings: LoRA's s by module, for the record of what averaging factors loses.
-        weights: ``(num-rounds,)`` of the global adapter after each round; the result is their mean.
-            None: it is the last one.
-
-    Raises:
-        ValueError: there is not one weight for each round.
+    Attributes:
+        round: rounds done.
+        adapter: the global adapter.
+        strategy: what the strategy remembers.
+        callbacks: what each callback remembers, in their order.
+        history: every row of metrics so far, with its ``round`` and ``source``.
+        updates: usable updates so far.
+        stop: why the run ended before its last round, or empty.
     """
 
-    def __init__(
-        self,
-        grid: Grid,
-        peers: Sequence[Peer],
-        strategy: FlowerStrategy,
-        config: RunConfig,
-        evaluation: Evaluation,
-        tracker: Tracker,
-        scalings: Mapping[str, float],
-        weights: Tensor | None = None,
-    ) -> None:
-        self._grid = grid
-        self._peers = peers
-        self._strategy = strategy
-        self._config = config
-        self._evaluation = evaluation
-        self._tracker = tracker
-        self._scalings = scalings
-        self._weights = None if weights is None else [float(weight) for weight in weights]
-        if self._weights is not None and len(self._weights) != config.num_rounds:
-            raise ValueError(
-                f"round weights: expected {config.num_rounds}, found {len(self._weights)}"
-            )
-        if isinstance(strategy, Strategy):
-            strategy.num_clients = len(peers)
-            strategy.clients = [peer.client for peer in peers]
-            strategy.client_ranks = {p.client: p.hello.rank for p in peers if p.hello.rank}
+    round: int
+    adapter: Adapter
+    strategy: Adapter = field(default_factory=dict)
+    callbacks: tuple[Adapter, ...] = ()
+    history: tuple[Mapping[str, float | str], ...] = ()
+    updates: int = 0
+    stop: str = ""
 
-    def run(self, adapter: Adapter) -> Adapter:
-        """Run ``num-rounds`` rounds from ``adapter`` and return the last global adapter.
 
-        With weights it is replaced, before it is measured, by the mean over all rounds.
+@dataclass(frozen=True)
+class Run:
+    """What a run consists of and does not change.
 
-        Raises:
-            UserError: the strategy cannot work with this adapter or these clients' ranks.
-        """
-        if isinstance(self._strategy, Strategy):
-            self._strategy.check(adapter)
-        last = self._config.num_rounds
-        mean = WeightedMean()
-        for server_round in range(1, last + 1):
-            adapter = self._train(server_round, adapter)
-            if self._weights is not None:
-                mean.add(adapter, self._weights[server_round - 1])
-                adapter = self._averaged(mean) if server_round == last else adapter
-            if server_round % self._config.eval_every == 0 or server_round == last:
-                self._evaluation.measure(server_round, adapter)
-        return adapter
+    Attributes:
+        context: its settings, folder, record, model and evaluation.
+        clients: the nodes.
+        strategy: plans rounds and aggregates updates.
+        callbacks: in the order in which they are asked.
+    """
 
-    def _averaged(self, mean: WeightedMean) -> Adapter:
-        """Return the mean of all rounds' global adapters and put it on record."""
-        adapter = mean.result()
-        weights = [round(weight, 6) for weight in self._weights or ()]
-        self._tracker.log("averaged", weights=weights, **scale_figures(adapter))
-        return adapter
+    context: RunContext
+    clients: Clients
+    strategy: Strategy
+    callbacks: Sequence[Callback]
 
-    def _train(self, server_round: int, adapter: Adapter) -> Adapter:
-        """Run one round of training; the adapter is kept where too few replies are usable."""
-        started = time.monotonic()
-        config = self._config
-        chosen = sample(
-            self._peers, config.fraction_train, config.min_train_clients, config.seed, server_round
+    def load(self, state: RunState) -> None:
+        """Let strategy and callbacks take up where a saved state left off."""
+        self.strategy.load_state(state.strategy)
+        for callback, remembered in zip(self.callbacks, state.callbacks, strict=True):
+            callback.load_state(remembered)
+
+
+def run_rounds(state: RunState, run: Run) -> RunState:
+    """Run all rounds that are left."""
+    while state.round < run.context.config.num_rounds and not state.stop:
+        state = run_round(state, run)
+    return state
+
+
+def run_round(state: RunState, run: Run) -> RunState:
+    """Run one round: choose clients, let them train, aggregate, measure; return the next state."""
+    number, config = state.round + 1, run.context.config
+    plan = _plan(run, state.adapter, number)
+    report, used = _train(run, plan)
+    report, stop = _react(run, "after_training", report)
+    if stop or number % config.eval_every == 0 or number == config.num_rounds:
+        report = _measured(run, report)
+    report, later = _react(run, "after_round", report)
+    if later and len(report.metrics) == 1:
+        report = _measured(run, report)
+    return _next_state(run, state, report, used, stop or later)
+
+
+def _plan(run: Run, adapter: Adapter, number: int) -> RoundPlan:
+    """Choose the round's clients and let the strategy say what they are sent."""
+    config = run.context.config
+    least = max(config.min_train_clients, run.strategy.least_updates)
+    chosen = sample(run.clients.keys, config.fraction_train, least, config.seed, number)
+    run.context.tracker.log("round-start", round=number, clients=chosen)
+    with blaming(run.strategy):
+        return run.strategy.plan(number, adapter, chosen)
+
+
+def _train(run: Run, plan: RoundPlan) -> tuple[RoundReport, int]:
+    """Let the clients train and aggregate; return the report and the number of usable updates."""
+    started, means = time.monotonic(), ClientMeans()
+    updates = _watched(run.clients.train(plan, run.strategy), plan, [means, *run.callbacks])
+    adapter, metrics = _aggregate(run, plan, updates), means.result()
+    if means.updates:
+        with blaming(run.strategy):
+            metrics |= run.strategy.metrics()
+    seconds = round(time.monotonic() - started, 3)
+    tracker, loss = run.context.tracker, metrics.get(LOSS)
+    tracker.log("round-end", round=plan.round, duration=seconds, loss=loss)
+    return RoundReport(plan, adapter, {TRAINING: metrics}), means.updates
+
+
+def _watched(
+    updates: Iterable[ClientUpdate], plan: RoundPlan, watchers: Sequence[ClientMeans | Callback]
+) -> Iterator[ClientUpdate]:
+    """Yield updates as they come and show each to the watchers."""
+    for update in updates:
+        for watcher in watchers:
+            watcher.on_update(plan, update)
+        yield update
+
+
+def _aggregate(run: Run, plan: RoundPlan, updates: Iterator[ClientUpdate]) -> Adapter:
+    """Return the next global adapter; the current one where too few updates are usable."""
+    least = max(run.context.config.min_train_clients, run.strategy.least_updates)
+    first = list(islice(updates, min(least, len(plan.clients))))
+    if len(first) < min(least, len(plan.clients)):
+        run.context.tracker.log(
+            "adapter-kept", round=plan.round, usable=len(first), expected=least
         )
-        self._tracker.log(
-            "round-start", round=server_round, clients=[peer.client for peer in chosen]
+        return plan.current
+    with blaming(run.strategy):
+        following = as_adapter(run.strategy.aggregate(plan, chain(first, updates)))
+        check_like(following, plan.current, "the adapter it made")
+        check_finite(following, "the adapter it made")
+    return following
+
+
+def _react(
+    run: Run, hook: Literal["after_training", "after_round"], report: RoundReport
+) -> tuple[RoundReport, str]:
+    """Let each callback react, seeing what those before it did; return why to stop, or nothing."""
+    stop = ""
+    for callback in run.callbacks:
+        with blaming(callback):
+            reaction: Reaction | None = getattr(callback, hook)(report)
+        if reaction is None:
+            continue
+        training = {**report.metrics[TRAINING], **reaction.metrics}
+        adapter = report.adapter if reaction.adapter is None else reaction.adapter
+        report = replace(
+            report, adapter=adapter, metrics={**report.metrics, TRAINING: training}
         )
-        view = ChosenGrid(self._grid, {peer.node: peer.client for peer in chosen})
-        messages = list(
-            self._strategy.configure_train(
-                server_round, ArrayRecord(adapter), ConfigRecord({}), view
-            )
-        )
-        traffic = Traffic()
-        for message in messages:
-            traffic.sent(message)
-        diagnostics = LoraDiagnostics(self._scalings)
-        usable = self._usable(server_round, messages, chosen, adapter, diagnostics, traffic)
-        least = min(config.min_train_clients, len(chosen))
-        first = list(islice(usable, least))
-        if len(first) < least:
-            self._tracker.log("adapter-kept", round=server_round, usable=len(first), expected=least)
-            return adapter
-        arrays, metrics = self._strategy.aggregate_train(
-            server_round, self._ordered(chain(first, usable))
-        )
-        following = as_adapter(arrays.to_torch_state_dict()) if arrays else adapter
-        reported = (metrics or {}).items()
-        figures = {name: float(v) for name, v in reported if isinstance(v, int | float)}
-        figures |= diagnostics.result(following)
-        figures |= scale_figures(following)
-        figures |= traffic.result()
-        self._tracker.log(
-            "round-end",
-            round=server_round,
-            duration=round(time.monotonic() - started, 3),
-            loss=figures.get("loss"),
-        )
-        self._tracker.metrics(server_round, "training", figures)
-        return following
+        stop = stop or reaction.stop
+    return report, stop
 
-    def _usable(
-        self,
-        server_round: int,
-        messages: Iterable[Message],
-        chosen: Sequence[Peer],
-        adapter: Adapter,
-        diagnostics: LoraDiagnostics,
-        traffic: Traffic,
-    ) -> Iterator[Message]:
-        """Send, and yield the usable replies as they come; log each reply and each drop."""
-        clients = {peer.node: peer.client for peer in chosen}
-        silent = set(clients)
 
-        def drop(lost: Drop) -> None:
-            silent.discard(lost.node)
-            client = clients.get(lost.node, lost.client)
-            self._tracker.log("drop", round=server_round, client=client, reason=lost.reason)
+def _measured(run: Run, report: RoundReport) -> RoundReport:
+    found = run.context.evaluation.measure(report.plan.round, report.adapter)
+    return replace(report, metrics={**report.metrics, **found})
 
-        replies = receive(self._grid, messages, self._config.round_timeout)
-        limit = self._config.max_update_norm or math.inf
-        check = self._strategy.check_update if isinstance(self._strategy, Strategy) else None
-        for message in usable_replies(replies, adapter, drop, max_norm=limit, check=check):
-            silent.discard(message.metadata.src_node_id)
-            self._tracker.log(
-                "client",
-                round=server_round,
-                client=clients[message.metadata.src_node_id],
-                **dict(message.content.metric_records[METRICS]),
-            )
-            diagnostics.add(decode_update(message))
-            traffic.received(message)
-            yield message
-        for node in sorted(silent):
-            drop(Drop(clients[node], node, f"no reply in {self._config.round_timeout:g} s"))
 
-    def _ordered(self, replies: Iterator[Message]) -> Iterable[Message]:
-        """Let ours stream; Flower's own strategies get a list in the order of the clients.
-
-        Their float32 sums depend on the order, ours do not.
-        """
-        if isinstance(self._strategy, Strategy):
-            return replies
-        rank = {peer.node: index for index, peer in enumerate(self._peers)}
-        return sorted(replies, key=lambda message: rank[message.metadata.src_node_id])
+def _next_state(
+    run: Run, state: RunState, report: RoundReport, used: int, stop: str
+) -> RunState:
+    """Put the round on record and return the state after it."""
+    number, tracker = report.plan.round, run.context.tracker
+    sources = {source: values for source, values in report.metrics.items() if values}
+    for source, values in sources.items():
+        tracker.metrics(number, source, values)
+    if stop:
+        tracker.log("stopped", round=number, reason=stop)
+    rows = ({"round": number, "source": name, **values} for name, values in sources.items())
+    return RunState(
+        round=number,
+        adapter=report.adapter,
+        strategy=as_adapter(run.strategy.state()),
+        callbacks=tuple(as_adapter(callback.state()) for callback in run.callbacks),
+        history=(*state.history, *rows),
+        updates=state.updates + used,
+        stop=stop,
+    )

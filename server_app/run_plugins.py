@@ -1,64 +1,109 @@
-"""Constructing what a run config names, and checking all of it at once before anything runs."""
+"""Everything a run config names, constructed once; all mistakes are told together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.calibration.losses.base import Loss
-from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError
-from fl2ora.experiment.plugins import load
+from fl2ora.experiment.plugins import find, load
 from fl2ora.experiment.spec import parse_spec, parse_sum
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.partition.base import Partitioner
 from fl2ora.federated_data.protocols.base import Protocol
+from fl2ora.server_app.callbacks.averaging import Averaging
+from fl2ora.server_app.callbacks.base import Callback
+from fl2ora.server_app.flowers_in_ours import FlowersInOurs
 from fl2ora.strategies.base import Strategy
 
-# Flower's strategies wait for two nodes unless told otherwise; sampling is the round loop's.
-_FLOWER_DEFAULTS = {
-    "fraction_evaluate": 0.0, "min_train_nodes": 1, "min_evaluate_nodes": 0,
-    "min_available_nodes": 1,
-}  # fmt: skip
+T = TypeVar("T")
+DEFAULT_CALLBACKS = ("lora_diagnostics", "logit_scale", "traffic", "plots", "summary")
 
 
-def build_strategy(text: str) -> FlowerStrategy:
+@dataclass(frozen=True)
+class RunPlugins:
+    """What a run is made of, besides its data.
+
+    Attributes:
+        method: what is tuned.
+        strategy: ours, or Flower's in our terms.
+        callbacks: those of the run config, then what the method brings.
+        calibrator: fitted after the last round, or None.
+    """
+
+    method: TuningMethod
+    strategy: Strategy
+    callbacks: Sequence[Callback]
+    calibrator: Calibrator | None
+
+
+def build_plugins(config: RunConfig) -> RunPlugins:
+    """Construct everything the run config names.
+
+    Raises:
+        ConfigError: whatever cannot be constructed, all at once.
+    """
+    problems: list[str] = []
+
+    def attempt(key: str, build: Callable[[], T]) -> T | None:
+        try:
+            return build()
+        except UserError as error:
+            problems.append(f"{key}: {error}")
+            return None
+
+    attempt("dataset", lambda: load(config.dataset, Dataset))
+    attempt("partition", lambda: load(config.partition, Partitioner))
+    attempt("protocol", lambda: load(config.protocol, Protocol))
+    attempt("loss", lambda: _check_loss(config.loss))
+    method = attempt("method", lambda: load(config.method, TuningMethod))
+    strategy = attempt("strategy", lambda: build_strategy(config))
+    callbacks = attempt("callbacks", lambda: build_callbacks(config.callbacks))
+    calibrator = attempt("calibrator", lambda: build_run_calibrator(config.calibrator))
+    if problems:
+        raise ConfigError(problems)
+    assert method is not None
+    assert strategy is not None
+    assert callbacks is not None
+    weights = method.round_weights(config.num_rounds)
+    brought = [] if weights is None else [Averaging(weights.tolist())]
+    return RunPlugins(method, strategy, [*callbacks, *brought], calibrator)
+
+
+def build_strategy(config: RunConfig) -> Strategy:
     """Return one of our strategies by name, or any Flower strategy as ``module:Class(...)``.
 
     Raises:
-        UserError: unknown name, no strategy, or arguments that do not fit.
+        UserError: unknown name, no strategy, arguments that do not fit, or clients whose optimiser
+            it cannot work with.
     """
-    spec = parse_spec(text)
-    if spec.module is None:
-        return load(spec, Strategy)
-    strategy = load(spec, FlowerStrategy)
-    for name, value in _FLOWER_DEFAULTS.items():
-        if hasattr(strategy, name) and name not in spec.kwargs:
-            setattr(strategy, name, value)
+    spec = parse_spec(config.strategy)
+    if spec.module is not None and issubclass(find(spec, object), FlowerStrategy):
+        return FlowersInOurs(spec)
+    strategy = load(spec, Strategy)
+    strategy.accepts(config.optimiser, config.schedule)
     return strategy
 
 
-def _check_loss(text: str) -> None:
-    terms = [load(spec, Loss) for _, spec in parse_sum(text)]
-    if all(term.is_penalty for term in terms):
-        raise UserError(
-            f"{text!r} holds penalties alone, which say nothing of the labels; "
-            f"expected a loss with them, such as cross_entropy + {text}"
-        )
+def build_callbacks(text: str) -> list[Callback]:
+    """Return the callbacks that a sum of specs names; ``default`` stands for several.
 
-
-def _strategy_for(config: RunConfig) -> FlowerStrategy:
-    strategy = build_strategy(config.strategy)
-    if config.momentum and isinstance(strategy, Strategy) and strategy.needs_plain_sgd:
-        raise UserError(
-            f"{strategy.spec_name} needs clients without momentum: set momentum=0.0, "
-            f"found {config.momentum:g}"
-        )
-    return strategy
+    Raises:
+        UserError: unknown name, no callback, or arguments that do not fit.
+    """
+    if text == "none":
+        return []
+    names: list[str | object] = []
+    for _, spec in parse_sum(text):
+        names += DEFAULT_CALLBACKS if spec.name == "default" and spec.module is None else [spec]
+    return [load(name, Callback) for name in names]  # type: ignore[arg-type]
 
 
 def build_run_calibrator(text: str) -> Calibrator | None:
@@ -70,47 +115,10 @@ def build_run_calibrator(text: str) -> Calibrator | None:
     return None if text == "none" else load(text, Calibrator)
 
 
-def check_views(config: RunConfig, classifier: ClipClassifier) -> None:
-    """Refuse fixed views where nothing of them could be kept.
-
-    Raises:
-        UserError: the method tunes the image tower from its first block on, or the loss mixes
-            images.
-    """
-    if not config.fixed_views:
-        return
-    terms = [load(spec, Loss) for _, spec in parse_sum(config.loss)]
-    for key, found, fits in (
-        ("method", config.method, classifier.frozen_images is not None),
-        ("loss", config.loss, not any(term.mixes for term in terms)),
-    ):
-        if not fits:
-            raise UserError(
-                f"fixed-views: expected 0 with {key} = {found!r}, which changes what would be "
-                f"kept of a view, found {config.fixed_views}"
-            )
-
-
-def check_plugins(config: RunConfig) -> None:
-    """Construct everything the run config names, and throw it away.
-
-    Raises:
-        ConfigError: whatever cannot be constructed, all at once.
-    """
-    checks: dict[str, Callable[[], object]] = {
-        "dataset": lambda: load(config.dataset, Dataset),
-        "partition": lambda: load(config.partition, Partitioner),
-        "protocol": lambda: load(config.protocol, Protocol),
-        "method": lambda: load(config.method, TuningMethod),
-        "loss": lambda: _check_loss(config.loss),
-        "strategy": lambda: _strategy_for(config),
-        "calibrator": lambda: build_run_calibrator(config.calibrator),
-    }
-    problems = []
-    for key, check in checks.items():
-        try:
-            check()
-        except UserError as error:
-            problems.append(f"{key}: {error}")
-    if problems:
-        raise ConfigError(problems)
+def _check_loss(text: str) -> None:
+    terms = [load(spec, Loss) for _, spec in parse_sum(text)]
+    if all(term.is_penalty for term in terms):
+        raise UserError(
+            f"{text!r} holds penalties alone, which say nothing of the labels; "
+            f"expected a loss with them, such as cross_entropy + {text}"
+        )

@@ -22,7 +22,7 @@ from fl2ora.clip_tuning.factors import (
 from fl2ora.strategies.updates import ClientUpdate
 
 
-class LoraDiagnostics:
+class FactorLosses:
     """Watches one round's updates go by; ``p_k = n_k / sum_j n_j`` whatever the strategy's weights.
 
     Kept are the clients' factors, float32 and not copied, so memory grows with their number. Once a

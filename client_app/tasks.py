@@ -1,0 +1,148 @@
+"""What a node does when it is asked: describe itself, train, measure, and sum for a calibrator."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fl2ora.calibration.calibrators.base import Calibrator
+from fl2ora.calibration.losses._weighted_sum import WeightedSum
+from fl2ora.calibration.losses.base import Loss
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.client_app.calibrator_sums import calibration_sums, evaluate_calibrated
+from fl2ora.client_app.evaluation import local_evaluate
+from fl2ora.client_app.node import Node
+from fl2ora.client_app.state import ClientState
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
+from fl2ora.clip_tuning.prediction import predict
+from fl2ora.experiment.plugins import load
+from fl2ora.experiment.seeds import derive_seed
+from fl2ora.experiment.spec import parse_sum
+from fl2ora.messages.calibrate import CalibrateTask
+from fl2ora.messages.evaluate import PERSONAL, TEST, VALIDATION, EvaluateTask
+from fl2ora.messages.hello import NodeInfo
+from fl2ora.messages.train import TrainTask
+from fl2ora.strategies.client_rule import ClientRule
+from fl2ora.strategies.updates import ClientUpdate
+
+_STATE, _RECEIVED, _PERSONAL = "client-rule", "received", "personal"
+
+
+def describe(node: Node) -> NodeInfo:
+    """Return what the server is told before the first round.
+
+    Raises:
+        UserError: the node cannot take part.
+    """
+    data = node.data
+    return NodeInfo(
+        node.key,
+        source="own" if node.partition is None else "partition",
+        partition=-1 if node.partition is None else node.partition,
+        num_partitions=node.num_partitions,
+        num_train=len(data.train),
+        num_test=len(data.test),
+        num_calibration=len(data.calibration),
+        device=str(node.device),
+        class_names=node.federation.class_names,
+        rank=node.rank,
+    )
+
+
+def train(node: Node, kept: ClientState, task: TrainTask) -> ClientUpdate:
+    """Train the received adapter; what stays on the node is kept only if all went well."""
+    classifier = node.classifier()
+    classifier.restore(task.adapter)
+    plan = _plan(node, kept, task)
+    with classifier.as_client(kept.load(_PERSONAL)):
+        update, state = local_train(
+            classifier,
+            node.data.train,
+            plan,
+            reference=node.reference,
+            image_table=lambda: node.begun("train"),
+        )
+        personal = classifier.export_personal()
+    # Last, because a deployment keeps whatever was changed before an error.
+    if personal:
+        kept.keep(_PERSONAL, personal)
+    if state:
+        kept.keep(_STATE, state)
+    if "update_similarity" in plan.loss.needs:
+        kept.keep(_RECEIVED, task.adapter)
+    return update
+
+
+def evaluate(node: Node, kept: ClientState, task: EvaluateTask) -> dict[str, CalibrationStats]:
+    """Return the sums of each part that is asked for; in round 0 those of zero-shot CLIP."""
+    classifier = node.classifier() if task.round else node.zero_shot_classifier()
+    classifier.restore(task.adapter)
+    spec = StatsSpec(num_bins=node.config.num_bins)
+    batch = node.config.eval_batch_size
+
+    def measured(part: str) -> CalibrationStats:
+        name = "calibration" if part == VALIDATION else "test"
+        data = getattr(node.data, name)
+        prefix = node.begun(name) if task.round else None
+        if task.calibrator and part == TEST:
+            return evaluate_calibrated(
+                load(task.calibrator, Calibrator),
+                task.parameters,
+                classifier,
+                node.zero_shot_classifier,
+                data,
+                spec,
+                batch,
+                prefix,
+            )
+        return local_evaluate(classifier, data, spec, batch, prefix)
+
+    found = {part: measured(part) for part in task.parts if part != PERSONAL}
+    if PERSONAL in task.parts:
+        with classifier.as_client(kept.load(_PERSONAL)):
+            found[PERSONAL] = measured(PERSONAL)
+    return found
+
+
+def calibrate(node: Node, task: CalibrateTask) -> dict[str, Tensor]:
+    """Return what a calibrator asks for of this node's calibration images."""
+    data, batch = node.data.calibration, node.config.eval_batch_size
+    classifier = node.classifier()
+    classifier.restore(task.adapter)
+    return calibration_sums(
+        load(task.calibrator, Calibrator),
+        task.parameters,
+        predict(classifier, data.images, batch, node.begun("calibration")),
+        data.labels,
+        lambda: predict(node.zero_shot_classifier(), data.images, batch),
+    )
+
+
+def build_loss(text: str) -> Loss:
+    """Return the loss a run config's ``loss`` describes, such as ``cross_entropy + 10*dca``."""
+    terms = [(weight, load(spec, Loss)) for weight, spec in parse_sum(text)]
+    return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else WeightedSum(terms)
+
+
+def _plan(node: Node, kept: ClientState, task: TrainTask) -> TrainingPlan:
+    config = node.config
+    return TrainingPlan(
+        loss=build_loss(config.loss),
+        rule=load(task.rule, ClientRule) if task.rule else ClientRule(),
+        epochs=config.local_epochs,
+        batch_size=config.batch_size,
+        accumulate=config.accumulate,
+        learning_rate=node.learning_rate,
+        optimiser=config.optimiser,
+        schedule=config.schedule,
+        gradient_clip=config.gradient_clip,
+        augmentation=config.augmentation,
+        precision=config.precision,
+        round=task.round,
+        num_rounds=task.num_rounds,
+        seed=derive_seed(config.seed, "client", node.key, task.round),
+        client=node.key,
+        aux=task.aux,
+        state=kept.load(_STATE),
+        previous=kept.load(_RECEIVED),
+    )

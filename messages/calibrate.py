@@ -1,0 +1,101 @@
+"""Fitting a post-hoc calibrator: its parameters go to a node, the node's statistics come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from flwr.app import ConfigRecord, Message, RecordDict
+from torch import Tensor
+
+from fl2ora.clip_tuning.adapter import Adapter, AdapterError, check_finite, check_like
+from fl2ora.messages.records import (
+    ARRAYS,
+    CALIBRATE,
+    CALIBRATOR,
+    CONFIG,
+    PARAMETERS,
+    REPLY,
+    SUMS,
+    UnusableMessageError,
+    one_line,
+    refuse_error,
+    reply_record,
+)
+from fl2ora.messages.tensors import decode_tensors, encode_tensors
+
+
+@dataclass(frozen=True)
+class CalibrateTask:
+    """What a node is asked to sum over its calibration images.
+
+    Attributes:
+        adapter: global, after the last round.
+        calibrator: spec.
+        parameters: where the fit stands.
+    """
+
+    adapter: Adapter
+    calibrator: str
+    parameters: Mapping[str, Tensor]
+
+
+def encode_calibrate(task: CalibrateTask, nodes: Mapping[int, str]) -> list[Message]:
+    """Return one message for each node; what it holds is encoded once."""
+    adapter = encode_tensors(task.adapter)
+    parameters = encode_tensors(task.parameters, torch.float64)
+    return [
+        Message(
+            RecordDict(
+                {
+                    ARRAYS: adapter,
+                    PARAMETERS: parameters,
+                    CONFIG: ConfigRecord({CALIBRATOR: task.calibrator}),
+                }
+            ),
+            dst_node_id=node,
+            message_type=CALIBRATE,
+        )
+        for node in nodes
+    ]
+
+
+def decode_calibrate(message: Message) -> CalibrateTask:
+    """Return what a node is asked to sum."""
+    content = message.content
+    return CalibrateTask(
+        decode_tensors(content.array_records[ARRAYS], ARRAYS),
+        str(content.config_records[CONFIG][CALIBRATOR]),
+        decode_tensors(content.array_records[PARAMETERS], PARAMETERS, torch.float64),
+    )
+
+
+def encode_sums(message: Message, client: str, sums: Mapping[str, Tensor]) -> Message:
+    """Return a node's reply."""
+    records = {SUMS: encode_tensors(sums, torch.float64), REPLY: reply_record(client)}
+    return Message(RecordDict(records), reply_to=message)
+
+
+def decode_sums(reply: Message, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a node's statistics, decoded and checked once.
+
+    Args:
+        reply: to a calibrate message.
+        expected: statistics of no images: the right names and shapes.
+
+    Raises:
+        UnusableMessageError: an error, other names or shapes, or values that are not finite.
+    """
+    refuse_error(reply)
+    record = reply.content.array_records.get(SUMS)
+    if record is None:
+        found = one_line(sorted(map(str, reply.content)))
+        raise UnusableMessageError(f"expected a record {SUMS!r}, found {found}")
+    sums = decode_tensors(record, SUMS, torch.float64)
+    try:
+        check_like(sums, expected, SUMS)
+        check_finite(sums, SUMS)
+    except AdapterError as error:
+        raise UnusableMessageError(one_line(error)) from None
+    return sums

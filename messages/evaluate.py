@@ -1,0 +1,152 @@
+"""Measuring on the nodes: the adapter goes to a node, sums over its held-out images come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from torch import Tensor
+
+from fl2ora.calibration.plausibility import check_plausible
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.messages.records import (
+    ARRAYS,
+    CALIBRATOR,
+    CONFIG,
+    EVALUATE,
+    PARAMETERS,
+    PARTS,
+    REPLY,
+    ROUND,
+    UnusableMessageError,
+    one_line,
+    refuse_error,
+    reply_record,
+)
+from fl2ora.messages.tensors import decode_tensors, encode_tensors
+
+TEST, VALIDATION, PERSONAL = "test", "validation", "test-personal"
+"""Held-out parts: a node's test images, those of its calibration images, and its test images by its
+own model, the adapter with what the node keeps to itself."""
+
+
+@dataclass(frozen=True)
+class EvaluateTask:
+    """What a node is asked to measure.
+
+    Attributes:
+        adapter: global; empty in round 0, which is zero-shot CLIP.
+        round: of the run.
+        parts: which held-out parts.
+        calibrator: spec of a fitted post-hoc calibrator whose effect is measured, or empty.
+        parameters: of that calibrator.
+    """
+
+    adapter: Adapter
+    round: int
+    parts: tuple[str, ...] = (TEST,)
+    calibrator: str = ""
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def encode_evaluate(task: EvaluateTask, nodes: Mapping[int, str]) -> list[Message]:
+    """Return one message for each node; what it holds is encoded once."""
+    settings = {ROUND: task.round, CALIBRATOR: task.calibrator, PARTS: ",".join(task.parts)}
+    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
+        ARRAYS: encode_tensors(task.adapter)
+    }
+    if task.calibrator:
+        records[PARAMETERS] = encode_tensors(task.parameters, torch.float64)
+    return [
+        Message(
+            RecordDict({**records, CONFIG: ConfigRecord({**settings})}),
+            dst_node_id=node,
+            message_type=EVALUATE,
+        )
+        for node in nodes
+    ]
+
+
+def decode_evaluate(message: Message) -> EvaluateTask:
+    """Return what a node is asked to measure."""
+    content = message.content
+    settings = content.config_records[CONFIG]
+    parameters = content.array_records.get(PARAMETERS)
+    return EvaluateTask(
+        decode_tensors(content.array_records[ARRAYS], ARRAYS),
+        int(settings[ROUND]),  # type: ignore[arg-type]
+        tuple(str(settings.get(PARTS, TEST)).split(",")),
+        str(settings.get(CALIBRATOR, "")),
+        decode_tensors(parameters, PARAMETERS, torch.float64) if parameters is not None else {},
+    )
+
+
+def encode_measured(
+    message: Message, client: str, measured: Mapping[str, CalibrationStats]
+) -> Message:
+    """Return a node's reply: the sums of each part it was asked for."""
+    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
+        part: _encode(stats) for part, stats in measured.items()
+    }
+    records[REPLY] = reply_record(client)
+    return Message(RecordDict(records), reply_to=message)
+
+
+def decode_measured(
+    reply: Message, expected: Mapping[str, int], spec: StatsSpec
+) -> dict[str, CalibrationStats]:
+    """Return the sums of each part, decoded and checked once.
+
+    Args:
+        reply: to an evaluate message.
+        expected: how many images the node said it has of each part that was asked for.
+        spec: sizes of the sums.
+
+    Raises:
+        UnusableMessageError: an error, a part is missing, or sums that cannot be those of so many
+            images.
+    """
+    refuse_error(reply)
+    found = {}
+    for part, images in expected.items():
+        if part not in reply.content.metric_records:
+            names = one_line(sorted(map(str, reply.content)))
+            raise UnusableMessageError(f"expected a record {part!r}, found {names}")
+        found[part] = _decode(part, reply.content.metric_records[part], images, spec)
+    return found
+
+
+def _encode(stats: CalibrationStats) -> MetricRecord:
+    return MetricRecord(
+        {
+            name: array.ravel().tolist() if array.ndim else float(array)
+            for name, array in stats.to_arrays().items()
+        }
+    )
+
+
+def _decode(part: str, record: MetricRecord, images: int, spec: StatsSpec) -> CalibrationStats:
+    shapes = {name: shape for name, shape in spec.shapes().items() if np.prod(shape)}
+    sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
+    found = {name: np.size(value) for name, value in record.items()}  # type: ignore[arg-type]
+    if found != sizes:
+        wrong = one_line(sorted({*found.items()} ^ {*sizes.items()})[:6])
+        raise UnusableMessageError(f"{part}: names and lengths of its sums differ: {wrong}")
+    try:
+        arrays = {
+            name: np.asarray(record[name], dtype=np.float64).reshape(shape)
+            for name, shape in shapes.items()
+        }
+        stats = CalibrationStats.from_arrays(arrays, spec)
+        check_plausible(stats)
+    except (ValueError, OverflowError) as error:
+        raise UnusableMessageError(f"{part}: {one_line(error)}") from None
+    if stats.num_examples != images:
+        raise UnusableMessageError(
+            f"{part}: expected the sums of {images} images, found {stats.num_examples}"
+        )
+    return stats

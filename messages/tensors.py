@@ -1,0 +1,71 @@
+"""Named tensors as an ArrayRecord, and back; nothing is believed of the bytes that arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord
+from numpy.lib import format as npy
+from torch import Tensor
+
+from fl2ora.messages.records import UnusableMessageError
+
+_STYPE = "numpy.ndarray"
+_DTYPES = {torch.float32: np.dtype("<f4"), torch.float64: np.dtype("<f8")}
+
+
+def encode_tensors(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> ArrayRecord:
+    """Return the tensors under sorted names."""
+    return ArrayRecord(
+        {
+            name: Array(tensors[name].detach().to("cpu", dtype).contiguous().numpy())
+            for name in sorted(tensors)
+        }
+    )
+
+
+def decode_tensors(
+    record: ArrayRecord, what: str, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """Return the tensors of a record, under sorted names; each is copied once.
+
+    An array is refused before any memory is reserved for it unless its header says the expected
+    type and exactly as many bytes as there are.
+
+    Args:
+        record: received.
+        what: how a message names it.
+        dtype: float32 or float64.
+
+    Raises:
+        UnusableMessageError: names the array and what was found.
+    """
+    return {name: _decoded(record[name], f"{what}: {name}", dtype) for name in sorted(record)}
+
+
+def _decoded(array: Array, where: str, dtype: torch.dtype) -> Tensor:
+    if array.stype != _STYPE:
+        raise UnusableMessageError(f"{where}: expected bytes of a {_STYPE}, found {array.stype!r:.80}")
+    data = array.data
+    try:
+        stream = BytesIO(data)
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, in_columns, found = read(stream, max_header_size=4096)
+    except (ValueError, EOFError, OverflowError) as error:
+        raise UnusableMessageError(f"{where}: not the bytes of an array: {error!s:.200}") from None
+    wanted = _DTYPES[dtype]
+    if found != wanted or in_columns and len(shape) > 1:
+        raise UnusableMessageError(f"{where}: expected {wanted} by rows, found {found!s:.80}")
+    rest = len(data) - stream.tell()
+    # Python's integers, which do not overflow.
+    size = wanted.itemsize
+    for length in shape:
+        size *= int(length)
+    if size != rest:
+        raise UnusableMessageError(f"{where}: shape {shape} needs {size} bytes, found {rest}")
+    values = np.frombuffer(data, wanted, offset=stream.tell()).reshape(shape)
+    return torch.from_numpy(values.astype(wanted.newbyteorder("="), copy=True))

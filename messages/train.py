@@ -1,0 +1,176 @@
+"""A round of training: the adapter goes to a node, its update comes back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from torch import Tensor
+
+from fl2ora.clip_tuning.adapter import Adapter, AdapterError, check_finite, check_like
+from fl2ora.messages.records import (
+    ARRAYS,
+    AUX,
+    CLIENT_RULE,
+    CONFIG,
+    EXAMPLES,
+    METRICS,
+    NUM_ROUNDS,
+    REPLY,
+    ROUND,
+    TRAIN,
+    UnusableMessageError,
+    one_line,
+    refuse_error,
+    reply_record,
+)
+from fl2ora.messages.tensors import decode_tensors, encode_tensors
+from fl2ora.strategies.base import RoundPlan
+from fl2ora.strategies.updates import ClientUpdate
+
+RESERVED = frozenset({"round", "client", "event", "source", "seconds"})
+"""Names the run's record uses itself; a metric of a node may not have them."""
+_MOST_METRICS = 1000
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """What a node is asked to do in a round.
+
+    Attributes:
+        adapter: to start from.
+        aux: further tensors for the client rule.
+        rule: spec of the client rule; empty: plain local training.
+        round: from 1.
+        num_rounds: of the run, which a learning-rate schedule needs.
+    """
+
+    adapter: Adapter
+    aux: Adapter = field(default_factory=dict)
+    rule: str = ""
+    round: int = 1
+    num_rounds: int = 1
+
+
+def encode_train(plan: RoundPlan, nodes: Mapping[int, str], num_rounds: int) -> Iterator[Message]:
+    """Yield one message for each node of a round; what all are sent is encoded once.
+
+    Args:
+        plan: of the round.
+        nodes: client keys by node id.
+        num_rounds: of the run.
+    """
+    shared = encode_tensors(plan.current)
+    aux = encode_tensors(plan.aux) if plan.aux else None
+    settings = {ROUND: plan.round, NUM_ROUNDS: num_rounds, CLIENT_RULE: plan.rule}
+    for node, client in nodes.items():
+        start = plan.start_of(client)
+        records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
+            ARRAYS: shared if start is plan.current else encode_tensors(start),
+            CONFIG: ConfigRecord({**settings}),
+        }
+        if aux is not None:
+            records[AUX] = aux
+        yield Message(RecordDict(records), dst_node_id=node, message_type=TRAIN)
+
+
+def decode_train(message: Message) -> TrainTask:
+    """Return what a node is asked to do; Flower's own FedProx only sends its mu."""
+    content = message.content
+    settings = content.config_records[CONFIG]
+    rule = str(settings.get(CLIENT_RULE, ""))
+    if not rule and "proximal-mu" in settings:
+        rule = f"fedprox(mu={settings['proximal-mu']!r})"
+    aux = content.array_records.get(AUX)
+    server_round = int(settings[ROUND])  # type: ignore[arg-type]
+    return TrainTask(
+        decode_tensors(content.array_records[ARRAYS], ARRAYS),
+        decode_tensors(aux, AUX) if aux is not None else {},
+        rule,
+        server_round,
+        int(settings.get(NUM_ROUNDS, server_round)),  # type: ignore[arg-type]
+    )
+
+
+def encode_update(message: Message, update: ClientUpdate) -> Message:
+    """Return a node's reply."""
+    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
+        ARRAYS: encode_tensors(update.adapter),
+        METRICS: MetricRecord({**update.metrics, EXAMPLES: update.num_examples}),
+        REPLY: reply_record(update.client),
+    }
+    if update.aux:
+        records[AUX] = encode_tensors(update.aux)
+    return Message(RecordDict(records), reply_to=message)
+
+
+def decode_update(
+    reply: Message, client: str, sent: Mapping[str, Tensor], max_norm: float = math.inf
+) -> ClientUpdate:
+    """Return the update in a reply, decoded and checked once.
+
+    Args:
+        reply: to a train message.
+        client: key of the client that the message went to.
+        sent: the adapter that this client was sent.
+        max_norm: largest L2 norm of its change, over all tensors together.
+
+    Raises:
+        UnusableMessageError: an error, missing records, other names, shapes or types than ``sent``,
+            values that are not finite, metrics that are no finite numbers, no examples, too large a
+            change.
+    """
+    refuse_error(reply)
+    content = reply.content
+    if ARRAYS not in content.array_records or METRICS not in content.metric_records:
+        found = one_line(sorted(map(str, content)))
+        raise UnusableMessageError(f"expected records {ARRAYS!r} and {METRICS!r}, found {found}")
+    metrics = _metrics(content.metric_records[METRICS])
+    examples = metrics.pop(EXAMPLES, math.nan)
+    if not (examples >= 1 and examples == int(examples)):
+        raise UnusableMessageError(f"{EXAMPLES}: expected a whole number above 0, found {examples:g}")
+    adapter = decode_tensors(content.array_records[ARRAYS], "update")
+    aux_record = content.array_records.get(AUX)
+    aux = decode_tensors(aux_record, AUX) if aux_record is not None else {}
+    try:
+        check_like(adapter, sent, "update")
+        check_finite(adapter, "update")
+        check_finite(aux, AUX)
+    except AdapterError as error:
+        raise UnusableMessageError(one_line(error)) from None
+    _refuse_far(adapter, sent, max_norm)
+    return ClientUpdate(client, adapter, int(examples), metrics, aux)
+
+
+def _metrics(record: MetricRecord) -> dict[str, float]:
+    """Return finite scalars; NaN stands for a metric the node withholds and is left out."""
+    if len(record) > _MOST_METRICS:
+        raise UnusableMessageError(f"expected at most {_MOST_METRICS} metrics, found {len(record)}")
+    found = {}
+    for name, value in record.items():
+        if name in RESERVED or one_line(name) != name:
+            raise UnusableMessageError(f"metric {one_line(name)!r}: the name cannot be used")
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise UnusableMessageError(f"metric {name!r}: expected one number, found {type(value).__name__}")
+        if isinstance(value, float) and math.isnan(value) and name != EXAMPLES:
+            continue
+        if not abs(value) < 2.0**53:
+            raise UnusableMessageError(f"metric {name!r}: expected a number below 2^53, found {value!s:.40}")
+        found[name] = float(value)
+    return found
+
+
+def _refuse_far(adapter: Adapter, sent: Mapping[str, Tensor], limit: float) -> None:
+    if limit == math.inf:
+        return
+    squares = [
+        float((tensor.double() - sent[name].double()).square().sum())
+        for name, tensor in adapter.items()
+    ]
+    norm = math.sqrt(math.fsum(squares))
+    if not norm <= limit:
+        raise UnusableMessageError(
+            f"update: norm {norm:.6g} of its change exceeds the limit {limit:.6g}"
+        )

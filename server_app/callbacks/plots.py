@@ -1,0 +1,26 @@
+"""The plots of a finished run."""
+
+from __future__ import annotations
+
+from fl2ora.reporting.tables import metrics_table
+from fl2ora.server_app.callbacks.base import Callback, RunContext
+
+
+class Plots(Callback):
+    """Draws reliability before and after, its smooth form, the rounds, and every client."""
+
+    def on_end(self, run: RunContext) -> None:
+        """Draw into the run directory."""
+        # Matplotlib takes a second to load, and the first round need not wait for it.
+        from fl2ora.reporting.plots import (
+            clients_plot,
+            reliability_plot,
+            rounds_plot,
+            smooth_plot,
+        )
+
+        panels, folder = run.evaluation.panels(), run.folder
+        reliability_plot(panels, folder / "reliability")
+        smooth_plot(panels, folder / "smooth")
+        rounds_plot(metrics_table(folder), folder / "rounds")
+        clients_plot(run.evaluation.clients, folder / "clients")

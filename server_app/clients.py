@@ -1,0 +1,128 @@
+"""The nodes of a run as the round loop sees them: client keys in, checked answers out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.experiment.config import RunConfig
+from fl2ora.messages.calibrate import CalibrateTask, decode_sums, encode_calibrate
+from fl2ora.messages.evaluate import VALIDATION, EvaluateTask, decode_measured, encode_evaluate
+from fl2ora.messages.exchange import collect
+from fl2ora.messages.hello import NodeInfo
+from fl2ora.messages.records import UnusableMessageError, one_line
+from fl2ora.messages.train import decode_update, encode_train
+from fl2ora.reporting.events import Tracker
+from fl2ora.server_app.handshake import Peer
+from fl2ora.strategies.base import RoundPlan, Strategy
+from fl2ora.strategies.updates import ClientUpdate
+
+T = TypeVar("T")
+
+
+class Clients:
+    """Asks the nodes; everything that cannot be used of an answer is a drop, on the record.
+
+    Args:
+        grid: where the nodes are.
+        peers: the nodes, sorted by client key.
+        config: of the run.
+        tracker: told of every reply and every drop.
+    """
+
+    def __init__(
+        self, grid: Grid, peers: Sequence[Peer], config: RunConfig, tracker: Tracker
+    ) -> None:
+        self.infos: dict[str, NodeInfo] = {peer.client: peer.info for peer in peers}
+        self._nodes = {peer.client: peer.node for peer in peers}
+        self._grid = grid
+        self._config = config
+        self._tracker = tracker
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All clients, sorted."""
+        return tuple(self._nodes)
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """The LoRA rank of the clients whose node sets one."""
+        return {key: info.rank for key, info in self.infos.items() if info.rank}
+
+    def train(self, plan: RoundPlan, strategy: Strategy) -> Iterator[ClientUpdate]:
+        """Let the plan's clients train, and yield the usable updates as they come.
+
+        A reply is decoded and checked once, against what that client was sent.
+        """
+        nodes = {self._nodes[client]: client for client in plan.clients}
+        limit = self._config.max_update_norm or math.inf
+
+        def decode(reply: Message, client: str) -> ClientUpdate:
+            update = decode_update(reply, client, plan.start_of(client), limit)
+            try:
+                strategy.check_update(plan, update)
+            except (ValueError, KeyError) as error:
+                raise UnusableMessageError(one_line(error)) from None
+            return update
+
+        messages = encode_train(plan, nodes, self._config.num_rounds)
+        for client, update in self._ask(plan.round, messages, nodes, decode):
+            self._tracker.log(
+                "client",
+                round=plan.round,
+                client=client,
+                **{**update.metrics, "num-examples": update.num_examples},
+            )
+            yield update
+
+    def evaluate(self, task: EvaluateTask, spec: StatsSpec) -> dict[str, dict[str, CalibrationStats]]:
+        """Let every node measure; return each part's sums by client, in the clients' order."""
+        nodes = {node: client for client, node in self._nodes.items()}
+
+        def decode(reply: Message, client: str) -> dict[str, CalibrationStats]:
+            info = self.infos[client]
+            images = {
+                part: info.num_calibration if part == VALIDATION else info.num_test
+                for part in task.parts
+            }
+            return decode_measured(reply, images, spec)
+
+        answers = dict(self._ask(task.round, encode_evaluate(task, nodes), nodes, decode))
+        return {
+            part: {key: answers[key][part] for key in self.keys if key in answers}
+            for part in task.parts
+        }
+
+    def calibration_sums(
+        self, task: CalibrateTask, expected: Mapping[str, Tensor]
+    ) -> dict[str, dict[str, Tensor]]:
+        """Let every node sum what a calibrator asks for; in the clients' order."""
+        nodes = {node: client for client, node in self._nodes.items()}
+        answers = dict(
+            self._ask(
+                self._config.num_rounds,
+                encode_calibrate(task, nodes),
+                nodes,
+                lambda reply, _: decode_sums(reply, expected),
+            )
+        )
+        return {key: answers[key] for key in self.keys if key in answers}
+
+    def _ask(
+        self,
+        server_round: int,
+        messages: Iterable[Message],
+        nodes: Mapping[int, str],
+        decode: Callable[[Message, str], T],
+    ) -> Iterator[tuple[str, T]]:
+        def drop(client: str, reason: str) -> None:
+            self._tracker.log("drop", round=server_round, client=client, reason=reason)
+
+        timeout = self._config.round_timeout
+        return collect(self._grid, messages, nodes, decode, drop, timeout)
