@@ -57,7 +57,6 @@ def hello(message: Message, context: Context) -> Message:
     try:
         node = _node(context)
         data = node.data
-        node.check_views()
         answer = Hello(
             node.key,
             source="own" if node.partition is None else "partition",
@@ -98,7 +97,7 @@ def train(message: Message, context: Context) -> Message:
         build_loss(node.config.loss),
         _rule(settings),
         node.reference,
-        lambda: node.begun("train"),
+        lambda: node.prefix_features("train"),
     )
     with classifier.as_client(kept.load(_PERSONAL)):
         update, state = trainer.run(
@@ -139,7 +138,7 @@ def evaluate(message: Message, context: Context) -> Message:
     classifier.restore(_adapter(message, ARRAYS))
     spec = StatsSpec(num_bins=node.config.num_bins)
     data, batch = node.data.test, node.config.eval_batch_size
-    begun = node.begun("test") if settings[ROUND] else None
+    prefix = node.prefix_features("test", zero_shot=not settings[ROUND])
     if CALIBRATOR in settings:
         stats = evaluate_calibrated(
             load(str(settings[CALIBRATOR]), Calibrator),
@@ -149,14 +148,14 @@ def evaluate(message: Message, context: Context) -> Message:
             data,
             spec,
             batch,
-            begun,
+            prefix,
         )
     else:
-        stats = local_evaluate(classifier, data, spec, batch, begun)
+        stats = local_evaluate(classifier, data, spec, batch, prefix)
     content = RecordDict({METRICS: encode_stats(stats), REPLY: ConfigRecord({CLIENT: node.key})})
     if settings.get(PERSONAL):
         with classifier.as_client(ClientState(context, node.key).load(_PERSONAL)):
-            own = local_evaluate(classifier, data, spec, batch, begun)
+            own = local_evaluate(classifier, data, spec, batch, prefix)
         content[PERSONAL] = encode_stats(own)
     return Message(content, reply_to=message)
 
@@ -172,9 +171,14 @@ def calibrate(message: Message, context: Context) -> Message:
     sums = calibration_sums(
         load(str(message.content.config_records[CONFIG][CALIBRATOR]), Calibrator),
         _tensors(message.content, PARAMETERS),
-        predict(classifier, data.images, batch, node.begun("calibration")),
+        predict(classifier, data.images, batch, node.prefix_features("calibration")),
         data.labels,
-        lambda: predict(node.zero_shot_classifier(), data.images, batch),
+        lambda: predict(
+            node.zero_shot_classifier(),
+            data.images,
+            batch,
+            node.prefix_features("calibration", zero_shot=True),
+        ),
     )
     content = RecordDict({SUMS: ArrayRecord(sums), REPLY: ConfigRecord({CLIENT: node.key})})
     return Message(content, reply_to=message)

@@ -31,7 +31,6 @@ from fl2ora.server_app.run_plugins import (
     build_run_calibrator,
     build_strategy,
     check_plugins,
-    check_views,
 )
 from fl2ora.strategies.base import Strategy
 
@@ -62,7 +61,6 @@ def _run(grid: Grid, config: RunConfig, folder: Path, tracker: JsonLines) -> Non
     torch.set_num_threads(config.threads)
     federation = load_federation(config.dataset, config.protocol)
     classifier = _classifier(config, federation, config.method)
-    check_views(config, classifier)
     adapter = classifier.export()
     strategy = build_strategy(config.strategy)
     if isinstance(strategy, Strategy):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.classifier import ClipClassifier
-from fl2ora.clip_tuning.feature_cache import digest, shared_cache
-from fl2ora.clip_tuning.frozen import table, table_key
 from fl2ora.clip_tuning.prediction import predict
+from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig
 from fl2ora.federated_data.clients import divide, share_out
 from fl2ora.federated_data.images import LabelledImages
@@ -36,8 +34,10 @@ class HeldOut:
         """Collect the images once."""
         self.spec = StatsSpec(num_bins=config.num_bins)
         self._batch = config.eval_batch_size
-        cache = shared_cache(config.cache_gib, config.cache_dir)
-        self._cache = cache if config.cache_features else None
+        self._store = shared_store(
+            config.cache_gib if config.cache_features else 0.0, config.cache_dir
+        )
+        self._key = object()  # of these images in the store
         self._server_test = federation.test
         self._test: dict[str, LabelledImages] = {}
         self._calibration: dict[str, LabelledImages] = {}
@@ -59,9 +59,8 @@ class HeldOut:
         self, classifier: ClipClassifier
     ) -> tuple[CalibrationStats, dict[str, CalibrationStats]]:
         """Return the sums of the central test set, and of each client's test images by its key."""
-        parts = self._measured
-        images = _together(parts)
-        predicted = self._predict(classifier, images, parts, self._begun(classifier, images))
+        parts = [self._server_test, *self._test.values()]
+        predicted = self._predict(classifier, parts, "measured")
         stats = [
             CalibrationStats.from_logits(logits, part.labels, self.spec)
             for logits, part in zip(predicted, parts, strict=True)
@@ -70,14 +69,20 @@ class HeldOut:
 
     def score(self, classifier: ClipClassifier, zero_shot: ClipClassifier) -> SavedLogits:
         """Return the logits of everything held out here, by the final and the zero-shot model."""
-        parts = [self._server_test, *self._test.values(), *self._calibration.values()]
-        images = _together(parts)
-        final, start = (self._predict(m, images, parts) for m in (classifier, zero_shot))
+        measured = [self._server_test, *self._test.values()]
+        others = [*self._calibration.values()]
+        final, start = (
+            [
+                *self._predict(model, measured, "measured"),
+                *self._predict(model, others, "calibration"),
+            ]
+            for model in (classifier, zero_shot)
+        )
         scored = [
             Scored(logits, part.labels, untuned)
-            for logits, part, untuned in zip(final, parts, start, strict=True)
+            for logits, part, untuned in zip(final, [*measured, *others], start, strict=True)
         ]
-        middle = 1 + len(self._test)
+        middle = len(measured)
         with torch.inference_mode():
             features = [
                 m.pooled_classes(m.encode_classes()).float().cpu().clone()
@@ -91,31 +96,18 @@ class HeldOut:
         )
 
     def _predict(
-        self,
-        classifier: ClipClassifier,
-        images: Tensor,
-        parts: Sequence[LabelledImages],
-        begun: Tensor | None = None,
+        self, classifier: ClipClassifier, parts: Sequence[LabelledImages], name: str
     ) -> Sequence[Tensor]:
-        """Return the logits of each part from one pass over the images of all."""
-        logits = predict(classifier, images, self._batch, begun)
+        """Return the logits of each part from one pass over the images of all.
+
+        Args:
+            classifier: what scores.
+            parts: of what is held out here.
+            name: of these parts together, always the same ones.
+        """
+        if not parts:
+            return []
+        images = torch.cat([part.images for part in parts])
+        features = self._store.features(classifier, images, (self._key, name), self._batch)
+        logits = predict(classifier, images, self._batch, features)
         return torch.split(logits, [len(part) for part in parts])
-
-    @property
-    def _measured(self) -> list[LabelledImages]:
-        return [self._server_test, *self._test.values()]
-
-    @cached_property
-    def _digest(self) -> str:
-        return digest([part.images for part in self._measured])
-
-    def _begun(self, classifier: ClipClassifier, images: Tensor) -> Tensor | None:
-        """Return the frozen start of all measured images, computed once, where a method has one."""
-        if self._cache is None or classifier.frozen_images is None:
-            return None
-        key = table_key(classifier, self._digest)
-        return table(classifier, images, self._cache, key, self._batch)
-
-
-def _together(parts: Sequence[LabelledImages]) -> Tensor:
-    return torch.cat([part.images for part in parts])

@@ -8,7 +8,6 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.calibration.losses.base import Loss
-from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError
@@ -68,27 +67,6 @@ def build_run_calibrator(text: str) -> Calibrator | None:
         UserError: unknown name, no calibrator, or arguments that do not fit.
     """
     return None if text == "none" else load(text, Calibrator)
-
-
-def check_views(config: RunConfig, classifier: ClipClassifier) -> None:
-    """Refuse fixed views where nothing of them could be kept.
-
-    Raises:
-        UserError: the method tunes the image tower from its first block on, or the loss mixes
-            images.
-    """
-    if not config.fixed_views:
-        return
-    terms = [load(spec, Loss) for _, spec in parse_sum(config.loss)]
-    for key, found, fits in (
-        ("method", config.method, classifier.frozen_images is not None),
-        ("loss", config.loss, not any(term.mixes for term in terms)),
-    ):
-        if not fits:
-            raise UserError(
-                f"fixed-views: expected 0 with {key} = {found!r}, which changes what would be "
-                f"kept of a view, found {config.fixed_views}"
-            )
 
 
 def check_plugins(config: RunConfig) -> None:
