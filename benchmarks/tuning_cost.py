@@ -29,8 +29,8 @@ from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.training import LocalTrainer, TrainingSettings
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip, load_clip
-from fl2ora.clip_tuning.frozen import begin_all
 from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.prefix.features import prefix_features
 from fl2ora.clip_tuning.preprocessing import Preprocessing
 from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.images import LabelledImages
@@ -44,7 +44,7 @@ NAMES = (
     "ankle boot",
 )  # fmt: skip
 METHODS = (
-    "prompt", "prompt(length=4)", "kgcoop", "prograd", "tcp", "fedtpg", "fedpgp", "fedotp",
+    "coop", "coop(length=4)", "kgcoop", "prograd", "tcp", "fedtpg", "fedpgp", "fedotp",
     "cocoop", "linear_probe", "task_res", "clip_adapter", "tip_adapter", "logit_scale",
     "lora(towers='text')", "lora(blocks='top3')", "lora(blocks='up')", "lora",
     "lora(towers='vision')", "layer_norm", "bitfit", "vpt", "vpt(depth=1)", "ivlp", "maple",
@@ -71,17 +71,17 @@ def measure(clip: Clip, spec: str, data: LabelledImages) -> list[str]:
     torch.manual_seed(0)
     classifier = load(spec, TuningMethod).attach(own, NAMES, TEMPLATES)
     classifier.eval()
-    keeps_start = classifier.frozen_images is not None
-    if not (keeps_start or classifier.wants_zero_shot):
+    has_prefix = classifier.image_prefix is not None
+    if not (has_prefix or classifier.wants_zero_shot):
         anew, peak = watched(lambda: a_round(classifier, data, None, None))
         return [f"{anew:.2f}", "-", "-", "-", f"{peak:.0f}", "-"]
-    table = begin_all(classifier, data.images, BATCH) if keeps_start else None
+    table = prefix_features(classifier, data.images, BATCH) if has_prefix else None
     frozen = ClipClassifier(clip, NAMES, TEMPLATES)
-    features = begin_all(frozen, data.images, BATCH) if classifier.wants_zero_shot else None
+    features = prefix_features(frozen, data.images, BATCH) if classifier.wants_zero_shot else None
     reference = None if features is None else ZeroShotReference(frozen, features)
     a_round(classifier, data, table, reference)  # class features and states are made once, too
     kept, least = watched(lambda: a_round(classifier, data, table, reference))
-    for name in ("frozen_classes", "_begun_classes"):
+    for name in ("frozen_classes", "_class_states"):
         vars(classifier).pop(name, None)
     anew, most = watched(lambda: a_round(classifier, data, None, None))
     size = (table if table is not None else features).nbytes / 2**20  # type: ignore[union-attr]

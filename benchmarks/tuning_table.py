@@ -33,7 +33,7 @@ FASHION = "fashion_mnist(train=5000)"
 METHODS = (
     "zero_shot", "lora", "lora(towers='vision')", "lora(towers='text')", "layer_norm", "bitfit",
     "full", "logit_scale", "logit_scale('lora')", "linear_probe", "clip_adapter", "task_res",
-    "tip_adapter", "prompt", "prompt(length=4, init='template')", "kgcoop", "prograd", "cocoop",
+    "tip_adapter", "coop", "coop(length=4, init='template')", "kgcoop", "prograd", "cocoop",
     "tcp", "fedtpg", "fedotp", "fedpgp", "vpt", "vpt(depth=1)", "ivlp", "maple", "prompt_src",
 )  # fmt: skip
 COLUMNS = {

@@ -20,12 +20,12 @@ class Batch:
     """One step's data.
 
     Attributes:
-        rows: ``(B,)`` which of the client's images, or of its fixed views of them.
+        rows: ``(B,)`` which of the client's images.
         pixels: ``(B, 3, H, W)`` on the device, after augmentation and mixing.
         labels: ``(B,)`` on the device.
         changed: the pixels are not just the preprocessed images.
         mixed: labels ``(B,)`` of the images mixed in, and the weight of the first ones.
-        begun: their frozen start where it is known; the pixels are empty then.
+        prefix: their prefix features where they are known; the pixels are empty then.
     """
 
     rows: Tensor
@@ -33,7 +33,7 @@ class Batch:
     labels: Tensor
     changed: bool = False
     mixed: tuple[Tensor, float] | None = None
-    begun: Tensor | None = None
+    prefix: Tensor | None = None
 
 
 class Batches:
@@ -42,10 +42,10 @@ class Batches:
     Args:
         classifier: preprocesses, on its device.
         loss: mixes the images of a batch, if it is one that does.
-        table: frozen start of all images, or of some views of each; None if it is not known.
+        table: prefix features of all images; None if they are not known.
         epochs: passes over the images.
         batch_size: images in a batch; the last of an epoch may have fewer.
-        augmentation: of images that are not in a table.
+        augmentation: of images whose prefix features are not known.
     """
 
     def __init__(
@@ -76,21 +76,18 @@ class Batches:
             for rows in torch.randperm(len(data), generator=order).split(self._batch_size):
                 labels = data.labels[rows].to(device)
                 if self._table is not None:
-                    yield self._known(rows, labels, len(data), augment)
+                    yield self._known(rows, labels)
                     continue
                 pixels = self._classifier.preprocessing.training(
                     data.images[rows].to(device), kind, augment
                 )
                 yield self._mixed(Batch(rows, pixels, labels, changed=kind != "none"), mix)
 
-    def _known(self, rows: Tensor, labels: Tensor, images: int, rng: torch.Generator) -> Batch:
-        """Return a batch from the table, of a random one of each image's views."""
+    def _known(self, rows: Tensor, labels: Tensor) -> Batch:
+        """Return a batch from the table."""
         assert self._table is not None
-        views = len(self._table) // images
-        if views > 1:
-            rows = rows + images * torch.randint(views, rows.shape, generator=rng)
-        begun = self._table[rows].to(labels.device)
-        return Batch(rows, begun.new_zeros(0), labels, begun=begun)
+        prefix = self._table[rows].to(labels.device)
+        return Batch(rows, prefix.new_zeros(0), labels, prefix=prefix)
 
     def _mixed(self, batch: Batch, rng: torch.Generator) -> Batch:
         """Let the loss mix the batch, if it is one that does."""

@@ -52,7 +52,7 @@ def evaluate_calibrated(
     data: LabelledImages,
     spec: StatsSpec,
     batch_size: int,
-    begun: Tensor | None = None,
+    prefix: Tensor | None = None,
 ) -> CalibrationStats:
     """Return the calibration sums of a client's test images after the calibrator.
 
@@ -64,7 +64,7 @@ def evaluate_calibrated(
         data: what is measured; may be empty.
         spec: sizes of the sums.
         batch_size: images encoded at once.
-        begun: see ``predict``.
+        prefix: see ``predict``.
     """
     context = None
     if calibrator.needs:
@@ -74,5 +74,5 @@ def evaluate_calibrated(
             texts = tuned, frozen.encode_classes()
         zero_shot_logits = predict(frozen, data.images, batch_size)
         context = CalibrationContext.of_tuned_classes(zero_shot_logits, *texts)
-    logits = predict(classifier, data.images, batch_size, begun)
+    logits = predict(classifier, data.images, batch_size, prefix)
     return calibrated_stats(calibrator, parameters, logits, data.labels, spec, context)

@@ -15,7 +15,7 @@ def local_evaluate(
     data: LabelledImages,
     spec: StatsSpec,
     batch_size: int = 256,
-    begun: Tensor | None = None,
+    prefix: Tensor | None = None,
 ) -> CalibrationStats:
     """Return the calibration sums of ``data``; of no images, the sums of nothing.
 
@@ -24,7 +24,7 @@ def local_evaluate(
         data: held out.
         spec: sizes of the sums.
         batch_size: images encoded at once.
-        begun: see ``predict``.
+        prefix: see ``predict``.
     """
-    logits = predict(classifier, data.images, batch_size, begun)
+    logits = predict(classifier, data.images, batch_size, prefix)
     return CalibrationStats.from_logits(logits, data.labels, spec)

@@ -22,8 +22,7 @@ class ZeroShotReference:
 
     Args:
         classifier: the untuned classifier, on its device.
-        table: ``(N, D)`` unit features of the client's training images, or ``(V N, D)`` of V fixed
-            views of each; None if they are not kept.
+        table: ``(N, D)`` unit features of the client's training images; None if they are not kept.
     """
 
     def __init__(self, classifier: ClipClassifier, table: Tensor | None = None) -> None:

@@ -10,14 +10,11 @@ import torch
 from torch import Tensor
 
 from fl2ora.client_app.loss_context import ZeroShotReference
-from fl2ora.clip_tuning.build import build_classifier, resolve_device
+from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
-from fl2ora.clip_tuning.feature_cache import digest, shared_cache
-from fl2ora.clip_tuning.frozen import PLAIN, Views, begin_all, table, table_key
-from fl2ora.clip_tuning.preprocessing import Augmentation
+from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError
-from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.clients import ClientData, divide, load_federation, share_out
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
@@ -33,12 +30,14 @@ class Node:
         partition: index of its share, None if the node brings its own data.
         num_partitions: how many shares there are.
         key: the same in every round and run.
+        rank: of LoRA on this node, where its config sets one, else 0.
     """
 
     config: RunConfig
     partition: int | None
     num_partitions: int
     key: str
+    rank: int = 0
 
     @classmethod
     def from_configs(
@@ -64,8 +63,8 @@ class Node:
                 f"num-partitions (a share of the run's dataset), found {sorted(node) or 'nothing'}"
             )
         partition = None if own else int(node["partition-id"])
-        site = str(node.get("site", node_id if partition is None else partition))
-        return cls(config, partition, 0 if own else int(node["num-partitions"]), site)
+        count = 0 if own else int(node["num-partitions"])
+        return cls(config, partition, count, node_name(node, node_id), _rank(node))
 
     @cached_property
     def federation(self) -> Federation:
@@ -98,78 +97,77 @@ class Node:
         )
 
     @property
+    def learning_rate(self) -> float:
+        """The run's learning rate, or the method's own where the run names none."""
+        config = self.config
+        method = load(config.method, TuningMethod)
+        return learning_rate_for(method, config.model, config.optimiser, config.learning_rate)
+
+    @property
     def device(self) -> torch.device:
         """Where this node computes."""
         return resolve_device(self.config.device)
 
     def classifier(self) -> ClipClassifier:
         """Return the process's classifier; what is tuned in it must be restored before use."""
-        return self._classifier(self.config.method, self.config.gradient_checkpointing)
+        config, data = self.config, self.federation
+        return tuned_classifier(
+            config.model,
+            config.method,
+            data.class_names,
+            data.templates,
+            config.seed,
+            self.device,
+            gradient_checkpointing=config.gradient_checkpointing,
+        )
 
     def zero_shot_classifier(self) -> ClipClassifier:
-        """Return the untuned classifier."""
-        return self._classifier("zero_shot")
+        """Return the process's untuned classifier."""
+        data = self.federation
+        return zero_shot_classifier(
+            self.config.model, data.class_names, data.templates, self.device
+        )
 
-    def begun(self, part: str) -> Tensor | None:
-        """Return the frozen start of this node's images, computed once; see ``clip_tuning.frozen``.
+    def prefix_features(self, part: str, *, zero_shot: bool = False) -> Tensor | None:
+        """Return the prefix features of this node's images, computed once; see ``PrefixStore``.
 
         Args:
-            part: of ``data``: ``train`` (as training sees it), ``test`` or ``calibration``.
+            part: of ``data``: ``train``, ``test`` or ``calibration``.
+            zero_shot: those of the untuned classifier.
 
         Returns:
             None where there is nothing to keep: caching is off, the method tunes from the first
             block on, training draws new views in every step, there is no image, or no room.
         """
-        return self._begun(self.classifier(), part)
+        config = self.config
+        if part == "train" and config.augmentation != "none":
+            return None
+        classifier = self.zero_shot_classifier() if zero_shot else self.classifier()
+        store = shared_store(config.cache_gib if config.cache_features else 0.0, config.cache_dir)
+        # A copy without the images: what is remembered keeps its keys alive.
+        return store.features(
+            classifier,
+            getattr(self.data, part).images,
+            (replace(self), part),
+            config.eval_batch_size,
+        )
 
     def reference(self) -> ZeroShotReference:
         """Return the frozen model's view of this node's training images."""
-        classifier = self.zero_shot_classifier()
-        return ZeroShotReference(classifier, self._begun(classifier, "train"))
+        features = self.prefix_features("train", zero_shot=True)
+        return ZeroShotReference(self.zero_shot_classifier(), features)
 
-    def check_views(self) -> None:
-        """Refuse fixed views that would not fit into memory.
 
-        Raises:
-            UserError: how much they need, and how much there is.
-        """
-        config, images = self.config, self.data.train.images
-        classifier = self.classifier() if config.fixed_views and len(images) else None
-        if classifier is None or classifier.frozen_images is None:
-            return
-        needed = begin_all(classifier, images[:1]).nbytes * len(images) * config.fixed_views
-        if needed > config.cache_gib * 2**30:
-            raise UserError(
-                f"fixed-views: {config.fixed_views} views of {len(images)} images need "
-                f"{needed / 2**30:.3g} GiB, found cache-gib={config.cache_gib:g}"
-            )
+def node_name(node: Mapping[str, Value], node_id: int) -> str:
+    """Return the client key of a node: its ``site``, else its share, else Flower's id of it."""
+    return str(node.get("site", node_id if "dataset" in node else node.get("partition-id", node_id)))
 
-    def _begun(self, classifier: ClipClassifier, part: str) -> Tensor | None:
-        config, images = self.config, getattr(self.data, part).images
-        drawn_anew = part == "train" and config.augmentation != "none" and not config.fixed_views
-        if classifier.frozen_images is None or not len(images):
-            return None
-        if not config.cache_features or drawn_anew:
-            return None
-        cache, views = shared_cache(config.cache_gib, config.cache_dir), self.views(part)
-        # A copy without the images: what is remembered keeps its arguments alive.
-        key = table_key(classifier, _images_digest(replace(self), part), views)
-        return table(classifier, images, cache, key, config.eval_batch_size, views)
 
-    def views(self, part: str) -> Views:
-        """Return how the images of a part of ``data`` are seen."""
-        config = self.config
-        if part != "train" or not config.fixed_views:
-            return PLAIN
-        kind: Augmentation = config.augmentation  # type: ignore[assignment]
-        return Views(kind, config.fixed_views, derive_seed(config.seed, "views", self.key))
-
-    def _classifier(self, method: str, recompute: bool = False) -> ClipClassifier:
-        model, seed = self.config.model, self.config.seed
-        data = self.federation
-        return _classifier(
-            model, method, data.class_names, data.templates, seed, recompute, self.device
-        )
+def _rank(node: Mapping[str, Value]) -> int:
+    rank = node.get("rank", 0)
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
+        raise UserError(f"node config: rank: expected a whole number of at least 0, found {rank!r}")
+    return rank
 
 
 @lru_cache(maxsize=1)
@@ -177,25 +175,3 @@ def _shares(
     dataset: str, protocol: str, partition: str, num_clients: int, seed: int
 ) -> list[LabelledImages]:
     return share_out(load_federation(dataset, protocol), partition, num_clients, seed)
-
-
-@lru_cache(maxsize=2)
-def _classifier(
-    model: str,
-    method: str,
-    class_names: tuple[str, ...],
-    templates: tuple[str, ...],
-    seed: int,
-    recompute: bool,
-    device: torch.device,
-) -> ClipClassifier:
-    """Keep the last two per process: loading CLIP for each of many clients would be the round."""
-    classifier = build_classifier(
-        model, method, class_names, templates, seed, gradient_checkpointing=recompute
-    )
-    return classifier.to(device)
-
-
-@lru_cache(maxsize=4096)
-def _images_digest(node: Node, part: str) -> str:
-    return digest([getattr(replace(node).data, part).images])

@@ -60,7 +60,7 @@ def train(node: Node, kept: ClientState, task: TrainTask) -> ClientUpdate:
             node.data.train,
             plan,
             reference=node.reference,
-            image_table=lambda: node.begun("train"),
+            image_table=lambda: node.prefix_features("train"),
         )
         personal = classifier.export_personal()
     # Last, because a deployment keeps whatever was changed before an error.
@@ -83,7 +83,7 @@ def evaluate(node: Node, kept: ClientState, task: EvaluateTask) -> dict[str, Cal
     def measured(part: str) -> CalibrationStats:
         name = "calibration" if part == VALIDATION else "test"
         data = getattr(node.data, name)
-        prefix = node.begun(name) if task.round else None
+        prefix = node.prefix_features(name, zero_shot=not task.round)
         if task.calibrator and part == TEST:
             return evaluate_calibrated(
                 load(task.calibrator, Calibrator),
@@ -112,9 +112,14 @@ def calibrate(node: Node, task: CalibrateTask) -> dict[str, Tensor]:
     return calibration_sums(
         load(task.calibrator, Calibrator),
         task.parameters,
-        predict(classifier, data.images, batch, node.begun("calibration")),
+        predict(classifier, data.images, batch, node.prefix_features("calibration")),
         data.labels,
-        lambda: predict(node.zero_shot_classifier(), data.images, batch),
+        lambda: predict(
+            node.zero_shot_classifier(),
+            data.images,
+            batch,
+            node.prefix_features("calibration", zero_shot=True),
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from fl2ora.client_app.batches import Batch, Batches
 from fl2ora.client_app.loss_context import ContextFiller, ZeroShotReference, reads_reference
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier, unit
-from fl2ora.clip_tuning.frozen import Views, begin_all
+from fl2ora.clip_tuning.prefix.features import prefix_features
 from fl2ora.clip_tuning.preprocessing import Augmentation
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.seeds import derive_seed
@@ -23,8 +23,8 @@ from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.updates import ClientUpdate
 
 VIEWS = 10
-"""Augmented views of an image whose features are averaged where a method gathers, unless the run
-says how many; Tip-Adapter's code has so many (Zhang et al. 2021, arXiv 2111.03930)."""
+"""Augmented views of an image whose features are averaged where a method gathers; Tip-Adapter's
+code has so many (Zhang et al. 2021, arXiv 2111.03930)."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class LocalTrainer:
         rule: client half of the strategy; plain SGD by default.
         reference: makes the frozen model's view of the images; called if the loss or the method
             reads it.
-        image_table: makes the frozen start of the client's images, or of some fixed views of each
-            (see ``clip_tuning.frozen``); None from it means to do without. Called only where the
-            method has one and the loss mixes no images.
+        image_table: makes the prefix features of the client's images (see ``ImagePrefix``); None
+            from it means to do without. Called only where the method has a prefix and the loss
+            mixes no images.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class LocalTrainer:
         self.rule = rule or ClientRule()
         self._reference = reference
         self._frozen: ZeroShotReference | None = None
-        fixed = classifier.frozen_images is not None and not loss.mixes
+        fixed = classifier.image_prefix is not None and not loss.mixes
         self._table = image_table() if fixed and image_table is not None else None
         self._batches = Batches(
             classifier,
@@ -174,14 +174,20 @@ class LocalTrainer:
     def _gather(self, data: LabelledImages, client: str, seed: int) -> None:
         """Let the method learn what it learns without gradients; see ``VIEWS``."""
         classifier, kind = self.classifier, self.settings.augmentation
-        begun = self._table
-        if begun is None:
-            views = Views(kind, 1 if kind == "none" else VIEWS, derive_seed(seed, "views"))
-            begun = begin_all(classifier, data.images, self.settings.batch_size, views)
-        device = classifier.clip.device
-        parts = begun.split(self.settings.batch_size)
-        features = torch.cat([classifier.finish_images(part.to(device)) for part in parts])
-        features = unit(features.unflatten(0, (-1, len(data))).mean(dim=0))
+        device, batch = classifier.clip.device, self.settings.batch_size
+        views = [self._table]
+        if self._table is None:
+            draws = torch.Generator().manual_seed(derive_seed(seed, "views"))
+            count = 1 if kind == "none" else VIEWS
+            views = [
+                prefix_features(classifier, data.images, batch, kind, draws) for _ in range(count)
+            ]
+        seen = [
+            torch.cat([classifier.finish_images(part.to(device)) for part in view.split(batch)])
+            for view in views
+            if view is not None
+        ]
+        features = unit(torch.stack(seen).mean(dim=0))
         labels = self.rule.labels(data.labels.to(device), len(classifier.class_names))
         rng = torch.Generator().manual_seed(derive_seed(0, "gather", client))
         classifier.gather(features, labels, rng)
@@ -212,7 +218,7 @@ class LocalTrainer:
         frozen = None if batch.changed else self._frozen
         zero_shot = None if frozen is None else frozen.known(batch.rows)
         with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=half):
-            passed = self.classifier.run(batch.pixels, batch.begun, zero_shot)
+            passed = self.classifier.run(batch.pixels, batch.prefix, zero_shot)
         context = filler.fill(
             batch.rows,
             batch.pixels,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 
@@ -48,6 +49,75 @@ def build_classifier(
     if gradient_checkpointing:
         recompute_activations(classifier.clip)
     return classifier
+
+
+def tuned_classifier(
+    model: str,
+    method: str,
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    seed: int,
+    device: torch.device,
+    *,
+    gradient_checkpointing: bool = False,
+    fresh: bool = False,
+) -> ClipClassifier:
+    """Return the process's tuned classifier, which server and nodes in one process share.
+
+    Only the last one asked for is kept. Whoever uses it restores an adapter first: it holds
+    whatever was restored or trained last. See ``build_classifier`` for the arguments and errors.
+
+    Args:
+        model: see there.
+        method: see there.
+        class_names: see there.
+        templates: see there.
+        seed: see there.
+        device: where it is.
+        gradient_checkpointing: see there.
+        fresh: hold the initial parameters, as a run does that starts.
+    """
+    key = model, method, tuple(class_names), tuple(templates), seed, device, gradient_checkpointing
+    classifier = _tuned(*key)
+    if fresh and not classifier.untouched:
+        _tuned.cache_clear()
+        classifier = _tuned(*key)
+    return classifier
+
+
+def zero_shot_classifier(
+    model: str, class_names: Sequence[str], templates: Sequence[str], device: torch.device
+) -> ClipClassifier:
+    """Return the process's zero-shot classifier.
+
+    It has a CLIP of its own. The tuned one's would do only for methods that leave every weight and
+    every layer of it as they are, which cannot be known of all.
+    """
+    return _zero_shot(model, tuple(class_names), tuple(templates), device)
+
+
+@lru_cache(maxsize=1)
+def _tuned(
+    model: str,
+    method: str,
+    class_names: tuple[str, ...],
+    templates: tuple[str, ...],
+    seed: int,
+    device: torch.device,
+    gradient_checkpointing: bool,
+) -> ClipClassifier:
+    classifier = build_classifier(
+        model, method, class_names, templates, seed, gradient_checkpointing=gradient_checkpointing
+    ).to(device)
+    classifier.untouched = True
+    return classifier
+
+
+@lru_cache(maxsize=1)
+def _zero_shot(
+    model: str, class_names: tuple[str, ...], templates: tuple[str, ...], device: torch.device
+) -> ClipClassifier:
+    return build_classifier(model, "zero_shot", class_names, templates, 0).to(device)
 
 
 def resolve_device(wanted: str) -> torch.device:

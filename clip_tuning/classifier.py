@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -13,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fl2ora.clip_tuning.clip import Clip
-from fl2ora.clip_tuning.feature_cache import digest
+from fl2ora.clip_tuning.prefix.digest import digest
+from fl2ora.clip_tuning.prefix.image_prefix import ImagePrefix, lasting
 from fl2ora.clip_tuning.prompts import fill_templates, tokenise
 from fl2ora.clip_tuning.tuned import TunedModule
 
@@ -37,21 +37,6 @@ class ForwardPass:
     classes: Tensor
     logits: Tensor
     zero_shot: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class FrozenStart:
-    """``encode_images`` is ``finish`` after ``begin``, and ``begin`` depends on nothing tuned.
-
-    Attributes:
-        name: says what ``begin`` does, beside the vision tower's weights.
-        begin: from pixels ``(B, 3, H, W)`` to whatever of length B.
-        finish: from there to what ``encode_images`` returns.
-    """
-
-    name: str
-    begin: Callable[[Tensor], Tensor]
-    finish: Callable[[Tensor], Tensor]
 
 
 class ClipClassifier(TunedModule):
@@ -142,7 +127,7 @@ class ClipClassifier(TunedModule):
             return scale * images.float() @ classes.float().T
 
     @property
-    def frozen_images(self) -> FrozenStart | None:
+    def image_prefix(self) -> ImagePrefix | None:
         """The part of ``encode_images`` that need not be repeated; None where there is none.
 
         A method that changes features itself, after CLIP's tower, overrides this.
@@ -151,25 +136,47 @@ class ClipClassifier(TunedModule):
             return None
         owner = next(cls for cls in type(self).__mro__ if "encode_images" in vars(cls))
         name = f"{owner.__module__}.{owner.__qualname__}"
-        return FrozenStart(name, self.encode_images, lambda images: images)
+        if owner is not ClipClassifier:  # its encode_images may read anything that is its own
+            name = f"{name} {self._own_digest()}"
+        return ImagePrefix(name, self.encode_images, lambda images: images)
 
-    def finish_images(self, begun: Tensor) -> Tensor:
-        """Return what ``encode_images`` returns, from what ``frozen_images.begin`` made of it."""
-        start = self.frozen_images
-        assert start is not None
-        return start.finish(begun)
+    def _own_digest(self) -> str:
+        """Return a digest of settings and of tensors beside CLIP's that are not tuned."""
+        plain = sorted(
+            (key, value)
+            for key, value in vars(self).items()
+            if isinstance(value, (bool, int, float, str))
+            if key not in ("training", "personalised", "untouched")
+        )
+        own = {
+            name: tensor
+            for name, tensor in self.state_dict(keep_vars=True).items()
+            if not name.startswith("clip.") and id(tensor) not in self._moving
+        }
+        return digest(own.values(), plain, *own)
+
+    @property
+    def _moving(self) -> set[int]:
+        """The identities of all tensors that training may change."""
+        return {id(tensor) for tensor in [*self.trained, *self.carried.values()]}
+
+    def finish_images(self, prefix: Tensor) -> Tensor:
+        """Return what ``encode_images`` returns, from the images' ``prefix`` features."""
+        known = self.image_prefix
+        assert known is not None
+        return known.finish(prefix)
 
     def run(
-        self, pixels: Tensor, begun: Tensor | None = None, zero_shot: Tensor | None = None
+        self, pixels: Tensor, prefix: Tensor | None = None, zero_shot: Tensor | None = None
     ) -> ForwardPass:
         """Return the logits of ``pixels (B, 3, H, W)`` and the features that led to them.
 
         Args:
-            pixels: the input; unused, and may be empty, where ``begun`` is given.
-            begun: what ``frozen_images.begin(pixels)`` would return, if it is known.
+            pixels: the input; unused, and may be empty, where ``prefix`` is given.
+            prefix: the images' prefix features, if they are known.
             zero_shot: ``(B, D)``, zero-shot CLIP's features of the images, if they are known.
         """
-        images = self.encode_images(pixels) if begun is None else self.finish_images(begun)
+        images = self.encode_images(pixels) if prefix is None else self.finish_images(prefix)
         fixed = self.classes_frozen and (self.tuned or self.carried)
         classes = self.frozen_classes if fixed else self.encode_classes()
         return ForwardPass(pixels, images, classes, self.logits(images, classes), zero_shot)
@@ -183,7 +190,7 @@ class ClipClassifier(TunedModule):
     @cached_property
     def vision_digest(self) -> str:
         """A digest of the vision tower's configuration and of its weights that are not tuned."""
-        moving = {id(p) for p in [*self.trained, *self.carried.values()]}
+        moving = self._moving
         tower = {
             name: tensor
             for name, tensor in self.clip.state_dict(keep_vars=True).items()
@@ -227,14 +234,6 @@ class ClipClassifier(TunedModule):
             rng: on the CPU, of this client, the same in every round.
         """
         raise NotImplementedError
-
-
-@contextmanager
-def lasting(device: torch.device) -> Iterator[None]:
-    """For what is computed once and kept: without gradients, and never in half precision."""
-    off = torch.autocast(device.type, enabled=False)
-    with torch.inference_mode(False), torch.no_grad(), off:
-        yield
 
 
 def unit(features: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from fl2ora.clip_tuning.classifier import ClipClassifier, lasting, unit
+from fl2ora.clip_tuning.classifier import ClipClassifier, unit
 from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.prefix.image_prefix import lasting
 from fl2ora.clip_tuning.prompt_layout import ContextSettings, Layout, lay_out, replaced_tokens
 from fl2ora.clip_tuning.towers import check_insertable, encode_text
 

@@ -13,7 +13,7 @@ def predict(
     classifier: ClipClassifier,
     images: Tensor,
     batch_size: int = 256,
-    begun: Tensor | None = None,
+    prefix: Tensor | None = None,
 ) -> Tensor:
     """Return float32 logits ``(N, K)`` on the CPU of raw ``images (N, C, H, W)`` uint8.
 
@@ -23,15 +23,15 @@ def predict(
         classifier: what scores.
         images: raw.
         batch_size: images encoded at once.
-        begun: what ``frozen.begin_all`` gave for these images, where it is known.
+        prefix: the images' prefix features, where they are known.
     """
     classifier.eval()
     device = classifier.clip.device
     classes = classifier.encode_classes()
     rows = [torch.zeros((0, len(classifier.class_names)))]
-    given = images if begun is None else begun
+    given = images if prefix is None else prefix
     for part in torch.split(given, batch_size) if len(given) else ():
-        if begun is None:
+        if prefix is None:
             encoded = classifier.encode_images(classifier.preprocessing.evaluation(part.to(device)))
         else:
             encoded = classifier.finish_images(part.to(device))

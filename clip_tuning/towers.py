@@ -91,10 +91,10 @@ def encode_text(
     return _pool_text(clip, hidden, ends)
 
 
-def begin_text(clip: CLIPModel | SiglipModel, ids: Tensor, first: int) -> tuple[Tensor, Tensor]:
+def text_states(clip: CLIPModel | SiglipModel, ids: Tensor, first: int) -> tuple[Tensor, Tensor]:
     """Return the states ``(N, L, d)`` of ``ids (N, L)`` before block ``first``, and the ends.
 
-    ``finish_text`` goes on from there; the ends ``(N,)`` are where transformers pools.
+    ``text_from_states`` goes on from there; the ends ``(N,)`` are where transformers pools.
     """
     end = clip.config.text_config.eos_token_id
     if _is_siglip(clip):
@@ -108,7 +108,9 @@ def begin_text(clip: CLIPModel | SiglipModel, ids: Tensor, first: int) -> tuple[
     return hidden, ends
 
 
-def finish_text(clip: CLIPModel | SiglipModel, hidden: Tensor, ends: Tensor, first: int) -> Tensor:
+def text_from_states(
+    clip: CLIPModel | SiglipModel, hidden: Tensor, ends: Tensor, first: int
+) -> Tensor:
     """Return ``(N, D)`` projected features, not normalised, from states before block ``first``."""
     mask = None if _is_siglip(clip) else _causal_mask(hidden)
     for block in blocks(clip, "text")[first:]:
@@ -149,7 +151,7 @@ def encode_image(
     return _pool_image(clip, hidden)
 
 
-def begin_image(clip: CLIPModel | SiglipModel, pixels: Tensor, first: int) -> Tensor:
+def image_states(clip: CLIPModel | SiglipModel, pixels: Tensor, first: int) -> Tensor:
     """Return the states ``(B, L, d)`` of ``pixels (B, 3, H, W)`` before block ``first``."""
     vision = clip.vision_model
     hidden: Tensor = vision.embeddings(pixels)
@@ -160,7 +162,7 @@ def begin_image(clip: CLIPModel | SiglipModel, pixels: Tensor, first: int) -> Te
     return hidden
 
 
-def finish_image(clip: CLIPModel | SiglipModel, hidden: Tensor, first: int) -> Tensor:
+def image_from_states(clip: CLIPModel | SiglipModel, hidden: Tensor, first: int) -> Tensor:
     """Return ``(B, D)`` projected features, not normalised, from states before block ``first``."""
     for block in blocks(clip, "vision")[first:]:
         hidden = block(hidden, None)

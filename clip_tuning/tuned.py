@@ -22,6 +22,7 @@ class TunedModule(nn.Module):
         personalised: ``personal`` takes part in what is computed; see ``as_client``.
         images_frozen: ``encode_images`` does not depend on what is tuned.
         classes_frozen: ``encode_classes`` does not depend on what is tuned.
+        untouched: no adapter was restored and no client's own model taken on yet.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class TunedModule(nn.Module):
         self._personal_start: Adapter = {}
         self.personalised = False
         self.images_frozen = self.classes_frozen = True
+        self.untouched = True
 
     def tune(
         self,
@@ -98,6 +100,7 @@ class TunedModule(nn.Module):
         Raises:
             AdapterError: see ``restore``.
         """
+        self.untouched = False
         _load(personal or self._personal_start, self.personal, "personal part")
         self.personalised = bool(self.personal)
         try:
@@ -120,6 +123,7 @@ class TunedModule(nn.Module):
             AdapterError: missing, unexpected or misshapen names, or values that are not finite;
                 nothing is changed then.
         """
+        self.untouched = False
         _load(adapter, {**self.tuned, **self.carried}, "adapter")
 
 

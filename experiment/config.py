@@ -93,9 +93,6 @@ class RunConfig:
     calibration_fraction: float = _key(
         0.1, "share of each client's data held out to fit calibrators", minimum=0, maximum=0.9
     )
-    fixed_views: int = _key(
-        0, "random views per image, drawn once for all rounds; 0: new ones every step", minimum=0
-    )
     cache_features: bool = _key(
         True, "compute once what training cannot change of an image's features"
     )
@@ -160,11 +157,6 @@ class RunConfig:
             problems.append(
                 "local-test-fraction and calibration-fraction: expected a sum of at most 1, "
                 f"found {held_out:g}"
-            )
-        if config.fixed_views and (config.augmentation == "none" or not config.cache_features):
-            problems.append(
-                "fixed-views: expected 0 without augmentation or without cache-features, "
-                f"found {config.fixed_views}"
             )
         if problems:
             raise ConfigError(problems)

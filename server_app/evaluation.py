@@ -85,6 +85,7 @@ class Evaluation:
         self._validation = validation
         self._spec = StatsSpec(num_bins=config.num_bins)
         self._scores: dict[int, _Scores] = {}
+        self._adapter: Adapter | None = None  # last measured
         self.history: dict[int, CalibrationStats] = {}
         self.clients: Sums = {}
         self.calibrated: CalibrationStats | None = None
@@ -95,6 +96,7 @@ class Evaluation:
 
     def measure(self, number: int, adapter: Adapter) -> Sources:
         """Measure the adapter after a round; return the metrics of every source."""
+        self._adapter = adapter
         self._classifier.restore(adapter)
         return self._measure(number, self._classifier, adapter)
 
@@ -104,7 +106,10 @@ class Evaluation:
         Only calibration images are encoded here: all others were when they were measured.
         """
         held, start, final = self._held_out, self._scores[0], self._scores[max(self._scores)]
-        tuned = self._classifier if max(self._scores) else self._zero_shot
+        tuned = self._zero_shot
+        if self._adapter is not None:
+            tuned = self._classifier
+            tuned.restore(self._adapter)  # in one process, the nodes use the same classifier
         calibration, untuned = (
             held.calibration_logits(model) for model in (tuned, self._zero_shot)
         )

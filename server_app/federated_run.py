@@ -8,13 +8,11 @@ from pathlib import Path
 import torch
 from flwr.serverapp import Grid
 
-from fl2ora.clip_tuning.build import build_classifier, resolve_device
-from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import blaming
 from fl2ora.federated_data.clients import load_federation
-from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.reporting.events import JsonLines
 from fl2ora.reporting.run_directory import create_run_directory
@@ -61,8 +59,12 @@ def _begin(
     """Load model and data, meet the nodes, measure zero-shot CLIP; return the run before round 1."""
     tracker.log("start", config=config.flat())
     federation = load_federation(config.dataset, config.protocol)
-    classifier = _classifier(config, federation, config.method)
-    zero_shot = _classifier(config, federation, "zero_shot")
+    device, names = resolve_device(config.device), (federation.class_names, federation.templates)
+    classifier = tuned_classifier(
+        config.model, config.method, *names, config.seed, device, fresh=True,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )  # fmt: skip
+    zero_shot = zero_shot_classifier(config.model, *names, device)
     clients = Clients(grid, shake_hands(grid, config, federation.class_names), config, tracker)
     tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])
     adapter = classifier.export()
@@ -122,13 +124,6 @@ def _calibrate(run: Run, state: RunState, plugins: RunPlugins) -> None:
     rows = evaluation.measure_calibrated(calibrator, parameters, state.adapter, saved)
     for source, values in rows.items():
         context.tracker.metrics(state.round, source, values)
-
-
-def _classifier(config: RunConfig, federation: Federation, method: str) -> ClipClassifier:
-    classifier = build_classifier(
-        config.model, method, federation.class_names, federation.templates, config.seed
-    )
-    return classifier.to(resolve_device(config.device))
 
 
 def _described(info: NodeInfo) -> dict[str, object]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
-from fl2ora.clip_tuning.feature_cache import digest, shared_cache
-from fl2ora.clip_tuning.frozen import table, table_key
 from fl2ora.clip_tuning.prediction import predict
+from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig
 from fl2ora.federated_data.clients import divide, share_out
 from fl2ora.federated_data.images import LabelledImages
@@ -41,8 +39,9 @@ class HeldOut:
         self, config: RunConfig, federation: Federation, infos: Mapping[str, NodeInfo]
     ) -> None:
         self._batch = config.eval_batch_size
-        cache = shared_cache(config.cache_gib, config.cache_dir)
-        self._cache = cache if config.cache_features else None
+        gib = config.cache_gib if config.cache_features else 0.0
+        self._store = shared_store(gib, config.cache_dir)
+        self._key = object()  # of these images in the store
         self.central = federation.test
         self.test: dict[str, LabelledImages] = {}
         self.calibration: dict[str, LabelledImages] = {}
@@ -63,31 +62,27 @@ class HeldOut:
     def test_logits(self, classifier: ClipClassifier) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the logits of the central test set, and of each client's test images."""
         parts = [self.central, *self.test.values()]
-        images = _together(parts)
-        logits = predict(classifier, images, self._batch, self._prefix(classifier, images))
-        central, *clients = torch.split(logits, [len(part) for part in parts])
+        central, *clients = self._logits(classifier, parts, "test")
         return central, dict(zip(self.test, clients, strict=True))
 
     def calibration_logits(self, classifier: ClipClassifier) -> dict[str, Tensor]:
         """Return the logits of each client's calibration images."""
-        parts = list(self.calibration.values())
-        if not parts:
-            return {}
-        logits = predict(classifier, _together(parts), self._batch)
-        rows = torch.split(logits, [len(part) for part in parts])
+        rows = self._logits(classifier, list(self.calibration.values()), "calibration")
         return dict(zip(self.calibration, rows, strict=True))
 
-    @cached_property
-    def _digest(self) -> str:
-        return digest([part.images for part in [self.central, *self.test.values()]])
+    def _logits(
+        self, classifier: ClipClassifier, parts: list[LabelledImages], name: str
+    ) -> Sequence[Tensor]:
+        """Return the logits of each part from one pass over the images of all.
 
-    def _prefix(self, classifier: ClipClassifier, images: Tensor) -> Tensor | None:
-        """Return the frozen start of all measured images, computed once, where a method has one."""
-        if self._cache is None or classifier.frozen_images is None:
-            return None
-        key = table_key(classifier, self._digest)
-        return table(classifier, images, self._cache, key, self._batch)
-
-
-def _together(parts: list[LabelledImages]) -> Tensor:
-    return torch.cat([part.images for part in parts])
+        Args:
+            classifier: what scores.
+            parts: of what is held out here.
+            name: of these parts together, always the same ones.
+        """
+        if not parts:
+            return []
+        images = torch.cat([part.images for part in parts])
+        features = self._store.features(classifier, images, (self._key, name), self._batch)
+        logits = predict(classifier, images, self._batch, features)
+        return torch.split(logits, [len(part) for part in parts])

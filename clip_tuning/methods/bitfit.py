@@ -17,7 +17,7 @@ _BIASES = ("all", "fl2ora")
 _QUERY_KEY_VALUE = ("q_proj.bias", "k_proj.bias", "v_proj.bias", "in_proj_bias")
 
 
-class Bitfit(TuningMethod):
+class BitFit(TuningMethod):
     """Tune the biases of CLIP: 171,008 parameters on ViT-B/16, 124,928 as FL2oRA's code does.
 
     The first logits are zero-shot CLIP's. The bias of k has no effect on attention, which its

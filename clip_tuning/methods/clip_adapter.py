@@ -9,14 +9,15 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fl2ora.clip_tuning.classifier import ClipClassifier, FrozenStart, unit
+from fl2ora.clip_tuning.classifier import ClipClassifier, unit
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods._sizes import hidden_units
 from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.prefix.image_prefix import ImagePrefix
 from fl2ora.experiment.arguments import number, whole
 
 
-class ClipAdapter(TuningMethod):
+class CLIPAdapter(TuningMethod):
     """Image feature ``ratio * ReLU(W2 ReLU(W1 f)) + (1 - ratio) * f``; 131,072 parameters on B/16.
 
     The network starts at random, so the first logits are near zero-shot CLIP's, not equal.
@@ -65,9 +66,9 @@ class _AdapterClassifier(ClipClassifier):
         return self.refine(super().encode_images(pixels))
 
     @property
-    def frozen_images(self) -> FrozenStart:
+    def image_prefix(self) -> ImagePrefix:
         """CLIP's own features; the network comes after them."""
-        return FrozenStart("CLIP's features", super().encode_images, self.refine)
+        return ImagePrefix("CLIP's features", super().encode_images, self.refine)
 
     def refine(self, features: Tensor) -> Tensor:
         """Return ``(B, D)`` unit features of CLIP's own, ``(B, D)``."""

@@ -20,7 +20,7 @@ from fl2ora.clip_tuning.towers import width
 from fl2ora.experiment.arguments import whole
 
 
-class Cocoop(TuningMethod):
+class CoCoOp(TuningMethod):
     """Context ``v + h(f)`` for an image with unit feature f: 35,360 parameters on ViT-B/16.
 
     h is a network of one hidden layer, D / reduction wide. Every image has class features of its
@@ -29,7 +29,7 @@ class Cocoop(TuningMethod):
     Args:
         length: how many vectors.
         reduction: the hidden layer has D / reduction units.
-        init: see ``prompt``.
+        init: see ``coop``.
     """
 
     def __init__(self, length: int = 4, reduction: int = 16, init: str = "template") -> None:

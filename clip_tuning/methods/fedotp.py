@@ -19,7 +19,7 @@ from fl2ora.clip_tuning.transport import transport_plan
 from fl2ora.experiment.arguments import number, whole
 
 
-class Fedotp(TuningMethod):
+class FedOTP(TuningMethod):
     """Two contexts, of which a client sends the global one: 8,192 of 16,384 parameters on ViT-B/16.
 
     The logit of a class is ``exp(logit_scale) * sum_mn T_mn cos(patch_m, prompt_n)``. The plan T
@@ -33,7 +33,7 @@ class Fedotp(TuningMethod):
         mass: how much is moved, in (0, 1]; with less than 1 patches far from both prompts count
             little, and all logits shrink by it.
         epsilon: entropy of the plan.
-        init: of both contexts; see ``prompt``.
+        init: of both contexts; see ``coop``.
     """
 
     def __init__(

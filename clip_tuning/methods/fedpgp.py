@@ -19,7 +19,7 @@ from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.experiment.arguments import number, whole
 
 
-class Fedpgp(TuningMethod):
+class FedPGP(TuningMethod):
     """Context ``S + U V``: a client sends S and keeps U and V, 8,192 and 2,112 on ViT-B/16.
 
     Added to the loss is ``weight`` times a contrast of class features: those of S should be nearer
@@ -32,7 +32,7 @@ class Fedpgp(TuningMethod):
         rank: b of ``U (n, b)`` and ``V (b, d)``.
         weight: of the contrast.
         temperature: of the contrast.
-        init: of S; see ``prompt``. U and V are noise.
+        init: of S; see ``coop``. U and V are noise.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from fl2ora.clip_tuning.towers import width
 from fl2ora.experiment.arguments import whole
 
 
-class Fedtpg(TuningMethod):
+class FedTPG(TuningMethod):
     """Context vectors by cross-attention from queries to class-name features: 4,206,080 parameters.
 
     What travels knows no class list: it writes a context for any names. The authors give clients

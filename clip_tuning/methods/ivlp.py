@@ -20,14 +20,14 @@ from fl2ora.clip_tuning.towers import TOWERS, encode_image, width
 from fl2ora.experiment.arguments import whole
 
 
-class Ivlp(TuningMethod):
+class IVLP(TuningMethod):
     """Tune text and vision prompts: 23,040 parameters on ViT-B/16, 30,720 with all 12 blocks.
 
     Args:
         length: prompts per block and tower.
         depth: blocks from the input with prompts of their own; 0 stands for three quarters of
             them, 9 of 12.
-        init: of the text prompts at the input, see ``prompt``; all others are noise.
+        init: of the text prompts at the input, see ``coop``; all others are noise.
     """
 
     def __init__(self, length: int = 2, depth: int = 0, init: str = "template") -> None:

@@ -17,7 +17,7 @@ from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.experiment.arguments import number, whole
 
 
-class Kgcoop(TuningMethod):
+class KgCoOp(TuningMethod):
     """CoOp with ``weight * (1 - mean_j cos(w_j, w_j^zs))``: 2,048 parameters on ViT-B/16.
 
     The zero-shot features are those of all templates. The paper's squared distance of unit features
@@ -26,7 +26,7 @@ class Kgcoop(TuningMethod):
     Args:
         length: how many vectors.
         weight: of the regulariser.
-        init: see ``prompt``.
+        init: see ``coop``.
     """
 
     def __init__(self, length: int = 4, weight: float = 8.0, init: str = "template") -> None:

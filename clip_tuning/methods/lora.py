@@ -19,8 +19,8 @@ from fl2ora.clip_tuning.adapter import Adapter, load_adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.prefix.upper_blocks import UpperBlocksClassifier
 from fl2ora.clip_tuning.selection import TOWER_CHOICES, chosen_blocks, chosen_towers, parse_blocks
-from fl2ora.clip_tuning.upper_blocks import UpperBlocksClassifier
 from fl2ora.experiment.arguments import choice
 
 _PREFIX = "base_model.model."
@@ -29,7 +29,7 @@ _MAGNITUDE = "lora_magnitude_vector"  # DoRA's; a module in memory, a plain tens
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-class Lora(TuningMethod):
+class LoRA(TuningMethod):
     """LoRA ``W + s B A`` with ``s = alpha / sqrt(rank)`` (rsLoRA) or ``alpha / rank``.
 
     ``B`` starts at zero, so the first logits are zero-shot CLIP's. On ViT-B/16 rank 2 on q, k and
@@ -142,12 +142,12 @@ def _travelling(name: str) -> str:
 
 
 def _check_alone(*given: object) -> None:
-    """Refuse arguments of ``Lora``, in order, that are not their defaults.
+    """Refuse arguments of ``LoRA``, in order, that are not their defaults.
 
     Raises:
         ValueError: names them.
     """
-    parameters = inspect.signature(Lora).parameters.values()
+    parameters = inspect.signature(LoRA).parameters.values()
     others = [p.name for p, value in zip(parameters, given, strict=False) if value != p.default]
     if others:
         raise ValueError(

@@ -21,15 +21,15 @@ from fl2ora.clip_tuning.adapter import Adapter, as_adapter, save_adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.factors import factor_names, merged_of, pair_names, residual_names, scalings
-from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.clip_tuning.methods.lora import LoRA
 from fl2ora.experiment.arguments import whole
 
 _PREFIX = "base_model.model."
 _WEIGHTS = "adapter_model.safetensors"
 
 
-class LoraResidual(Lora):
-    """``Lora`` beside a frozen product ``B_r A_r`` of rank R, zero at first, set by the server.
+class LoRAResidual(LoRA):
+    """``LoRA`` beside a frozen product ``B_r A_r`` of rank R, zero at first, set by the server.
 
     The residual factors travel with the adapter both ways; clients return them as they came. A
     strategy that does not know them leaves them zero. What is saved is one LoRA adapter of rank
@@ -40,10 +40,10 @@ class LoraResidual(Lora):
         rank: r of the trained factors.
         alpha: numerator of the scaling s, that of rank r.
         dropout: on the input of the trained branch, in training only.
-        towers: as in ``Lora``.
-        targets: as in ``Lora``.
-        rslora: as in ``Lora``.
-        blocks: as in ``Lora``.
+        towers: as in ``LoRA``.
+        targets: as in ``LoRA``.
+        rslora: as in ``LoRA``.
+        blocks: as in ``LoRA``.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class LoraResidual(Lora):
     def attach(
         self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]
     ) -> ClipClassifier:
-        """Inject the adapters, tune them alone and add the residuals; see ``Lora.attach``."""
+        """Inject the adapters, tune them alone and add the residuals; see ``LoRA.attach``."""
         classifier = super().attach(clip, class_names, templates)
         carried: dict[str, nn.Parameter] = {}
         for name, layer in classifier.clip.named_modules():
@@ -74,7 +74,7 @@ class LoraResidual(Lora):
         return classifier
 
     def save(self, classifier: ClipClassifier, folder: Path) -> None:
-        """Write a peft folder of rank ``r + R``, whose product holds both; see ``Lora.save``."""
+        """Write a peft folder of rank ``r + R``, whose product holds both; see ``LoRA.save``."""
         peft_model = classifier.clip
         assert isinstance(peft_model, PeftModel)
         adapter = classifier.export()

@@ -19,7 +19,7 @@ from fl2ora.clip_tuning.towers import TOWERS, encode_image, width
 from fl2ora.experiment.arguments import whole
 
 
-class Maple(TuningMethod):
+class MaPLe(TuningMethod):
     """Tune text prompts and one linear map per block: 3,555,072 parameters on ViT-B/16.
 
     A message is 14.2 MB there, 19 times LoRA of rank 2.
@@ -28,7 +28,7 @@ class Maple(TuningMethod):
         length: prompts per block.
         depth: blocks from the input with prompts of their own; 0 stands for three quarters of
             them, 9 of 12.
-        init: of the text prompts at the input, see ``prompt``; those of later blocks are noise.
+        init: of the text prompts at the input, see ``coop``; those of later blocks are noise.
     """
 
     def __init__(self, length: int = 2, depth: int = 0, init: str = "template") -> None:

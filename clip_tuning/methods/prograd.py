@@ -19,7 +19,7 @@ from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.experiment.arguments import number, whole
 
 
-class Prograd(TuningMethod):
+class ProGrad(TuningMethod):
     """CoOp whose gradients lose what opposes the zero-shot predictions.
 
     With g the gradient of everything that is minimised and h that of the divergence from the
@@ -30,7 +30,7 @@ class Prograd(TuningMethod):
         length: how many vectors.
         strength: lambda of the paper; 1 removes the opposing part, 0 is CoOp.
         temperature: of both softmaxes in the divergence.
-        init: see ``prompt``.
+        init: see ``coop``.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.experiment.arguments import number, whole
 
 
-class PromptSrc(TuningMethod):
+class PromptSRC(TuningMethod):
     """IVLP with three consistency losses: 46,080 parameters on ViT-B/16.
 
     Added to the loss: ``text_weight`` times the mean absolute difference of tuned and zero-shot

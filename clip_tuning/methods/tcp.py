@@ -20,7 +20,7 @@ from fl2ora.clip_tuning.towers import blocks, width
 from fl2ora.experiment.arguments import number, whole
 
 
-class Tcp(TuningMethod):
+class TCP(TuningMethod):
     """KgCoOp plus class tokens from a network on zero-shot class features: 331,904 parameters.
 
     The network (one hidden layer, D / reduction wide) makes ``length`` tokens for every class. They
@@ -32,7 +32,7 @@ class Tcp(TuningMethod):
         block: index of the text block before which they are put; 0 stands for two thirds of the
             blocks, 8 of 12.
         reduction: the hidden layer has D / reduction units.
-        init: see ``prompt``.
+        init: see ``coop``.
     """
 
     def __init__(

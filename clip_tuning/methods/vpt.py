@@ -19,7 +19,7 @@ from fl2ora.clip_tuning.towers import encode_image, width
 from fl2ora.experiment.arguments import whole
 
 
-class Vpt(TuningMethod):
+class VPT(TuningMethod):
     """Tune vision prompts: on ViT-B/16 73,728 parameters deep, 6,144 shallow.
 
     Args:

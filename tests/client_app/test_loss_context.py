@@ -16,8 +16,8 @@ from fl2ora.client_app.node import Node
 from fl2ora.client_app.training import LocalTrainer, TrainingSettings
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
-from fl2ora.clip_tuning.frozen import begin_all
 from fl2ora.clip_tuning.prediction import predict
+from fl2ora.clip_tuning.prefix.features import prefix_features
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.plugins import available
 from fl2ora.federated_data.datasets.shapes import Shapes
@@ -33,7 +33,7 @@ def classifier(method: str = "lora") -> ClipClassifier:
 
 def reference() -> ZeroShotReference:
     frozen = classifier("zero_shot")
-    return ZeroShotReference(frozen, begin_all(frozen, DATA.images, 8))
+    return ZeroShotReference(frozen, prefix_features(frozen, DATA.images, 8))
 
 
 def train(loss: Loss, settings: TrainingSettings = SETTINGS) -> dict[str, Tensor]:
@@ -117,7 +117,7 @@ def test_frozen_images_are_encoded_once_for_all_rounds() -> None:
         return encode(pixels)
 
     frozen.encode_images = counting  # type: ignore[method-assign]
-    kept = ZeroShotReference(frozen, begin_all(frozen, DATA.images, 8))
+    kept = ZeroShotReference(frozen, prefix_features(frozen, DATA.images, 8))
     for seed in (1, 2):
         trainer = LocalTrainer(
             classifier(), SETTINGS, Spy("zero_shot_logits"), reference=lambda: kept

@@ -29,7 +29,7 @@ Maker = Callable[..., LabelledImages]
 METHODS = [
     "lora(dropout=0.5)",
     "lora_residual(dropout=0.5)",
-    "prompt(length=4)",
+    "coop(length=4)",
     "prograd(length=4)",
     "cocoop(length=4)",
     "vpt",
@@ -147,7 +147,7 @@ class Watching(ClientRule):
             self.seen |= {parameter.dtype, parameter.grad.dtype}
 
 
-@pytest.mark.parametrize("method", ["lora", "prompt(length=4)", "maple", "full"])
+@pytest.mark.parametrize("method", ["lora", "coop(length=4)", "maple", "full"])
 def test_half_precision_leaves_what_is_tuned_in_float32(
     tiny_clip_folder: Path, random_images: Maker, method: str
 ) -> None:

@@ -17,7 +17,7 @@ from fl2ora.clip_tuning.build import build_classifier, resolve_device
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods.base import TuningMethod
-from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.clip_tuning.methods.lora import LoRA
 from fl2ora.clip_tuning.methods.zero_shot import ZeroShot
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.experiment.errors import UserError
@@ -100,7 +100,7 @@ def test_prompts_move_with_the_model_but_are_not_saved(tiny_clip: Clip) -> None:
 
 def _lora(clip: Clip) -> ClipClassifier:
     torch.manual_seed(0)
-    return Lora(rank=2).attach(clip, NAMES, TEMPLATE).eval()
+    return LoRA(rank=2).attach(clip, NAMES, TEMPLATE).eval()
 
 
 def test_restoring_gives_back_what_was_exported(tiny_clip: Clip) -> None:
@@ -177,7 +177,7 @@ def test_dropout_is_off_whatever_mode_the_classifier_was_left_in(
     tiny_clip: Clip, random_images: Maker
 ) -> None:
     torch.manual_seed(0)
-    classifier = Lora(dropout=0.5).attach(tiny_clip, NAMES, TEMPLATE)
+    classifier = LoRA(dropout=0.5).attach(tiny_clip, NAMES, TEMPLATE)
     classifier.restore({n: torch.ones_like(t) for n, t in classifier.export().items()})
     images = random_images(4).images
     calm = predict(classifier.eval(), images)

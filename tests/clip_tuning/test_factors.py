@@ -21,7 +21,7 @@ from fl2ora.clip_tuning.factors import (
     scalings,
     stacked,
 )
-from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.clip_tuning.methods.lora import LoRA
 from lora_factors import A, B, M, drawn, example_one, example_two, mean_product, pair
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 9))
@@ -159,7 +159,7 @@ def test_factors_are_float64_unless_asked_otherwise() -> None:
 
 
 def test_scalings_are_peft_s(tiny_clip: Clip) -> None:
-    classifier = Lora(rank=4, alpha=3.0, targets="q,o").attach(tiny_clip, ["a"], ["{}"])
+    classifier = LoRA(rank=4, alpha=3.0, targets="q,o").attach(tiny_clip, ["a"], ["{}"])
     found = scalings(classifier.clip)
     assert sorted(found) == pair_names(classifier.export())
     assert set(found.values()) == {1.5}  # 3 / sqrt(4)

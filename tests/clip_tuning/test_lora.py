@@ -19,7 +19,7 @@ from fl2ora.client_app.training import LocalTrainer, TrainingSettings
 from fl2ora.clip_tuning.adapter import num_parameters
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip, load_clip
-from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.clip_tuning.methods.lora import LoRA
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.clip_tuning.preprocessing import Preprocessing
 from fl2ora.federated_data.images import LabelledImages
@@ -29,9 +29,9 @@ TEMPLATE = ("a photo of a {}.",)
 Maker = Callable[..., LabelledImages]
 
 
-def _attach(clip: Clip, lora: Lora | None = None, seed: int = 0) -> ClipClassifier:
+def _attach(clip: Clip, lora: LoRA | None = None, seed: int = 0) -> ClipClassifier:
     torch.manual_seed(seed)
-    return (lora or Lora()).attach(clip, NAMES, TEMPLATE).eval()
+    return (lora or LoRA()).attach(clip, NAMES, TEMPLATE).eval()
 
 
 def _randomise(classifier: ClipClassifier, scale: float = 0.3) -> None:
@@ -93,7 +93,7 @@ def test_parameters_on_vit_b_16(
     vit_b_16: CLIPModel, tiny_clip: Clip, arguments: dict[str, object], expected: int
 ) -> None:
     clip = Clip("meta", copy.deepcopy(vit_b_16), tiny_clip.tokenizer, Preprocessing(224, 224))
-    lora = Lora(**arguments)  # type: ignore[arg-type]
+    lora = LoRA(**arguments)  # type: ignore[arg-type]
     classifier = lora.attach(clip, NAMES, TEMPLATE)
     assert sum(p.numel() for p in classifier.tuned.values()) == expected
     trained = [n for n, p in classifier.named_parameters() if p.requires_grad]
@@ -112,7 +112,7 @@ def test_parameters_on_vit_b_16(
 def test_what_is_tuned_is_what_was_asked_for(
     tiny_clip: Clip, arguments: dict[str, str], towers: set[str], projections: set[str]
 ) -> None:
-    names = list(_attach(tiny_clip, Lora(**arguments)).export())  # type: ignore[arg-type]
+    names = list(_attach(tiny_clip, LoRA(**arguments)).export())  # type: ignore[arg-type]
     expected = [
         f"{tower}.encoder.layers.{layer}.self_attn.{projection}.lora_{part}.weight"
         for tower in towers
@@ -136,7 +136,7 @@ def test_what_is_tuned_is_what_was_asked_for(
 )
 def test_arguments_out_of_range_are_named(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
-        Lora(**arguments)  # type: ignore[arg-type]
+        LoRA(**arguments)  # type: ignore[arg-type]
 
 
 def test_the_first_logits_are_zero_shot_s(tiny_clip: Clip, tiny_clip_folder: Path) -> None:
@@ -149,14 +149,14 @@ def test_the_first_logits_are_zero_shot_s(tiny_clip: Clip, tiny_clip_folder: Pat
 @pytest.mark.parametrize(
     ("lora", "scale"),
     [
-        (Lora(rank=2), 1 / math.sqrt(2)),
-        (Lora(rank=4, alpha=3.0), 1.5),
-        (Lora(rank=4, alpha=3.0, rslora=False), 0.75),
-        (Lora(rank=1, alpha=0.5), 0.5),
+        (LoRA(rank=2), 1 / math.sqrt(2)),
+        (LoRA(rank=4, alpha=3.0), 1.5),
+        (LoRA(rank=4, alpha=3.0, rslora=False), 0.75),
+        (LoRA(rank=1, alpha=0.5), 0.5),
     ],
 )
 def test_the_weights_are_w_plus_s_b_a(
-    tiny_clip: Clip, tiny_clip_folder: Path, lora: Lora, scale: float
+    tiny_clip: Clip, tiny_clip_folder: Path, lora: LoRA, scale: float
 ) -> None:
     classifier = _attach(tiny_clip, lora)
     _randomise(classifier)
@@ -175,7 +175,7 @@ def test_the_weights_are_w_plus_s_b_a(
 
 
 def test_merged_weights_give_the_same_logits(tiny_clip: Clip) -> None:
-    classifier = _attach(tiny_clip, Lora(towers="both", targets="q,k,v,o"))
+    classifier = _attach(tiny_clip, LoRA(towers="both", targets="q,k,v,o"))
     _randomise(classifier)
     merged = copy.deepcopy(classifier)
     merged.clip = merged.clip.merge_and_unload()
@@ -211,7 +211,7 @@ def test_training_moves_every_tuned_tensor_and_no_other(
 
 
 def test_training_learns(tiny_clip: Clip, random_images: Maker) -> None:
-    classifier, data = _attach(tiny_clip, Lora(dropout=0.0)), random_images(6)
+    classifier, data = _attach(tiny_clip, LoRA(dropout=0.0)), random_images(6)
     first = float(_train(classifier, data, steps=1))
     _train(classifier, data, steps=30)
     found = torch.nn.functional.cross_entropy(predict(classifier, data.images), data.labels)
@@ -222,7 +222,7 @@ def test_dropout_is_on_in_training_and_drawn_from_the_seed(
     tiny_clip_folder: Path, random_images: Maker
 ) -> None:
     def trained(dropout: float, seed: int) -> Tensor:
-        classifier = _attach(load_clip(str(tiny_clip_folder)), Lora(dropout=dropout))
+        classifier = _attach(load_clip(str(tiny_clip_folder)), LoRA(dropout=dropout))
         _randomise(classifier)
         before = torch.get_rng_state()
         _train(classifier, random_images(6), steps=1, seed=seed)
@@ -238,7 +238,7 @@ def test_dropout_is_on_in_training_and_drawn_from_the_seed(
 
 
 def test_peft_reads_what_is_saved(tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path) -> None:
-    lora = Lora(rank=3, alpha=2.0)
+    lora = LoRA(rank=3, alpha=2.0)
     classifier = _attach(tiny_clip, lora)
     _randomise(classifier)
     lora.save(classifier, tmp_path / "out" / "adapter")

@@ -19,8 +19,8 @@ from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip, load_clip
 from fl2ora.clip_tuning.factors import factor_names, merged_of, pair_names, residual_names, scalings
 from fl2ora.clip_tuning.methods.base import TuningMethod
-from fl2ora.clip_tuning.methods.lora import Lora
-from fl2ora.clip_tuning.methods.lora_residual import LoraResidual
+from fl2ora.clip_tuning.methods.lora import LoRA
+from fl2ora.clip_tuning.methods.lora_residual import LoRAResidual
 from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.images import LabelledImages
 
@@ -28,9 +28,9 @@ NAMES, TEMPLATE = ("cat", "boot", "dog"), ("a photo of a {}.",)
 Maker = Callable[..., LabelledImages]
 
 
-def attached(clip: Clip, method: Lora | None = None) -> ClipClassifier:
+def attached(clip: Clip, method: LoRA | None = None) -> ClipClassifier:
     torch.manual_seed(0)
-    method = method or LoraResidual(residual_rank=3, alpha=2.0)
+    method = method or LoRAResidual(residual_rank=3, alpha=2.0)
     return method.attach(clip, NAMES, TEMPLATE).eval()
 
 
@@ -52,7 +52,7 @@ def logits(classifier: ClipClassifier) -> Tensor:
 
 def test_the_residual_starts_at_zero_and_is_not_trained(tiny_clip: Clip) -> None:
     method = load("lora_residual(residual_rank=3)", TuningMethod)
-    assert isinstance(method, LoraResidual)
+    assert isinstance(method, LoRAResidual)
     classifier = attached(tiny_clip, method)
     names = set(classifier.carried)
     assert names == {n for m in pair_names(classifier.export()) for n in residual_names(m)}
@@ -63,7 +63,7 @@ def test_the_residual_starts_at_zero_and_is_not_trained(tiny_clip: Clip) -> None
 
 
 def test_without_a_residual_it_is_lora(tiny_clip_folder: Path) -> None:
-    plain = attached(load_clip(str(tiny_clip_folder)), Lora(alpha=2.0))
+    plain = attached(load_clip(str(tiny_clip_folder)), LoRA(alpha=2.0))
     ours = attached(load_clip(str(tiny_clip_folder)))
     adapter = filled(plain)
     before = ours.export()
@@ -73,7 +73,7 @@ def test_without_a_residual_it_is_lora(tiny_clip_folder: Path) -> None:
 
 
 def attached_start(folder: Path) -> Adapter:
-    return attached(load_clip(str(folder)), Lora(alpha=2.0)).export()
+    return attached(load_clip(str(folder)), LoRA(alpha=2.0)).export()
 
 
 def test_the_weights_are_w_plus_s_times_both_products(
@@ -139,7 +139,7 @@ def test_disabled_adapters_are_zero_shot_clip(tiny_clip: Clip, tiny_clip_folder:
 def test_peft_reads_both_as_one_adapter(
     tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path, rslora: bool
 ) -> None:
-    method = LoraResidual(residual_rank=3, alpha=2.0, rslora=rslora)
+    method = LoRAResidual(residual_rank=3, alpha=2.0, rslora=rslora)
     classifier = attached(tiny_clip, method)
     adapter = filled(classifier)
     method.save(classifier, tmp_path / "out")
@@ -159,7 +159,7 @@ def test_peft_reads_both_as_one_adapter(
 
 
 def test_saving_leaves_the_model_as_it_was(tiny_clip: Clip, tmp_path: Path) -> None:
-    method = LoraResidual(residual_rank=3, alpha=2.0)
+    method = LoRAResidual(residual_rank=3, alpha=2.0)
     classifier = attached(tiny_clip, method)
     filled(classifier)
     before, scale = logits(classifier), scalings(classifier.clip)
@@ -176,7 +176,7 @@ def test_saving_leaves_the_model_as_it_was(tiny_clip: Clip, tmp_path: Path) -> N
 @pytest.mark.parametrize("rank", [0, -1, True])
 def test_a_rank_that_makes_no_sense_is_refused(rank: int) -> None:
     with pytest.raises(ValueError, match="residual_rank: expected a whole number >= 1"):
-        LoraResidual(residual_rank=rank)
+        LoRAResidual(residual_rank=rank)
 
 
 def test_factor_names_lie_beside_the_residual_s(tiny_clip: Clip) -> None:

@@ -16,23 +16,23 @@ from torch.nn.functional import cross_entropy, normalize
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
 from fl2ora.clip_tuning.methods.base import TuningMethod
-from fl2ora.clip_tuning.methods.bitfit import Bitfit
-from fl2ora.clip_tuning.methods.clip_adapter import ClipAdapter
-from fl2ora.clip_tuning.methods.cocoop import Cocoop
-from fl2ora.clip_tuning.methods.fedtpg import Fedtpg
+from fl2ora.clip_tuning.methods.bitfit import BitFit
+from fl2ora.clip_tuning.methods.clip_adapter import CLIPAdapter
+from fl2ora.clip_tuning.methods.cocoop import CoCoOp
+from fl2ora.clip_tuning.methods.coop import CoOp
+from fl2ora.clip_tuning.methods.fedtpg import FedTPG
 from fl2ora.clip_tuning.methods.full import Full
-from fl2ora.clip_tuning.methods.ivlp import Ivlp
-from fl2ora.clip_tuning.methods.kgcoop import Kgcoop
+from fl2ora.clip_tuning.methods.ivlp import IVLP
+from fl2ora.clip_tuning.methods.kgcoop import KgCoOp
 from fl2ora.clip_tuning.methods.layer_norm import LayerNorm
 from fl2ora.clip_tuning.methods.linear_probe import LinearProbe
 from fl2ora.clip_tuning.methods.logit_scale import LogitScale
-from fl2ora.clip_tuning.methods.maple import Maple
-from fl2ora.clip_tuning.methods.prograd import Prograd, aligned
-from fl2ora.clip_tuning.methods.prompt import Prompt
-from fl2ora.clip_tuning.methods.prompt_src import PromptSrc, gaussian_weights
+from fl2ora.clip_tuning.methods.maple import MaPLe
+from fl2ora.clip_tuning.methods.prograd import ProGrad, aligned
+from fl2ora.clip_tuning.methods.prompt_src import PromptSRC, gaussian_weights
 from fl2ora.clip_tuning.methods.task_res import TaskRes
-from fl2ora.clip_tuning.methods.tcp import Tcp, injection_block
-from fl2ora.clip_tuning.methods.vpt import Vpt
+from fl2ora.clip_tuning.methods.tcp import TCP, injection_block
+from fl2ora.clip_tuning.methods.vpt import VPT
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import available, load
 
@@ -77,7 +77,7 @@ def test_kgcoop_s_guides_are_those_of_all_templates(build: Any) -> None:
 
 
 def test_most_methods_add_no_loss(build: Any) -> None:
-    for spec in ("zero_shot", "lora", "prompt", "maple", "vpt", "clip_adapter", "prograd"):
+    for spec in ("zero_shot", "lora", "coop", "maple", "vpt", "clip_adapter", "prograd"):
         classifier = build(spec)
         assert classifier.extra_loss(classifier.run(_pixels())) is None
 
@@ -145,20 +145,20 @@ def test_gaussian_weights() -> None:
 
 def test_prompt_src_weighs_rounds_as_the_paper_does_epochs() -> None:
     """Of 20 epochs the 15th most, with the density of a normal of deviation 1."""
-    weights = PromptSrc().round_weights(20)
+    weights = PromptSRC().round_weights(20)
     assert float(weights.sum()) == pytest.approx(1, abs=1e-12)
     assert int(weights.argmax()) == 14
     assert float(weights[14]) == pytest.approx(1 / math.sqrt(2 * math.pi), rel=1e-5)
     assert float(weights[13]) == float(weights[15])
-    assert int(PromptSrc(mean=2, deviation=0.5).round_weights(20).argmax()) == 1
-    assert int(PromptSrc().round_weights(4).argmax()) == 2
+    assert int(PromptSRC(mean=2, deviation=0.5).round_weights(20).argmax()) == 1
+    assert int(PromptSRC().round_weights(4).argmax()) == 2
 
 
 def test_only_prompt_src_asks_for_a_mean_over_rounds() -> None:
     for name in available(TuningMethod):
         weights = load(name, TuningMethod).round_weights(3)
         assert (weights is not None) == (name == "prompt_src")
-    wrapped, plain = LogitScale("prompt_src(mean=2)"), PromptSrc(mean=2)
+    wrapped, plain = LogitScale("prompt_src(mean=2)"), PromptSRC(mean=2)
     assert torch.equal(wrapped.round_weights(5), plain.round_weights(5))
     assert LogitScale("lora").round_weights(5) is None
 
@@ -234,7 +234,7 @@ def test_cocoop_gives_every_image_its_own_classes(build: Any) -> None:
     found = classifier(_pixels())
     classes = []
     for row in range(4):
-        coop = build("prompt(length=4, init='template')")
+        coop = build("coop(length=4, init='template')")
         coop.restore({"context": weights["context"] + shift[row]})
         classes.append(coop.encode_classes())
         expected = scale * images[row] @ classes[row].T
@@ -330,26 +330,26 @@ def test_the_other_method_is_named_if_it_is_wrong(build: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "arguments", "message"),
     [
-        (Prompt, {"length": 0}, "length: expected a whole number >= 1, found 0"),
-        (Prompt, {"position": "left"}, "position: expected one of end, middle, front, found "),
-        (Kgcoop, {"weight": -1.0}, "weight: expected a number >= 0, found -1.0"),
-        (Kgcoop, {"length": True}, "length: expected a whole number >= 1, found True"),
-        (Prograd, {"temperature": 0}, "temperature: expected a number > 0, found 0"),
-        (Prograd, {"strength": math.inf}, "strength: expected a number >= 0, found inf"),
-        (Cocoop, {"reduction": 0}, "reduction: expected a whole number >= 1, found 0"),
-        (Tcp, {"block": -1}, "block: expected a whole number >= 0, found -1"),
-        (Vpt, {"depth": -1}, "depth: expected a whole number >= 0, found -1"),
-        (Ivlp, {"length": 0}, "length: expected a whole number >= 1, found 0"),
-        (Maple, {"depth": 1.5}, "depth: expected a whole number >= 0, found 1.5"),
-        (PromptSrc, {"deviation": 0.0}, "deviation: expected a number > 0, found 0.0"),
-        (PromptSrc, {"text_weight": "1"}, "text_weight: expected a number >= 0, found '1'"),
-        (ClipAdapter, {"ratio": 1.1}, "ratio: expected a number >= 0 and <= 1, found 1.1"),
+        (CoOp, {"length": 0}, "length: expected a whole number >= 1, found 0"),
+        (CoOp, {"position": "left"}, "position: expected one of end, middle, front, found "),
+        (KgCoOp, {"weight": -1.0}, "weight: expected a number >= 0, found -1.0"),
+        (KgCoOp, {"length": True}, "length: expected a whole number >= 1, found True"),
+        (ProGrad, {"temperature": 0}, "temperature: expected a number > 0, found 0"),
+        (ProGrad, {"strength": math.inf}, "strength: expected a number >= 0, found inf"),
+        (CoCoOp, {"reduction": 0}, "reduction: expected a whole number >= 1, found 0"),
+        (TCP, {"block": -1}, "block: expected a whole number >= 0, found -1"),
+        (VPT, {"depth": -1}, "depth: expected a whole number >= 0, found -1"),
+        (IVLP, {"length": 0}, "length: expected a whole number >= 1, found 0"),
+        (MaPLe, {"depth": 1.5}, "depth: expected a whole number >= 0, found 1.5"),
+        (PromptSRC, {"deviation": 0.0}, "deviation: expected a number > 0, found 0.0"),
+        (PromptSRC, {"text_weight": "1"}, "text_weight: expected a number >= 0, found '1'"),
+        (CLIPAdapter, {"ratio": 1.1}, "ratio: expected a number >= 0 and <= 1, found 1.1"),
         (TaskRes, {"scale": 0}, "scale: expected a number > 0, found 0"),
         (LinearProbe, {"init": "x"}, "init: expected one of text, zero, found 'x'"),
-        (Bitfit, {"biases": "x"}, "biases: expected one of all, fl2ora, found 'x'"),
+        (BitFit, {"biases": "x"}, "biases: expected one of all, fl2ora, found 'x'"),
         (LayerNorm, {"towers": "x"}, "towers: expected one of both, vision, text, found 'x'"),
         (Full, {"towers": "x"}, "towers: expected one of both, vision, text, found 'x'"),
-        (Fedtpg, {"heads": 0}, "heads: expected a whole number >= 1, found 0"),
+        (FedTPG, {"heads": 0}, "heads: expected a whole number >= 1, found 0"),
     ],
 )
 def test_arguments_out_of_range_are_named(method: Any, arguments: Any, message: str) -> None:
@@ -366,7 +366,7 @@ def test_arguments_out_of_range_are_named(method: Any, arguments: Any, message: 
         ("fedtpg(heads=5)", "heads: expected a divisor of 32, the model's text width, found 5"),
         ("cocoop(reduction=17)", "reduction: expected at most 16, the model's feature size, "),
         ("lora(blocks='up')", "blocks: expected blocks of the model's vision tower, which has "),
-        ("prompt(length=90)", "the prompt of 'ankle_boot' has 103 tokens with 90 context vectors"),
+        ("coop(length=90)", "the prompt of 'ankle_boot' has 103 tokens with 90 context vectors"),
     ],
 )
 def test_a_model_that_does_not_fit_is_named(build: Any, spec: str, message: str) -> None:

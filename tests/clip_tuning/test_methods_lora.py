@@ -15,14 +15,14 @@ from transformers import CLIPConfig, CLIPModel
 from fl2ora.clip_tuning.adapter import AdapterError
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip, load_clip
-from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.clip_tuning.methods.lora import LoRA
 from fl2ora.clip_tuning.selection import chosen_blocks, chosen_depth, parse_blocks
 
 NAMES = ("cat", "boot", "dog")
 TEMPLATE = ("a photo of a {}.",)
 
 
-def _attach(clip: Clip, lora: Lora, seed: int = 0) -> ClipClassifier:
+def _attach(clip: Clip, lora: LoRA, seed: int = 0) -> ClipClassifier:
     torch.manual_seed(seed)
     return lora.attach(clip, NAMES, TEMPLATE).eval()
 
@@ -78,7 +78,7 @@ def test_blocks_by_name_and_by_index(
 @pytest.mark.parametrize("wanted", ["", "top2", "-1", "1-3", "all,1"])
 def test_what_names_no_blocks_is_refused(wanted: str) -> None:
     with pytest.raises(ValueError, match=rf"^blocks: expected .*, found {wanted!r}$"):
-        Lora(blocks=wanted)
+        LoRA(blocks=wanted)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_model_without_such_blocks_says_so(tiny_clip: Clip, blocks: str, found
         f"blocks: expected blocks of the model's vision tower, which has 0 to 1, found {found}"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        _attach(tiny_clip, Lora(blocks=blocks))
+        _attach(tiny_clip, LoRA(blocks=blocks))
 
 
 def test_depths(twelve: CLIPModel) -> None:
@@ -103,7 +103,7 @@ def test_depths(twelve: CLIPModel) -> None:
 
 
 def test_names_of_what_is_tuned(tiny_clip: Clip) -> None:
-    lora = Lora(targets="k, fc2", blocks="1", dora=True, rank=3)
+    lora = LoRA(targets="k, fc2", blocks="1", dora=True, rank=3)
     shapes = {name: tuple(t.shape) for name, t in _attach(tiny_clip, lora).export().items()}
     expected = {}
     for tower in ("text_model", "vision_model"):
@@ -117,7 +117,7 @@ def test_names_of_what_is_tuned(tiny_clip: Clip) -> None:
 
 def test_dora_sets_the_length_of_every_row(tiny_clip: Clip, tiny_clip_folder: Path) -> None:
     """``m (W + s B A) / |W + s B A|``, row by row, with m in training."""
-    classifier = _changed(_attach(tiny_clip, Lora(rank=4, alpha=3.0, dora=True, targets="q,fc1")))
+    classifier = _changed(_attach(tiny_clip, LoRA(rank=4, alpha=3.0, dora=True, targets="q,fc1")))
     adapter = classifier.export()
     by_hand = ClipClassifier(load_clip(str(tiny_clip_folder)), NAMES, TEMPLATE).eval()
     before = _logits(by_hand)
@@ -143,10 +143,10 @@ def test_dora_sets_the_length_of_every_row(tiny_clip: Clip, tiny_clip_folder: Pa
 def test_a_saved_adapter_is_a_start(
     tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path, options: dict[str, object]
 ) -> None:
-    first = Lora(**options)  # type: ignore[arg-type]
+    first = LoRA(**options)  # type: ignore[arg-type]
     classifier = _changed(_attach(tiny_clip, first))
     first.save(classifier, tmp_path)
-    second = Lora(start=str(tmp_path))
+    second = LoRA(start=str(tmp_path))
     again = _attach(load_clip(str(tiny_clip_folder)), second, seed=9)
     assert torch.equal(_logits(again), _logits(classifier))
     assert list(again.export()) == list(classifier.export())
@@ -184,31 +184,31 @@ def test_an_adapter_made_with_peft_alone_is_a_start(
     weights = (tmp_path / "adapter_model.safetensors").read_bytes()
     (plain / "adapter_model.safetensors").write_bytes(weights)
     expected.clip = PeftModel.from_pretrained(expected.clip, str(plain)).eval()
-    ours = _attach(tiny_clip, Lora(start=str(tmp_path)))
+    ours = _attach(tiny_clip, LoRA(start=str(tmp_path)))
     assert torch.equal(_logits(ours), _logits(expected))
 
 
 def test_a_folder_that_is_no_start_is_named(tiny_clip: Clip, tmp_path: Path) -> None:
     message = "start: expected a folder with adapter_config.json and adapter_model.safetensors"
     with pytest.raises(ValueError, match=f"^{message}, found none at '{tmp_path}/none'$"):
-        _attach(tiny_clip, Lora(start=str(tmp_path / "none")))
+        _attach(tiny_clip, LoRA(start=str(tmp_path / "none")))
     other = get_peft_model(
         tiny_clip.model, IA3Config(target_modules=["q_proj"], feedforward_modules=[])
     )
     other.save_pretrained(str(tmp_path))
     with pytest.raises(ValueError, match=r"^start: expected a LoRA adapter, found IA3 in "):
-        _attach(tiny_clip, Lora(start=str(tmp_path)))
+        _attach(tiny_clip, LoRA(start=str(tmp_path)))
 
 
 def test_weights_that_do_not_fit_their_settings_are_named(
     tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path
 ) -> None:
-    lora = Lora(rank=2)
+    lora = LoRA(rank=2)
     lora.save(_attach(tiny_clip, lora), tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "r": 3}))
     with pytest.raises(AdapterError, match=r"has shape \(2, 32\), expected \(3, 32\)"):
-        _attach(load_clip(str(tiny_clip_folder)), Lora(start=str(tmp_path)))
+        _attach(load_clip(str(tiny_clip_folder)), LoRA(start=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -219,4 +219,4 @@ def test_a_start_stands_alone(options: dict[str, object], found: str) -> None:
     with pytest.raises(
         ValueError, match=f"^start: expected no argument beside it.* found {found}$"
     ):
-        Lora(start="somewhere", **options)  # type: ignore[arg-type]
+        LoRA(start="somewhere", **options)  # type: ignore[arg-type]

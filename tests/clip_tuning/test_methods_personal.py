@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from fl2ora.clip_tuning.frozen import begin_all
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -17,9 +18,8 @@ from fl2ora.client_app.training import LocalTrainer, TrainingSettings
 from fl2ora.clip_tuning.adapter import AdapterError
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
-from fl2ora.clip_tuning.frozen import begin_all
-from fl2ora.clip_tuning.methods.fedotp import Fedotp
-from fl2ora.clip_tuning.methods.fedpgp import Fedpgp, contrast
+from fl2ora.clip_tuning.methods.fedotp import FedOTP
+from fl2ora.clip_tuning.methods.fedpgp import FedPGP, contrast
 from fl2ora.clip_tuning.methods.tip_adapter import TipAdapter
 from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.images import LabelledImages
@@ -81,7 +81,7 @@ def test_the_personal_part_plays_a_part_only_as_a_client(build: Any, spec: str) 
 def test_fedpgp_adds_a_product_to_the_context(build: Any) -> None:
     classifier = build("fedpgp(length=4, rank=2)")
     left, right = torch.randn(4, 2), torch.randn(2, 32)
-    coop = build("prompt(length=4)")
+    coop = build("coop(length=4)")
     coop.restore(classifier.export())
     torch.testing.assert_close(classifier(_pixels()), coop(_pixels()))
     with classifier.as_client({"left": left, "right": right}):
@@ -129,7 +129,7 @@ def test_fedotp_s_logits(build: Any) -> None:
     """Without a personal part and with all mass: the mean cosine of the patches, by hand."""
     classifier = build("fedotp(length=4)")
     images = classifier.encode_images(_pixels())
-    coop = build("prompt(length=4)")
+    coop = build("coop(length=4)")
     coop.restore(classifier.export())
     scale = classifier.clip.logit_scale.exp()
     expected = scale * (images[:, 1:] @ coop.encode_classes().T).mean(dim=1)
@@ -224,11 +224,11 @@ def test_a_rule_s_gradients_of_what_is_gathered_do_not_stay(build: Any, random_i
 @pytest.mark.parametrize(
     ("method", "arguments", "message"),
     [
-        (Fedotp, {"mass": 0.0}, "mass: expected a number > 0"),
-        (Fedotp, {"mass": 1.5}, "mass: expected a number .*1, found 1.5"),
-        (Fedotp, {"epsilon": 0.01}, "epsilon: expected a number >= 0.025, found 0.01"),
-        (Fedpgp, {"rank": 0}, "rank: expected a whole number >= 1, found 0"),
-        (Fedpgp, {"temperature": 0}, "temperature: expected a number > 0, found 0"),
+        (FedOTP, {"mass": 0.0}, "mass: expected a number > 0"),
+        (FedOTP, {"mass": 1.5}, "mass: expected a number .*1, found 1.5"),
+        (FedOTP, {"epsilon": 0.01}, "epsilon: expected a number >= 0.025, found 0.01"),
+        (FedPGP, {"rank": 0}, "rank: expected a whole number >= 1, found 0"),
+        (FedPGP, {"temperature": 0}, "temperature: expected a number > 0, found 0"),
         (TipAdapter, {"shots": 0}, "shots: expected a whole number >= 1, found 0"),
         (TipAdapter, {"beta": 0}, "beta: expected a number > 0, found 0"),
     ],

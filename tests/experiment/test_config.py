@@ -227,9 +227,3 @@ def test_a_cache_folder_is_the_same_in_every_process() -> None:
     with pytest.raises(ConfigError, match="cache-dir: expected an absolute path, found 'here'"):
         RunConfig.from_flat({"cache-dir": "here"})
     assert RunConfig.from_flat({"cache-dir": "~/features"}).cache_dir == "~/features"
-
-
-@pytest.mark.parametrize("settings", [{}, {"augmentation": "flip", "cache-features": False}])
-def test_fixed_views_need_augmentation_and_a_cache(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="fixed-views: expected 0 without augmentation or with"):
-        RunConfig.from_flat({"fixed-views": 2, **settings})

@@ -17,7 +17,7 @@ import pytest
 from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.calibration.losses.base import Loss
 from fl2ora.clip_tuning.methods.base import TuningMethod
-from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.clip_tuning.methods.lora import LoRA
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import available, find, load
 from fl2ora.experiment.spec import parse_spec
@@ -128,7 +128,7 @@ def test_hyphens_name_files_with_underscores() -> None:
 
 
 def test_finding_does_not_construct() -> None:
-    assert find(parse_spec("lora(rank=-1)"), TuningMethod) is Lora
+    assert find(parse_spec("lora(rank=-1)"), TuningMethod) is LoRA
 
 
 @pytest.mark.parametrize(

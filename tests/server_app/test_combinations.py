@@ -15,7 +15,7 @@ from misbehaving import Wrapped
 from runs import events, final_adapter, run_small
 
 STRATEGIES = ["fedavg", "fedprox(mu=0.1)", "feddyn(alpha=0.5)", "fednova", "scaffold"]
-METHODS = ["prompt(length=2)", "layer_norm", "linear_probe", "vpt(length=2)", "maple(depth=1)"]
+METHODS = ["coop(length=2)", "layer_norm", "linear_probe", "vpt(length=2)", "maple(depth=1)"]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
 from fl2ora.clip_tuning.build import build_classifier
-from fl2ora.clip_tuning.methods.prompt_src import PromptSrc
+from fl2ora.clip_tuning.methods.prompt_src import PromptSRC
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.experiment.config import RunConfig
 from fl2ora.federated_data.clients import load_federation
@@ -63,7 +63,7 @@ def test_the_result_is_the_mean_and_it_is_what_is_measured(
 ) -> None:
     app = Wrapped()
     folder = run_small(tmp_path, client_app=app, method=METHOD, **SETTINGS)
-    weights = PromptSrc(mean=1.5).round_weights(3).tolist()
+    weights = PromptSRC(mean=1.5).round_weights(3).tolist()
     final = final_adapter(folder)
     assert len(aggregated) == 3
     _assert_equal(_mean(aggregated, weights), final)
@@ -110,7 +110,7 @@ def test_a_round_that_keeps_its_adapter_counts(tmp_path: Path, aggregated: list[
     assert [event["round"] for event in events(folder, "adapter-kept")] == [2]
     assert len(aggregated) == 2
     first, last = aggregated
-    weights = PromptSrc(mean=1.5).round_weights(3).tolist()
+    weights = PromptSRC(mean=1.5).round_weights(3).tolist()
     _assert_equal(_mean([first, first, last], weights), final_adapter(folder))
 
 

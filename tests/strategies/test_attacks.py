@@ -16,7 +16,7 @@ from fl2ora.calibration.losses.base import LossContext
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.client_app.training import LocalTrainer, TrainingSettings
 from fl2ora.clip_tuning.clip import Clip
-from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.clip_tuning.methods.lora import LoRA
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import available, load
 from fl2ora.federated_data.images import LabelledImages
@@ -162,7 +162,7 @@ def test_the_trainer_asks_for_labels_and_logits(
             return super().__call__(logits, labels, context)
 
     images = random_images(6)
-    classifier = Lora(dropout=0.0).attach(tiny_clip, ["cat", "dog", "owl"], ["a {}"])
+    classifier = LoRA(dropout=0.0).attach(tiny_clip, ["cat", "dog", "owl"], ["a {}"])
     for attack in ("label_flip", "logit_scaling(factor=0.5)", "scaling"):
         settings = TrainingSettings(learning_rate=1e-6, batch_size=6)
         rule = AttackedRule(clients="me", attack=attack)

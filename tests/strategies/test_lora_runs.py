@@ -101,7 +101,7 @@ def test_a_residual_travels_is_evaluated_and_exported(
 @pytest.mark.parametrize(
     ("spec", "method", "message"),
     [
-        ("flexlora", "prompt", "'flexlora' combines LoRA factors only"),
+        ("flexlora", "coop", "'flexlora' combines LoRA factors only"),
         ("fedit", "zero_shot", "'fedit' combines LoRA factors only.*found nothing"),
         ("flora", "lora", "'flora' moves the frozen weights"),
         ("flexlora(ranks='9')", "lora", "expected 1 to 2, the rank of the method, found 9"),

@@ -16,7 +16,7 @@ from fl2ora.clip_tuning.adapter import Adapter, AdapterError
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.factors import factors_of, pair_names
-from fl2ora.clip_tuning.methods.lora import Lora
+from fl2ora.clip_tuning.methods.lora import LoRA
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.lora._ranks import cut_to_rank
@@ -33,7 +33,7 @@ def attached(
     clip: Clip, rank: int = 2, alpha: float = 1.0, dropout: float = 0.25
 ) -> ClipClassifier:
     torch.manual_seed(0)
-    lora = Lora(rank=rank, alpha=alpha, dropout=dropout, targets="q,v")
+    lora = LoRA(rank=rank, alpha=alpha, dropout=dropout, targets="q,v")
     return lora.attach(clip, ["cat", "boot", "dog"], ["a photo of a {}."]).eval()
 
 

@@ -1,4 +1,4 @@
-"""Frozen work is done once, and changes no figure."""
+"""Prefix features are computed once, and change no metric."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from torch import Tensor
 from fl2ora.calibration.losses.base import Loss
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.calibration.losses.mixup import Mixup
-from fl2ora.client_app import node
 from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.node import Node
 from fl2ora.client_app.training import LocalTrainer, TrainingSettings
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
-from fl2ora.clip_tuning.feature_cache import shared_cache
-from fl2ora.clip_tuning.frozen import Views, begin_all
 from fl2ora.clip_tuning.prediction import predict
+from fl2ora.clip_tuning.prefix.features import prefix_features
+from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.errors import ConfigError, UserError
 from fl2ora.federated_data.datasets.shapes import Shapes
 from fl2ora.reporting.events import read_lines
 from runs import final_adapter, run_small
@@ -31,7 +29,7 @@ from runs import final_adapter, run_small
 WORLD = Shapes(styles="held-back", train=32, validation=16, test=32)
 DATA = WORLD.split("train")
 FROZEN = [
-    "prompt(length=2)",
+    "coop(length=2)",
     "kgcoop(length=2)",
     "linear_probe",
     "task_res",
@@ -84,7 +82,7 @@ def train(
 
 @pytest.mark.parametrize("method", FROZEN)
 def test_cached_training_equals_uncached_training(method: str) -> None:
-    cached, known = train(method, lambda frozen: begin_all(frozen, DATA.images, 7))
+    cached, known = train(method, lambda frozen: prefix_features(frozen, DATA.images, 7))
     plain, encoded = train(method)
     assert (known, encoded) == (0, 12 if method == "tip_adapter" else 8)
     start = classifier(method).export()
@@ -95,9 +93,9 @@ def test_cached_training_equals_uncached_training(method: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "loss"),
-    [("lora", CrossEntropy()), ("vpt", CrossEntropy()), ("prompt(length=2)", Mixup())],
+    [("lora", CrossEntropy()), ("vpt", CrossEntropy()), ("coop(length=2)", Mixup())],
 )
-def test_nothing_is_kept_where_everything_changes(method: str, loss: Loss) -> None:
+def test_training_without_a_prefix_encodes_every_batch(method: str, loss: Loss) -> None:
     def fail(_: ClipClassifier) -> Tensor:
         raise AssertionError("must not be called")
 
@@ -105,25 +103,25 @@ def test_nothing_is_kept_where_everything_changes(method: str, loss: Loss) -> No
     assert encoded == 8
 
 
-def test_what_is_kept_is_the_part_below_what_is_tuned() -> None:
+def test_the_prefix_of_lora_on_upper_blocks_is_the_blocks_below() -> None:
     model = classifier("lora(blocks='1,2')")
-    start = model.frozen_images
-    assert start is not None
+    prefix = model.image_prefix
+    assert prefix is not None
     assert model.first_tuned == {"vision": 1, "text": 1}
     pixels = model.preprocessing.evaluation(DATA.images[:5])
-    hidden = start.begin(pixels)
+    hidden = prefix.compute(pixels)
     states = model.clip.vision_model(pixel_values=pixels, output_hidden_states=True).hidden_states
     torch.testing.assert_close(hidden, states[1])
     model.restore({n: t + 0.3 for n, t in model.export().items()})
-    assert torch.equal(start.begin(pixels), hidden)
-    torch.testing.assert_close(start.finish(hidden), model.encode_images(pixels))
-    assert classifier("lora").frozen_images is None
+    assert torch.equal(prefix.compute(pixels), hidden)
+    torch.testing.assert_close(prefix.finish(hidden), model.encode_images(pixels))
+    assert classifier("lora").image_prefix is None
     assert classifier("lora(towers='text')").images_frozen
     assert classifier("lora(blocks='3', towers='vision')").first_tuned["text"] is None
 
 
 @pytest.mark.parametrize("templates", [WORLD.templates, ("a {}", "the {} on paper", "{}")])
-def test_the_text_below_what_is_tuned_is_encoded_once(templates: tuple[str, ...]) -> None:
+def test_text_blocks_below_the_first_tuned_one_run_once(templates: tuple[str, ...]) -> None:
     model, whole = (
         build_classifier("embedded", "lora(blocks='2')", WORLD.class_names, templates, 0)
         for _ in range(2)
@@ -153,38 +151,14 @@ def test_frozen_classes_are_encoded_once() -> None:
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("method", ["prompt(length=2)", "clip_adapter", "lora(blocks='up')"])
-def test_known_starts_predict_the_same(method: str) -> None:
+@pytest.mark.parametrize("method", ["coop(length=2)", "clip_adapter", "lora(blocks='up')"])
+def test_predictions_from_prefix_features_equal_those_from_images(method: str) -> None:
     model = classifier(method)
     images = WORLD.split("test").images
-    begun = begin_all(model, images, 7)
+    features = prefix_features(model, images, 7)
     torch.testing.assert_close(
-        predict(model, images, 7, begun), predict(model, images, 7), rtol=0, atol=1e-5
+        predict(model, images, 7, features), predict(model, images, 7), rtol=0, atol=1e-5
     )
-
-
-def test_fixed_views_are_trained_on_one_for_each_image() -> None:
-    """As training on the very views without keeping them."""
-    settings = TrainingSettings(batch_size=8, learning_rate=0.01, epochs=3, augmentation="flip")
-    views = Views("flip", 4, seed=9)
-    model = classifier("prompt(length=2)")
-    rng = torch.Generator().manual_seed(9)
-    pixels = [model.preprocessing.training(DATA.images, "flip", rng) for _ in range(4)]
-    made = begin_all(model, DATA.images, len(DATA), views)
-    with torch.no_grad():
-        torch.testing.assert_close(made, torch.cat([model.encode_images(p) for p in pixels]))
-    assert not torch.allclose(made[: len(DATA)], made[len(DATA) : 2 * len(DATA)], atol=1e-3)
-    cached, encoded = train(
-        "prompt(length=2)", lambda m: begin_all(m, DATA.images, 32, views), settings
-    )
-    assert encoded == 0
-    one = Views("flip", 1, seed=9)
-    other, _ = train("prompt(length=2)", lambda m: begin_all(m, DATA.images, 32, one), settings)
-    fresh, encoded = train("prompt(length=2)", None, settings)
-    assert encoded == 12
-    found = [a["context"] for a in (cached, other, fresh)]
-    assert not torch.allclose(found[0], found[1], atol=1e-6)
-    assert not torch.allclose(found[0], found[2], atol=1e-6)
 
 
 def rows(folder: Path, source: str) -> dict[int, dict[str, Any]]:
@@ -202,10 +176,10 @@ def assert_equal_runs(one: Path, two: Path) -> None:
             assert row["nll"] == pytest.approx(theirs[server_round]["nll"], abs=1e-4)
 
 
-def test_prompt_src_s_zero_shot_features_are_encoded_once() -> None:
+def test_prompt_src_reads_known_zero_shot_features() -> None:
     frozen, model = classifier("zero_shot"), classifier("prompt_src(length=1)")
     calls = counting(frozen, "encode_images")
-    kept = ZeroShotReference(frozen, begin_all(frozen, DATA.images))
+    kept = ZeroShotReference(frozen, prefix_features(frozen, DATA.images))
     settings = TrainingSettings(batch_size=8, learning_rate=0.01)
     updates = []
     for reference in (lambda: kept, None):
@@ -221,7 +195,9 @@ def test_prompt_src_s_zero_shot_features_are_encoded_once() -> None:
 
 @pytest.mark.parametrize("method", ["kgcoop(length=2)", "lora(blocks='up')", "clip_adapter"])
 @pytest.mark.parametrize("where", ["server", "nodes"])
-def test_a_whole_run_is_the_same_with_and_without(tmp_path: Path, method: str, where: str) -> None:
+def test_a_run_is_equal_with_and_without_cached_features(
+    tmp_path: Path, method: str, where: str
+) -> None:
     one, two = (
         run_small(tmp_path / str(flag), method=method, cache_features=flag, evaluate_on=where)
         for flag in (True, False)
@@ -229,69 +205,39 @@ def test_a_whole_run_is_the_same_with_and_without(tmp_path: Path, method: str, w
     assert_equal_runs(one, two)
 
 
-def test_a_second_run_finds_the_files_of_the_first(
+def test_a_second_run_reads_the_feature_files_of_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = tmp_path / "features"
-    settings = {"method": "prompt(length=2)", "cache_dir": str(files), "evaluate_on": "nodes"}
+    settings = {"method": "coop(length=2)", "cache_dir": str(files), "evaluate_on": "nodes"}
     one = run_small(tmp_path / "one", **settings)
     found = sorted(files.iterdir())
     # Three clients' training and test images, and the server's.
     assert len(found) == 7
     assert {path.suffix for path in found} == {".safetensors"}
     times = {path: path.stat().st_mtime_ns for path in found}
-    shared_cache.cache_clear()
+    shared_store.cache_clear()
     two = run_small(tmp_path / "two", learning_rate=0.1, **settings)
     assert {path: path.stat().st_mtime_ns for path in sorted(files.iterdir())} == times
-    shared_cache.cache_clear()
-    monkeypatch.setattr(node, "table", None)  # nobody may ask
+    shared_store.cache_clear()
+    monkeypatch.setattr("fl2ora.clip_tuning.prefix.store.prefix_features", None)
     three = run_small(
-        tmp_path / "three", learning_rate=0.1, method="prompt(length=2)", cache_features=False
+        tmp_path / "three", learning_rate=0.1, method="coop(length=2)", cache_features=False
     )
     for name, tensor in final_adapter(two).items():
         torch.testing.assert_close(final_adapter(three)[name], tensor, rtol=0, atol=1e-5)
     assert rows(one, "server-test")[0]["nll"] == rows(two, "server-test")[0]["nll"]
 
 
-def test_fixed_views_in_a_run(tmp_path: Path) -> None:
-    settings = {"method": "prompt(length=2)", "augmentation": "flip"}
-    ends = [
-        final_adapter(run_small(tmp_path / str(count), fixed_views=count, **settings))["context"]
-        for count in (0, 2, 3)
-    ]
-    assert not torch.equal(ends[0], ends[1])
-    assert not torch.equal(ends[1], ends[2])
-    again = run_small(tmp_path / "again", fixed_views=2, **settings)
-    assert torch.equal(final_adapter(again)["context"], ends[1])
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"method": "lora"}, "expected 0 with method = 'lora'"),
-        ({"method": "prompt", "loss": "mixup"}, "expected 0 with loss = 'mixup'"),
-    ],
-)
-def test_fixed_views_of_what_cannot_be_kept_are_refused(
-    tmp_path: Path, settings: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(UserError, match=words):
-        run_small(tmp_path, augmentation="flip", fixed_views=2, **settings)
-    with pytest.raises(ConfigError, match="fixed-views: expected 0 without augmentation"):
-        run_small(tmp_path, fixed_views=2)
-
-
-def test_too_little_memory_means_no_cache_and_no_fixed_views(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"method": "prompt(length=2)", "cache_gib": 0.0}
+def test_without_memory_nothing_is_kept_and_results_are_equal(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"method": "coop(length=2)", "cache_gib": 0.0}
     assert_equal_runs(
         run_small(tmp_path / "none", **settings),
-        run_small(tmp_path / "some", method="prompt(length=2)"),
+        run_small(tmp_path / "some", method="coop(length=2)"),
     )
-    with pytest.raises(UserError, match=r"fixed-views: 2 views of .* found cache-gib=0$"):
-        run_small(tmp_path / "views", augmentation="flip", fixed_views=2, **settings)
 
 
-def test_a_node_with_data_of_its_own_says_where_it_writes(tmp_path: Path) -> None:
+def test_cache_dir_of_a_node_with_its_own_data_comes_from_its_node_config(tmp_path: Path) -> None:
     run = RunConfig.from_flat({"cache-dir": "/from/the/server"}).flat()
     mine = {"dataset": "shapes(styles='held-back')", "cache-dir": "/mine"}
     share = {"partition-id": 0, "num-partitions": 2}

@@ -8,8 +8,14 @@ from functools import cached_property
 
 from torch import Tensor
 
-from fl2ora.clip_tuning.classifier import ClipClassifier, FrozenStart, lasting, unit
-from fl2ora.clip_tuning.towers import begin_image, begin_text, finish_image, finish_text
+from fl2ora.clip_tuning.classifier import ClipClassifier, unit
+from fl2ora.clip_tuning.prefix.image_prefix import ImagePrefix, lasting
+from fl2ora.clip_tuning.towers import (
+    image_from_states,
+    image_states,
+    text_from_states,
+    text_states,
+)
 
 _PARTS = {"vision": ("vision_model.", "visual_projection."), "text": ("text_model.", "text_proj")}
 
@@ -31,15 +37,15 @@ class UpperBlocksClassifier(ClipClassifier):
         self.classes_frozen = self.first_tuned["text"] is None
 
     @property
-    def frozen_images(self) -> FrozenStart | None:
+    def image_prefix(self) -> ImagePrefix | None:
         """The lower blocks of the vision tower, or all of it."""
         first = self.first_tuned["vision"]
         if not first:
-            return super().frozen_images
-        return FrozenStart(
+            return super().image_prefix
+        return ImagePrefix(
             f"hidden states before block {first}",
-            lambda pixels: begin_image(self.clip, pixels, first),
-            lambda hidden: unit(finish_image(self.clip, hidden, first)),
+            lambda pixels: image_states(self.clip, pixels, first),
+            lambda hidden: unit(image_from_states(self.clip, hidden, first)),
         )
 
     def encode_classes(self) -> Tensor:
@@ -47,14 +53,14 @@ class UpperBlocksClassifier(ClipClassifier):
         first = self.first_tuned["text"]
         if not first:
             return super().encode_classes()
-        hidden, ends = self._begun_classes
-        return self._per_name(unit(finish_text(self.clip, hidden, ends, first)))
+        hidden, ends = self._class_states
+        return self._per_name(unit(text_from_states(self.clip, hidden, ends, first)))
 
     @cached_property
-    def _begun_classes(self) -> tuple[Tensor, Tensor]:
+    def _class_states(self) -> tuple[Tensor, Tensor]:
         """``(N, L, d)`` states of the class prompts before the first tuned block, and ends."""
         with lasting(self.clip.device):
-            return begin_text(self.clip, self.prompt_ids, self.first_tuned["text"] or 0)
+            return text_states(self.clip, self.prompt_ids, self.first_tuned["text"] or 0)
 
 
 def first_block(names: Iterable[str], tower: str) -> int | None:
