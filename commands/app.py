@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 
@@ -34,9 +35,15 @@ def main() -> None:
     # Third parties' deprecations are for developers, and tests turn them into errors.
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    # As a keyboard interrupt, so that whatever was started is stopped again.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         cli()
     except UserError as error:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(2)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

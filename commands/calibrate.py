@@ -37,8 +37,9 @@ def calibrate(
     from fl2ora.reporting.figures import reliability_figure
     from fl2ora.reporting.logits import SavedLogits
     from fl2ora.server_app.artifacts import save_fitted
-    from fl2ora.server_app.calibrating import SUFFIX, fit_saved, measure_calibrated
-    from fl2ora.server_app.metrics_by_source import all_figures
+    from fl2ora.server_app.calibrating import fit_saved
+    from fl2ora.server_app.evaluation import SUFFIX, measure_saved
+    from fl2ora.server_app.metrics_by_source import all_metrics
     from fl2ora.server_app.run_plugins import build_run_calibrator
 
     chosen = build_run_calibrator(calibrator)
@@ -47,13 +48,13 @@ def calibrate(
     saved = SavedLogits.load(run_dir)
     parameters = fit_saved(chosen, saved)
     spec = StatsSpec(num_bins=config.num_bins)
-    central, clients = measure_calibrated(chosen, parameters, saved, spec)
+    central, clients = measure_saved(chosen, parameters, saved, spec)
     parts = {"": saved.server_test, **saved.test}
     before = {n: CalibrationStats.from_logits(p.logits, p.labels, spec) for n, p in parts.items()}
     untouched = before.pop("")
     figures: dict[str, dict[str, float]] = {
-        **all_figures(untouched, before, config.resamples),
-        **all_figures(central, clients, config.resamples, SUFFIX),
+        **all_metrics(untouched, before, config.resamples),
+        **all_metrics(central, clients, config.resamples, SUFFIX),
     }
     folder = save_fitted(run_dir, calibrator, chosen, parameters, saved.server_test.logits.shape[1])
     panels = {"before": untouched, "after": central}

@@ -59,9 +59,9 @@ def run(
     console.print(f"Run directory: {folder}", markup=False, soft_wrap=True)
     started = time.monotonic()
     # Imported here so that a mistake in the settings is answered before torch is loaded.
-    from fl2ora.server_app.run_plugins import check_plugins
+    from fl2ora.server_app.run_plugins import build_plugins
 
-    check_plugins(run_config)
+    build_plugins(run_config)
     if engine is Engine.IN_PROCESS:
         from fl2ora.engines.in_process import run_in_process
 

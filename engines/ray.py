@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+import torch
 from rich.console import Console
 
 from fl2ora.engines.private_superlink import PrivateSuperLink
@@ -20,6 +24,7 @@ from fl2ora.experiment.fingerprint import ROOMS, code_root
 _POLL_SECONDS = 0.3
 _STATUS_SECONDS = 20.0
 _ENDED = "finished"
+_ERROR = re.compile(r"^\S*(Error|Exception|ERROR)\b")
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,24 @@ class Resources:
     clients: int
     cpus: int = 1
     gpus: float = 0.0
+
+    def check(self) -> None:
+        """Refuse what this machine cannot give; Ray would wait for it without a word.
+
+        Raises:
+            UserError: says what was asked for and what there is.
+        """
+        cores = len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
+        if self.cpus > cores:
+            raise UserError(f"--client-cpus: expected at most {cores} on this machine, found {self.cpus}")
+        if not 0 <= self.gpus < math.inf:
+            raise UserError(f"--client-gpus: expected a number of at least 0, found {self.gpus}")
+        if self.gpus > 1 and not self.gpus.is_integer():
+            raise UserError(f"--client-gpus: expected a share of one GPU or whole GPUs, found {self.gpus}")
+        if self.gpus:
+            count = torch.cuda.device_count()
+            if self.gpus > count:
+                raise UserError(f"--client-gpus: torch sees {count} CUDA devices here, found {self.gpus:g}")
 
     def federation(self) -> str:
         """Return Flower's ``--federation-config``."""
@@ -54,9 +77,10 @@ def run_on_ray(config: RunConfig, resources: Resources, folder: Path, console: C
         console: where to show progress.
 
     Raises:
-        UserError: the run did not complete; the reason is in the message, Flower's log in
-            ``folder/superlink.log``.
+        UserError: the machine lacks the resources, or the run did not complete; the reason is in
+            the message, Flower's log in ``folder/superlink.log``.
     """
+    resources.check()
     with tempfile.TemporaryDirectory(prefix="fl2ora-run-") as scratch:
         settings = Path(scratch) / "run.toml"
         settings.write_text(_toml(config.flat()), encoding="utf-8")
@@ -70,11 +94,10 @@ def run_on_ray(config: RunConfig, resources: Resources, folder: Path, console: C
                 status = _follow(superlink, run_id, view)
                 view.update()
                 if status != "finished:completed":
-                    reason = view.failure or f"Flower says {status!r}:\n{superlink.log_tail()}"
+                    reason = view.failure or _reason(superlink, status)
                     raise UserError(f"the run failed: {reason}")
             finally:
-                if folder.is_dir():
-                    shutil.copy(superlink.log_file, folder / "superlink.log")
+                _keep_log(superlink, folder)
 
 
 def _follow(superlink: PrivateSuperLink, run_id: str, view: RoundsView) -> str:
@@ -91,6 +114,22 @@ def _follow(superlink: PrivateSuperLink, run_id: str, view: RoundsView) -> str:
         if not superlink.alive():
             return "superlink ended"
         time.sleep(_POLL_SECONDS)
+
+
+def _reason(superlink: PrivateSuperLink, status: str) -> str:
+    """Return what Flower's log says of a run that failed before it could speak for itself."""
+    lines = superlink.log_tail(400).splitlines()
+    errors = [n for n, line in enumerate(lines) if _ERROR.search(line)]
+    shown = lines[errors[-1] :][:15] if errors else lines[-15:]
+    return "\n".join([f"Flower says {status!r}:", *shown])
+
+
+def _keep_log(superlink: PrivateSuperLink, folder: Path) -> None:
+    """Keep Flower's log in the run directory, or beside it where the run never made one."""
+    target = folder if folder.is_dir() else folder.parent
+    target.mkdir(parents=True, exist_ok=True)
+    name = "superlink.log" if target == folder else f"{folder.name}-superlink.log"
+    shutil.copy(superlink.log_file, target / name)
 
 
 def _toml(values: dict[str, Value]) -> str:

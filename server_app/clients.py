@@ -93,7 +93,8 @@ class Clients:
             }
             return decode_measured(reply, images, spec)
 
-        answers = dict(self._ask(task.round, encode_evaluate(task, nodes), nodes, decode))
+        messages = encode_evaluate(task, nodes)
+        answers = dict(self._ask(task.round, messages, nodes, decode, "evaluation: "))
         return {
             part: {key: answers[key][part] for key in self.keys if key in answers}
             for part in task.parts
@@ -110,6 +111,7 @@ class Clients:
                 encode_calibrate(task, nodes),
                 nodes,
                 lambda reply, _: decode_sums(reply, expected),
+                "calibration: ",
             )
         )
         return {key: answers[key] for key in self.keys if key in answers}
@@ -120,8 +122,10 @@ class Clients:
         messages: Iterable[Message],
         nodes: Mapping[int, str],
         decode: Callable[[Message, str], T],
+        purpose: str = "",
     ) -> Iterator[tuple[str, T]]:
         def drop(client: str, reason: str) -> None:
+            reason = purpose + reason
             self._tracker.log("drop", round=server_round, client=client, reason=reason)
 
         timeout = self._config.round_timeout

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
-from fl2ora.experiment.plugins import blaming
+from fl2ora.experiment.blame import blaming
 from fl2ora.federated_data.clients import load_federation
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.reporting.events import JsonLines

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from typing import Literal
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite, check_like
-from fl2ora.experiment.plugins import blaming
+from fl2ora.experiment.blame import blaming
 from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport, RunContext
 from fl2ora.server_app.client_means import LOSS, ClientMeans
 from fl2ora.server_app.clients import Clients

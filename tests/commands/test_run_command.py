@@ -16,7 +16,7 @@ QUICK = [
 
 
 def fl2ora(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "from commands.app import main; main()"
+    code = "from fl2ora.commands.app import main; main()"
     root = Path(__file__).resolve().parents[2]
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],

@@ -1,0 +1,110 @@
+"""Sums from the nodes: they survive the way, and what no images have is a drop with a reason."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Error, Message, MetricRecord, RecordDict
+
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.messages.evaluate import (
+    PERSONAL,
+    TEST,
+    EvaluateTask,
+    decode_evaluate,
+    decode_measured,
+    encode_evaluate,
+    encode_measured,
+)
+from fl2ora.messages.records import UnusableMessageError
+
+SPEC = StatsSpec(num_bins=10, fine_bins=50)
+N = 40
+
+
+def question() -> Message:
+    return Message(RecordDict(), dst_node_id=1, message_type="evaluate")
+
+
+def stats(spec: StatsSpec = SPEC, seed: int = 0) -> CalibrationStats:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(N, 4, generator=generator)
+    return CalibrationStats.from_logits(
+        logits, torch.randint(0, 4, (N,), generator=generator), spec
+    )
+
+
+def measured(**parts: CalibrationStats) -> Message:
+    return encode_measured(question(), "k", {n.replace("_", "-"): s for n, s in parts.items()})
+
+
+def test_a_task_survives_the_way() -> None:
+    task = EvaluateTask(
+        {"x": torch.rand(3)},
+        4,
+        (TEST, PERSONAL),
+        "temperature",
+        {"t": torch.rand(2, dtype=torch.float64)},
+    )
+    messages = encode_evaluate(task, {5: "a", 6: "b"})
+    assert [m.metadata.dst_node_id for m in messages] == [5, 6]
+    found = decode_evaluate(messages[1])
+    assert (found.round, found.parts, found.calibrator) == (4, (TEST, PERSONAL), "temperature")
+    assert torch.equal(found.adapter["x"], task.adapter["x"])
+    assert torch.equal(found.parameters["t"], task.parameters["t"])
+
+
+@pytest.mark.parametrize("spec", [SPEC, StatsSpec(15), StatsSpec(5, 4, 0, classwise=True)])
+def test_sums_of_every_part_survive_the_way(spec: StatsSpec) -> None:
+    sums, own = stats(spec), stats(spec, seed=1)
+    found = decode_measured(measured(test=sums, test_personal=own), {TEST: N, PERSONAL: N}, spec)
+    for part, expected in ((TEST, sums), (PERSONAL, own)):
+        arrays = found[part].to_arrays()
+        assert all((arrays[name] == array).all() for name, array in expected.to_arrays().items())
+
+
+def altered(**changes: Any) -> Message:
+    message = measured(test=stats())
+    record = message.content.metric_records["test"]
+    for name, change in changes.items():
+        record[name] = change(record[name])
+    return message
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (lambda: measured(other=stats()), "expected a record 'test'"),
+        (lambda: measured(test=stats(StatsSpec(7, fine_bins=50))), "names and lengths"),
+        (lambda: measured(test=stats(StatsSpec(10, fine_bins=20))), "names and lengths"),
+        (lambda: altered(correct=lambda v: [1e9] * len(v)), "no more than the examples"),
+        (lambda: altered(correct=lambda v: [x * 10 for x in v]), "correct"),
+        (lambda: altered(count=lambda v: [math.inf, *v[1:]]), "count: expected finite"),
+        (lambda: altered(count=lambda v: [math.nan, *v[1:]]), "NaN"),
+        (lambda: altered(count=lambda v: [-1.0, *v[1:]]), "negative"),
+        (lambda: altered(count=lambda v: [x + 0.5 for x in v]), "count: expected whole numbers"),
+        (lambda: altered(confidence=lambda v: [x * 1e6 for x in v]), "bins' edges"),
+        (lambda: altered(confidence=lambda v: v[::-1]), "confidence"),
+        (lambda: altered(fine_count=lambda v: [x + 1 for x in v]), "fine_"),
+        (lambda: altered(brier=lambda v: v * 1e6), "brier: expected at most 80"),
+        (lambda: altered(nll=lambda v: v * 1e6), "nll_squared"),
+        (lambda: altered(nll=lambda v: math.inf), "nll: expected finite"),
+        (lambda: Message(Error(2, "disk full"), reply_to=question()), "disk full"),
+        (
+            lambda: Message(RecordDict({"test": MetricRecord({})}), reply_to=question()),
+            "names and lengths",
+        ),
+    ],
+)
+def test_sums_that_cannot_be_are_refused(message: Any, reason: str) -> None:
+    with pytest.raises(UnusableMessageError, match=re.escape(reason)):
+        decode_measured(message(), {TEST: N}, SPEC)
+
+
+def test_sums_of_more_images_than_the_node_said_it_has_are_refused() -> None:
+    with pytest.raises(UnusableMessageError, match="expected the sums of 7 images, found 40"):
+        decode_measured(measured(test=stats()), {TEST: 7}, SPEC)
