@@ -25,7 +25,7 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
-from fl2ora.experiment.spec import parse_sum
+from fl2ora.experiment.spec import parse_spec, parse_sum
 from fl2ora.messages.pooled import encode_stats
 from fl2ora.messages.records import (
     ARRAYS,
@@ -208,13 +208,14 @@ def _rule(settings: ConfigRecord) -> ClientRule:
 
 
 def _training_settings(config: RunConfig) -> TrainingSettings:
-    return TrainingSettings(
+    optimiser = {"momentum": 0.9, "weight_decay": 5e-4, **parse_spec(config.optimiser).kwargs}
+    return TrainingSettings(  # replaced by the lead
         epochs=config.local_epochs,
         batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        augmentation=config.augmentation,  # type: ignore[arg-type]
+        learning_rate=config.learning_rate or 0.1,
+        momentum=optimiser["momentum"],
+        weight_decay=optimiser["weight_decay"],
+        augmentation=config.augmentation,
         precision=config.precision,
     )
 

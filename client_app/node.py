@@ -161,7 +161,7 @@ class Node:
         config = self.config
         if part != "train" or not config.fixed_views:
             return PLAIN
-        kind: Augmentation = config.augmentation  # type: ignore[assignment]
+        kind: Augmentation = config.augmentation
         return Views(kind, config.fixed_views, derive_seed(config.seed, "views", self.key))
 
     def _classifier(self, method: str, recompute: bool = False) -> ClipClassifier:

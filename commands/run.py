@@ -15,6 +15,7 @@ from rich.table import Table
 from fl2ora.commands.settings import read_settings
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.spec import parse_spec
 from fl2ora.reporting.run_directory import runs_root
 from fl2ora.reporting.tables import SHOWN, metrics_table, shown_rows
 
@@ -50,7 +51,9 @@ def run(
 ) -> None:
     """Fine-tune CLIP over federated clients and report accuracy and calibration."""
     settings = read_settings(config, assignments or [])
-    settings = {"run-name": _name(settings), "num-clients": clients, **settings}
+    settings = {"num-clients": clients, **settings}
+    if not settings.get("run-name"):
+        settings["run-name"] = _name(settings)
     if not settings.get("output-dir"):
         settings["output-dir"] = str(Path.cwd() / "runs")
     run_config = RunConfig.from_flat(settings)
@@ -77,8 +80,8 @@ def run(
 
 def _name(settings: dict[str, bool | int | float | str]) -> str:
     """Return a readable name for the run: when, and what."""
-    parts = [str(settings.get(key, getattr(RunConfig, key))) for key in ("method", "strategy")]
-    words = [part.partition("(")[0].rpartition(":")[2] for part in parts]
+    given = RunConfig.usable(settings)[0]
+    words = [parse_spec(text).name for text in (given.method, given.strategy)]
     return "-".join([time.strftime("%Y%m%d-%H%M%S"), *words])
 
 

@@ -56,7 +56,8 @@ def report(
         calibrated: the central test set's sums after post-hoc calibration, if there was any.
     """
     write_csv(folder)
-    figures = _draw(folder, config, evaluation, calibrated) if config.figures else []
+    draw = config.callbacks != "none"  # replaced by the lead
+    figures = _draw(folder, config, evaluation, calibrated) if draw else []
     write_summary(folder, config, figures)
 
 

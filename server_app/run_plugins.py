@@ -11,7 +11,7 @@ from fl2ora.calibration.losses.base import Loss
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.errors import ConfigError, UserError
+from fl2ora.experiment.errors import ConfigError, UserError, problems_of
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.spec import parse_spec, parse_sum
 from fl2ora.federated_data.datasets.base import Dataset
@@ -53,10 +53,11 @@ def _check_loss(text: str) -> None:
 
 def _strategy_for(config: RunConfig) -> FlowerStrategy:
     strategy = build_strategy(config.strategy)
-    if config.momentum and isinstance(strategy, Strategy) and strategy.needs_plain_sgd:
+    momentum = parse_spec(config.optimiser).kwargs.get("momentum", 0.9)  # replaced by the lead
+    if momentum and isinstance(strategy, Strategy) and strategy.needs_plain_sgd:
         raise UserError(
-            f"{strategy.spec_name} needs clients without momentum: set momentum=0.0, "
-            f"found {config.momentum:g}"
+            f"{strategy.spec_name} needs clients without momentum: "
+            f"set optimiser='sgd(momentum=0)', found {config.optimiser!r}"
         )
     return strategy
 
@@ -97,6 +98,12 @@ def check_plugins(config: RunConfig) -> None:
     Raises:
         ConfigError: whatever cannot be constructed, all at once.
     """
+    if problems := plugin_problems(config):
+        raise ConfigError(problems)
+
+
+def plugin_problems(config: RunConfig) -> list[str]:
+    """Return what cannot be constructed of what the run config names; one sentence each."""
     checks: dict[str, Callable[[], object]] = {
         "dataset": lambda: load(config.dataset, Dataset),
         "partition": lambda: load(config.partition, Partitioner),
@@ -106,11 +113,4 @@ def check_plugins(config: RunConfig) -> None:
         "strategy": lambda: _strategy_for(config),
         "calibrator": lambda: build_run_calibrator(config.calibrator),
     }
-    problems = []
-    for key, check in checks.items():
-        try:
-            check()
-        except UserError as error:
-            problems.append(f"{key}: {error}")
-    if problems:
-        raise ConfigError(problems)
+    return problems_of(checks)

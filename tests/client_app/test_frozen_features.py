@@ -23,7 +23,6 @@ from fl2ora.clip_tuning.feature_cache import shared_cache
 from fl2ora.clip_tuning.frozen import Views, begin_all
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.errors import ConfigError, UserError
 from fl2ora.federated_data.datasets.shapes import Shapes
 from fl2ora.reporting.events import read_lines
 from runs import final_adapter, run_small
@@ -253,42 +252,12 @@ def test_a_second_run_finds_the_files_of_the_first(
     assert rows(one, "server-test")[0]["nll"] == rows(two, "server-test")[0]["nll"]
 
 
-def test_fixed_views_in_a_run(tmp_path: Path) -> None:
-    settings = {"method": "prompt(length=2)", "augmentation": "flip"}
-    ends = [
-        final_adapter(run_small(tmp_path / str(count), fixed_views=count, **settings))["context"]
-        for count in (0, 2, 3)
-    ]
-    assert not torch.equal(ends[0], ends[1])
-    assert not torch.equal(ends[1], ends[2])
-    again = run_small(tmp_path / "again", fixed_views=2, **settings)
-    assert torch.equal(final_adapter(again)["context"], ends[1])
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"method": "lora"}, "expected 0 with method = 'lora'"),
-        ({"method": "prompt", "loss": "mixup"}, "expected 0 with loss = 'mixup'"),
-    ],
-)
-def test_fixed_views_of_what_cannot_be_kept_are_refused(
-    tmp_path: Path, settings: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(UserError, match=words):
-        run_small(tmp_path, augmentation="flip", fixed_views=2, **settings)
-    with pytest.raises(ConfigError, match="fixed-views: expected 0 without augmentation"):
-        run_small(tmp_path, fixed_views=2)
-
-
-def test_too_little_memory_means_no_cache_and_no_fixed_views(tmp_path: Path) -> None:
+def test_too_little_memory_means_no_cache(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"method": "prompt(length=2)", "cache_gib": 0.0}
     assert_equal_runs(
         run_small(tmp_path / "none", **settings),
         run_small(tmp_path / "some", method="prompt(length=2)"),
     )
-    with pytest.raises(UserError, match=r"fixed-views: 2 views of .* found cache-gib=0$"):
-        run_small(tmp_path / "views", augmentation="flip", fixed_views=2, **settings)
 
 
 def test_a_node_with_data_of_its_own_says_where_it_writes(tmp_path: Path) -> None:
