@@ -1,11 +1,12 @@
-# make run   - the default experiment, through Flower's simulation
-# make test  - lint, types, unit and integration tests
+# make run    - the default experiment, through Flower's simulation
+# make config - the table of keys in pyproject.toml, from experiment/config.py
+# make test   - lint, types, unit and integration tests
 
 PYTHON ?= python3
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: run test lint clean
+.PHONY: run test lint config clean
 
 run: .venv/.run
 	$(BIN)/fl2ora run
@@ -17,6 +18,9 @@ test: lint
 lint: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+config:
+	$(BIN)/python -m fl2ora.experiment.flower_table
 
 clean:
 	rm -rf .venv

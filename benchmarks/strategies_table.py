@@ -27,7 +27,7 @@ SETTINGS = {
 # Where a default makes no sense here, or a method needs a partner.
 SPECS = {
     "dp_fedavg": {"strategy": "dp_fedavg(seed=1)"},
-    "scaffold": {"strategy": "scaffold", "momentum": 0.0},
+    "scaffold": {"strategy": "scaffold", "optimiser": "sgd(momentum=0)"},
     "fedex_lora": {"strategy": "fedex_lora", "method": "lora_residual"},
     "flora": {"strategy": "flora", "method": "lora_residual"},
 }

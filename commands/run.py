@@ -15,6 +15,7 @@ from rich.table import Table
 from fl2ora.commands.settings import read_settings
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.spec import parse_spec
 from fl2ora.reporting.run_directory import runs_root
 from fl2ora.reporting.tables import SHOWN, metrics_table, shown_rows
 
@@ -50,18 +51,25 @@ def run(
 ) -> None:
     """Fine-tune CLIP over federated clients and report accuracy and calibration."""
     settings = read_settings(config, assignments or [])
-    settings = {"run-name": _name(settings), "num-clients": clients, **settings}
+    settings = {"num-clients": clients, **settings}
+    if not settings.get("run-name"):
+        settings["run-name"] = _name(settings)
     if not settings.get("output-dir"):
         settings["output-dir"] = str(Path.cwd() / "runs")
-    run_config = RunConfig.from_flat(settings)
+    run_config, problems = RunConfig.usable(settings)
+    if run_config.num_clients not in (0, clients):
+        problems += (
+            f"num-clients: expected {clients}, the number of --clients, or 0 for all of them, "
+            f"found {run_config.num_clients}",
+        )
+    # Imported here so that a mistake on the command line is answered before torch is loaded.
+    from fl2ora.server_app.run_plugins import build_plugins
+
+    build_plugins(run_config, problems)
     folder = runs_root(run_config.output_dir) / run_config.run_name
     console = Console(stderr=as_json, highlight=False)
     console.print(f"Run directory: {folder}", markup=False, soft_wrap=True)
     started = time.monotonic()
-    # Imported here so that a mistake in the settings is answered before torch is loaded.
-    from fl2ora.server_app.run_plugins import build_plugins
-
-    build_plugins(run_config)
     if engine is Engine.IN_PROCESS:
         from fl2ora.engines.in_process import run_in_process
 
@@ -77,8 +85,8 @@ def run(
 
 def _name(settings: dict[str, bool | int | float | str]) -> str:
     """Return a readable name for the run: when, and what."""
-    parts = [str(settings.get(key, getattr(RunConfig, key))) for key in ("method", "strategy")]
-    words = [part.partition("(")[0].rpartition(":")[2] for part in parts]
+    given = RunConfig.usable(settings)[0]
+    words = [parse_spec(text).name for text in (given.method, given.strategy)]
     return "-".join([time.strftime("%Y%m%d-%H%M%S"), *words])
 
 

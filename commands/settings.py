@@ -1,47 +1,64 @@
-"""From a TOML file and ``--set key=value`` to a run config."""
+"""From a TOML file and ``--set key=value`` to a run config.
+
+Relative paths are taken from the current directory, in a file as on the command line, and made
+absolute here, because every process of a run has a directory of its own.
+"""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
-from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from fl2ora.experiment.config import RunConfig, Value, key_of
-from fl2ora.experiment.errors import ConfigError, UserError
+from fl2ora.experiment.config import RunConfig, Value
+from fl2ora.experiment.errors import ConfigError, UserError, shown
+from fl2ora.experiment.paths import made_absolute, with_absolute_paths
+
+_FOLDERS = ("cache-dir", "output-dir")
 
 
 def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, Value]:
     """Return flat run-config keys; later assignments win over earlier ones and over the file.
 
-    Values of text keys are taken as they stand; all others are read as TOML.
+    Values of text keys are taken as they stand, but for relative paths in them; all others are
+    read as TOML.
+
+    Args:
+        file: TOML with flat keys, or a table ``[tool.flwr.app.config]`` with them.
+        assignments: texts ``key=value``.
 
     Raises:
         UserError: the file is missing or no flat TOML.
         ConfigError: assignments without ``=``.
     """
     values = _read_file(file) if file is not None else {}
-    text_keys = {key_of(f.name) for f in fields(RunConfig) if isinstance(f.default, str)}
+    text_keys = {key for key, value in RunConfig().flat().items() if isinstance(value, str)}
     problems = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         key = key.strip()
         if not equals or not key:
-            problems.append(f"--set {assignment!r}: expected key=value")
+            problems.append(f"--set {shown(assignment)}: expected key=value")
         else:
             values[key] = _unquoted(text) if key in text_keys else _literal(text)
     if problems:
         raise ConfigError(problems)
-    return values
+    return {
+        key: _with_absolute_paths(key, value) if isinstance(value, str) else value
+        for key, value in values.items()
+    }
 
 
 def _read_file(file: Path) -> dict[str, Value]:
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = _flat(tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a TOML file: {error}") from None
+    except RecursionError:
+        raise UserError(f"{file}: not a TOML file: too many brackets inside each other") from None
+    except ValueError as error:  # no TOML, no UTF-8, a number of thousands of digits, NUL in a path
+        raise UserError(f"{shown(str(file))[1:-1]}: not a TOML file: {error}") from None
     nested = [
         key for key, value in content.items() if not isinstance(value, bool | int | float | str)
     ]
@@ -51,6 +68,36 @@ def _read_file(file: Path) -> dict[str, Value]:
             f"found tables or lists under {', '.join(nested)}"
         )
     return content
+
+
+def _flat(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys below Flower's heading, where the file has it and nothing but tables."""
+    try:
+        return dict(content["tool"]["flwr"]["app"]["config"])
+    except (KeyError, TypeError, ValueError):
+        return content
+
+
+def _with_absolute_paths(key: str, text: str) -> str:
+    if key == "model":
+        is_folder = text.startswith(("./", "../", "~")) or (text != "embedded" and _exists(text))
+        return _absolute(text) if is_folder else text
+    return _absolute(text) if key in _FOLDERS and text else with_absolute_paths(text)
+
+
+def _exists(text: str) -> bool:
+    try:
+        return bool(text) and Path(text).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _absolute(text: str) -> str:
+    """Return the path made absolute; what cannot be one is left for the config to report."""
+    try:
+        return made_absolute(text)
+    except UserError:
+        return text
 
 
 def _unquoted(text: str) -> str:
@@ -64,7 +111,9 @@ def _unquoted(text: str) -> str:
 def _literal(text: str) -> Value:
     """Read a TOML value; what is none stays text, and the config names the type it wants."""
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        content = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text.strip()
-    return value if isinstance(value, int | float | str) else text.strip()
+    value = content["value"]
+    whole = len(content) == 1 and isinstance(value, int | float | str)
+    return value if whole else text.strip()

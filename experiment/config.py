@@ -1,127 +1,182 @@
 """The description of a run: flat keys, their defaults and what each may be.
 
-The same keys, defaults and comments stand in ``[tool.flwr.app.config]`` of pyproject.toml, because
-Flower admits only keys it finds there; a test holds the two against each other.
+The same keys, defaults and descriptions stand in ``[tool.flwr.app.config]`` of pyproject.toml,
+because Flower admits only keys it finds there; ``make config`` writes them.
 """
 
 from __future__ import annotations
 
-import math
-import re
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from fl2ora.experiment.errors import ConfigError, UserError, listed, nearest
-from fl2ora.experiment.plugins import fits
-from fl2ora.experiment.spec import parse_spec, parse_sum
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fl2ora.experiment.arguments import STRICT, explain
+from fl2ora.experiment.errors import ConfigError, listed, nearest, shown
+from fl2ora.experiment.texts import (
+    DeviceText,
+    FolderText,
+    ListText,
+    ModelText,
+    NameText,
+    SpecText,
+    SumText,
+)
 
 Value = bool | int | float | str
-DEVICES = ("auto", "cpu", "cuda", "mps")
+
+# What an earlier version's keys became.
+GONE = {
+    "momentum": 'is now an argument of optimiser: optimiser = "sgd(momentum={})"',
+    "weight-decay": 'is now an argument of optimiser: optimiser = "sgd(weight_decay={})"',
+    "fixed-views": "is gone: training draws new views in every step",
+    "figures": 'is now the callback plots: callbacks = "none" draws nothing',
+}
 
 
-def _key(
-    default: Value,
-    doc: str,
-    *,
-    minimum: float = -math.inf,
-    maximum: float = math.inf,
-    above: float = -math.inf,
-    choices: tuple[str, ...] = (),
-    parse: Callable[[str], object] | None = None,
-) -> Any:
-    limits = {"minimum": minimum, "maximum": maximum, "above": above}
-    return field(
-        default=default,
-        metadata={"doc": doc, "limits": limits, "choices": choices, "parse": parse},
-    )
-
-
-def _folder_name(text: str) -> None:
-    """Refuse what would lead out of the folder of all runs."""
-    if text in (".", "..") or set(text) & {"/", "\\", "\0"}:
-        raise UserError(f"expected the name of one folder, without slashes, found {text!r}")
-
-
-def _absolute_path(text: str) -> None:
-    """Refuse a path that would be another one in each process of a run."""
-    if text and not Path(text).expanduser().is_absolute():
-        raise UserError(f"expected an absolute path, found {text!r}")
-
-
-@dataclass(frozen=True)
-class RunConfig:
+class RunConfig(BaseModel):
     """Every key of a run; attribute names are the keys with underscores for hyphens."""
 
-    model: str = _key("embedded", "embedded, a hub name, or a folder in transformers format")
-    dataset: str = _key("shapes(styles='held-back')", "federated_data/datasets", parse=parse_spec)
-    partition: str = _key(
-        "dirichlet(beta=0.5)",
-        "how clients share the data: federated_data/partition",
-        parse=parse_spec,
+    model_config = ConfigDict(frozen=True, extra="forbid", **STRICT)
+
+    model: ModelText = Field(
+        "embedded",
+        title="What is trained",
+        description="CLIP: embedded, a hub name, or a folder in transformers format",
     )
-    protocol: str = _key(
-        "in_distribution", "what is held out: federated_data/protocols", parse=parse_spec
+    method: SpecText = Field("lora", description="what is tuned of it: clip_tuning/methods")
+
+    dataset: SpecText = Field(
+        "shapes(styles='held-back')", title="On what", description="images: federated_data/datasets"
     )
-    method: str = _key("lora", "what is tuned: clip_tuning/methods", parse=parse_spec)
-    loss: str = _key(
-        "cross_entropy", "calibration/losses, e.g. cross_entropy + 10*dca", parse=parse_sum
+    partition: SpecText = Field(
+        "dirichlet(beta=0.5)", description="how clients share the images: federated_data/partition"
     )
-    strategy: str = _key("fedavg", "how updates are combined: strategies", parse=parse_spec)
-    calibrator: str = _key(
-        "none", "post-hoc: calibration/calibrators, fitted after the last round", parse=parse_spec
+    protocol: SpecText = Field(
+        "in_distribution",
+        description="what is held out for the central test: federated_data/protocols",
     )
-    num_rounds: int = _key(10, "rounds of federated training", minimum=0)
-    num_clients: int = _key(0, "clients to wait for; 0: as many as there are nodes", minimum=0)
-    fraction_train: float = _key(1.0, "share of clients sampled per round", above=0, maximum=1)
-    min_train_clients: int = _key(1, "fewest usable replies; below, the adapter stays", minimum=1)
-    max_update_norm: float = _key(
-        0.0, "largest usable L2 norm of a client's change; 0: no limit", minimum=0
+    local_test_fraction: float = Field(
+        0.2, ge=0, le=0.9, description="part of each client's images held out for clients-test"
     )
-    local_epochs: int = _key(1, "passes over a client's data per round", minimum=1)
-    batch_size: int = _key(32, "images per training step", minimum=1)
-    eval_batch_size: int = _key(256, "images per evaluation step", minimum=1)
-    learning_rate: float = _key(0.1, "of the clients' SGD", above=0)
-    momentum: float = _key(0.9, "of the clients' SGD", minimum=0, maximum=1)
-    weight_decay: float = _key(5e-4, "of the clients' SGD", minimum=0)
-    augmentation: str = _key("none", "of training images", choices=("none", "flip", "crop_flip"))
-    local_test_fraction: float = _key(
-        0.2, "share of each client's data held out for clients-test", minimum=0, maximum=0.9
+    calibration_fraction: float = Field(
+        0.1, ge=0, le=0.9, description="part of each client's images held out to fit calibrators"
     )
-    calibration_fraction: float = _key(
-        0.1, "share of each client's data held out to fit calibrators", minimum=0, maximum=0.9
+    augmentation: Literal["none", "flip", "crop_flip"] = Field(
+        "none", description="random changes of training images: none, flip or crop_flip"
     )
-    cache_features: bool = _key(
-        True, "compute once what training cannot change of an image's features"
+
+    strategy: SpecText = Field(
+        "fedavg", title="How", description="how the clients' updates are combined: strategies"
     )
-    cache_gib: float = _key(4.0, "memory for such features in each process, in GiB", minimum=0)
-    cache_dir: str = _key(
-        "", "folder that keeps them for other runs; empty: none", parse=_absolute_path
+    loss: SumText = Field(
+        "cross_entropy",
+        description="training loss: calibration/losses, such as cross_entropy + 10*dca",
     )
-    eval_every: int = _key(1, "rounds between evaluations; the last is always evaluated", minimum=1)
-    evaluate_on: str = _key(
-        "auto", "where clients-test is computed", choices=("auto", "server", "nodes")
+    num_rounds: int = Field(10, ge=0, le=1_000_000, description="rounds of federated training")
+    num_clients: int = Field(
+        0, ge=0, le=100_000, description="clients to wait for; 0: as many as there are nodes"
     )
-    num_bins: int = _key(15, "equal-width confidence bins of ECE and MCE", minimum=1)
-    resamples: int = _key(200, "bootstrap draws behind each interval; 0: no intervals", minimum=0)
-    seed: int = _key(0, "of every random stream", minimum=0, maximum=2**31 - 1)
-    device: str = _key("auto", "auto, cpu, cuda, cuda:N or mps")
-    precision: str = _key(
+    fraction_train: float = Field(
+        1.0, gt=0, le=1, description="share of the clients asked to train in a round"
+    )
+    min_train_clients: int = Field(
+        1,
+        ge=1,
+        le=100_000,
+        description="fewest usable updates of a round; below, the adapter stays",
+    )
+    max_update_norm: float = Field(
+        0.0,
+        ge=0,
+        le=1_000_000,
+        description="largest usable L2 norm of a client's update; 0: no limit",
+    )
+    local_epochs: int = Field(
+        1, ge=1, le=10_000, description="passes over a client's images in a round"
+    )
+    batch_size: int = Field(32, ge=1, le=65_536, description="images of one batch in training")
+    accumulate: int = Field(1, ge=1, le=10_000, description="batches whose gradients make one step")
+    learning_rate: float = Field(
+        0.0, ge=0, le=1000, description="clients' learning rate; 0: the method's own default"
+    )
+    optimiser: SpecText = Field(
+        "sgd(momentum=0.9, weight_decay=0.0005)",
+        description="clients' optimiser: sgd(...), adamw(...) or a class of torch.optim",
+    )
+    schedule: SpecText = Field(
+        "constant", description="course of the learning rate: constant, cosine, linear or step"
+    )
+    gradient_clip: float = Field(
+        0.0, ge=0, le=1_000_000, description="largest L2 norm of a step's gradient; 0: no limit"
+    )
+
+    calibrator: SpecText = Field(
+        "none",
+        title="How it is measured",
+        description="what corrects confidence after the last round: calibration/calibrators",
+    )
+    metrics: ListText = Field(
+        "default", description="metrics to report, such as default + classwise_ece"
+    )
+    num_bins: int = Field(
+        15, ge=1, le=10_000, description="equal-width confidence bins of ECE and MCE"
+    )
+    resamples: int = Field(
+        200, ge=0, le=100_000, description="bootstrap draws behind each interval; 0: no intervals"
+    )
+    eval_every: int = Field(
+        1,
+        ge=1,
+        le=1_000_000,
+        description="rounds between evaluations; the last is always evaluated",
+    )
+    evaluate_on: Literal["auto", "server", "nodes"] = Field(
+        "auto", description="where clients-test is measured: auto, server or nodes"
+    )
+    eval_batch_size: int = Field(
+        256, ge=1, le=65_536, description="images of one batch in evaluation"
+    )
+
+    seed: int = Field(
+        0, title="Machine", ge=0, le=2**31 - 1, description="seed of every random stream"
+    )
+    device: DeviceText = Field(
+        "auto", description="device of each process: auto, cpu, cuda, cuda:N or mps"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        "of the forward pass in training; what is tuned stays float32",
-        choices=("float32", "bfloat16"),
+        description="of training's forward pass: float32 or bfloat16; what is tuned stays float32",
     )
-    gradient_checkpointing: bool = _key(
-        False, "recompute activations of the towers' blocks in backward, for less memory"
+    gradient_checkpointing: bool = Field(
+        False, description="whether the backward pass computes activations again, to save memory"
     )
-    threads: int = _key(1, "CPU threads of each client", minimum=1)
-    round_timeout: float = _key(3600.0, "seconds to wait for the replies of a round", above=0)
-    start_timeout: float = _key(120.0, "seconds to wait for the nodes at the start", above=0)
-    figures: bool = _key(True, "draw figures at the end")
-    output_dir: str = _key("", "folder for runs; empty: $FL2ORA_OUTPUT_DIR or ~/fl2ora-runs")
-    run_name: str = _key("", "name of the run's folder; empty: the run id", parse=_folder_name)
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads of each client")
+    cache_features: bool = Field(
+        True, description="whether features that training cannot change are computed once and kept"
+    )
+    cache_gib: float = Field(
+        4.0, ge=0, le=10_000, description="GiB of memory for such features in each process"
+    )
+    cache_dir: FolderText = Field(
+        "", description="folder that keeps such features for other runs; empty: none"
+    )
+    round_timeout: float = Field(
+        3600.0, gt=0, le=10_000_000, description="seconds to wait for the replies of a round"
+    )
+    start_timeout: float = Field(
+        120.0, gt=0, le=10_000_000, description="seconds to wait for the nodes at the start"
+    )
+
+    callbacks: ListText = Field(
+        "default",
+        title="Output",
+        description="what follows the run: none, or such as default + early_stop(patience=3)",
+    )
+    output_dir: FolderText = Field(
+        "", description="folder of all runs; empty: $FL2ORA_OUTPUT_DIR or ~/fl2ora-runs"
+    )
+    run_name: NameText = Field("", description="name of the run's folder; empty: the run id")
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Value]) -> RunConfig:
@@ -130,41 +185,46 @@ class RunConfig:
         Raises:
             ConfigError: unknown keys, wrong types and values out of range, all at once.
         """
-        known = {key_of(f.name): f for f in fields(cls)}
+        config, problems = cls.usable(values)
+        if problems:
+            raise ConfigError(problems)
+        return config
+
+    @classmethod
+    def usable(cls, values: Mapping[str, Any]) -> tuple[RunConfig, tuple[str, ...]]:
+        """Build a configuration of what is right, and say what is not.
+
+        Returns:
+            The configuration, with the default for every key whose value is wrong, so that what
+            it names can be checked too; and a sentence for each mistake.
+        """
+        names = {key_of(name): name for name in cls.model_fields}
         problems = [
-            f"{key}: unknown key{nearest(key, known)} (valid: {listed(known)})"
-            for key in values
-            if key not in known
+            _unknown(key, value, names) for key, value in values.items() if key not in names
         ]
-        accepted: dict[str, Any] = {}
-        for key, value in values.items():
-            if key in known:
-                default: Any = known[key].default
-                problem = _problem(known[key].metadata, type(default), value)
-                if problem:
-                    problems.append(f"{key}: {problem}")
-                else:
-                    accepted[known[key].name] = type(default)(value)
-        if "device" in accepted and not _is_device(accepted["device"]):
-            found = accepted["device"]
-            problems.append(
-                f"device: expected {', '.join(DEVICES)} or cuda:N, "
-                f"found {found!r}{nearest(found, DEVICES)}"
-            )
-        config = cls(**accepted)
+        given = {names[key]: value for key, value in values.items() if key in names}
+        try:
+            config = cls(**given)
+        except ValidationError as error:
+            for found in error.errors(include_url=False):
+                name = str(found["loc"][0])
+                field = cls.model_fields[name]
+                problems.append(
+                    f"{key_of(name)}: {explain(found, field.annotation, field.metadata)}"
+                )
+                del given[name]
+            config = cls(**given)
         held_out = config.local_test_fraction + config.calibration_fraction
         if held_out > 1:
             problems.append(
                 "local-test-fraction and calibration-fraction: expected a sum of at most 1, "
                 f"found {held_out:g}"
             )
-        if problems:
-            raise ConfigError(problems)
-        return config
+        return config, tuple(problems)
 
     def flat(self) -> dict[str, Value]:
         """Return the configuration as flat hyphenated keys, as Flower and TOML hold it."""
-        return {key_of(name): value for name, value in asdict(self).items()}
+        return {key_of(name): value for name, value in self.model_dump().items()}
 
 
 def key_of(name: str) -> str:
@@ -172,46 +232,7 @@ def key_of(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _is_device(text: str) -> bool:
-    return text in DEVICES or (re.fullmatch(r"cuda:[0-9]+", text) is not None)
-
-
-def _problem(metadata: Mapping[str, Any], expected: type, value: Value) -> str | None:
-    """Return what is wrong with one value, or None."""
-    if not fits(value, expected):
-        return f"expected {expected.__name__}, found {value!r} ({type(value).__name__})"
-    if isinstance(value, str):
-        return _text_problem(metadata, value)
-    limits = metadata["limits"]
-    if not abs(value) <= sys.float_info.max:  # NaN, infinity, or a whole number beyond all floats
-        return f"expected a finite number, found {value}"
-    if value < limits["minimum"] or value <= limits["above"] or value > limits["maximum"]:
-        return f"expected {_range(limits)}, found {value}"
-    return None
-
-
-def _text_problem(metadata: Mapping[str, Any], value: str) -> str | None:
-    choices: tuple[str, ...] = metadata["choices"]
-    if choices and value not in choices:
-        return f"expected one of {', '.join(choices)}, found {value!r}{nearest(value, choices)}"
-    if metadata["parse"] is not None:
-        try:
-            metadata["parse"](value)
-        except UserError as error:
-            return str(error)
-    return None
-
-
-def _range(limits: Mapping[str, float]) -> str:
-    parts = []
-    if limits["minimum"] > -math.inf:
-        parts.append(f"at least {_plain(limits['minimum'])}")
-    if limits["above"] > -math.inf:
-        parts.append(f"more than {_plain(limits['above'])}")
-    if limits["maximum"] < math.inf:
-        parts.append(f"at most {_plain(limits['maximum'])}")
-    return " and ".join(parts)
-
-
-def _plain(number: float) -> str:
-    return str(int(number)) if float(number).is_integer() else f"{number:g}"
+def _unknown(key: str, value: object, valid: Mapping[str, str]) -> str:
+    if key in GONE:
+        return f"{key}: {GONE[key].format(shown(value))}"
+    return f"{key[:80]}: unknown key{nearest(key, valid)} (valid: {listed(valid)})"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+
+LONGEST = 100
 
 
 class UserError(ValueError):
@@ -26,9 +28,41 @@ class ConfigError(UserError):
         )
 
 
+def problems_of(checks: Mapping[str, Callable[[], object]]) -> list[str]:
+    """Run every check and return what the failing ones say, each named by its key.
+
+    >>> def check():
+    ...     raise UserError("expected fedavg, found 'fedavgg'")
+    >>> problems_of({"strategy": check, "method": lambda: None})
+    ["strategy: expected fedavg, found 'fedavgg'"]
+    """
+    problems: list[str] = []
+    for key, check in checks.items():
+        try:
+            check()
+        except ConfigError as error:
+            problems += error.problems
+        except UserError as error:
+            problems.append(f"{key}: {error}")
+    return problems
+
+
+def shown(value: object) -> str:
+    """Return a value as it is quoted in a message: its ``repr``, cut where it is long.
+
+    >>> shown("x" * 1000)[-23:]
+    'xxxxxxx... (1002 signs)'
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or a deep list
+        return f"a very long {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} signs)"
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest valid name, or an empty string."""
-    match = get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    match = get_close_matches(name[:LONGEST], list(valid), n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""
 
 

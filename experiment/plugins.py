@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import sys
+import traceback
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, TypeVar
 
-from fl2ora.experiment.errors import UserError, listed, nearest
+from fl2ora.experiment.arguments import LARGEST, beyond_all_use, problem_with
+from fl2ora.experiment.errors import UserError, listed, nearest, shown
 from fl2ora.experiment.spec import Spec, parse_spec
 
 T = TypeVar("T")
@@ -31,15 +35,21 @@ def load(spec: str | Spec, base: Base[T]) -> T:
 
     Raises:
         UserError: unknown name, wrong base, or arguments that do not fit; the message lists the
-            valid names or arguments and the nearest match.
+            valid names or arguments and the nearest match. What the constructor itself raises is
+            passed on: a ``ValueError`` as its message, of code outside the repository and of any
+            other kind with file and line.
     """
     parsed = parse_spec(spec) if isinstance(spec, str) else spec
     cls = find(parsed, base)
     check_arguments(cls, parsed)
     try:
         return cls(*parsed.args, **parsed.kwargs)
-    except (TypeError, ValueError) as error:
+    except UserError as error:
         raise UserError(f"{parsed.name}: {error}") from error
+    except Exception as error:
+        ours = parsed.module is None and isinstance(error, ValueError)
+        what = str(error) if ours else _with_place(error, cls)
+        raise UserError(f"{parsed.name}: {what}") from error
 
 
 def find(spec: Spec, base: Base[T]) -> type[T]:
@@ -59,7 +69,14 @@ def find(spec: Spec, base: Base[T]) -> type[T]:
 
 
 def check_arguments(cls: type, spec: Spec) -> None:
-    """Bind the arguments to the constructor's signature and check their plain types."""
+    """Bind the arguments to the constructor's signature and check their types and limits.
+
+    Limits are those of annotations such as ``Annotated[int, Field(ge=1, le=4096)]``; no number may
+    be larger than ``LARGEST``.
+
+    Raises:
+        UserError: an argument is unknown, missing, of another type, or out of its limits.
+    """
     signature = _signature(cls)
     try:
         bound = signature.bind(*spec.args, **spec.kwargs)
@@ -69,21 +86,11 @@ def check_arguments(cls: type, spec: Spec) -> None:
         hint = nearest(unknown[0], valid) if unknown else ""
         raise UserError(f"{spec.name}: {error} (valid arguments: {listed(valid)}){hint}") from None
     for name, value in _named_values(bound):
-        expected = signature.parameters[name].annotation
-        if expected in (bool, int, float, str) and not fits(value, expected):
-            raise UserError(
-                f"{spec.name}: {name}: expected {expected.__name__}, "
-                f"found {value!r} ({type(value).__name__})"
-            )
-
-
-def fits(value: Any, expected: type) -> bool:
-    """Return whether a literal may stand where ``expected`` (bool, int, float, str) is wanted."""
-    if expected is bool or isinstance(value, bool):
-        return expected is bool and isinstance(value, bool)
-    if expected is float:
-        return isinstance(value, (int, float))
-    return isinstance(value, expected)
+        problem = problem_with(signature.parameters[name].annotation, value)
+        if problem is None and beyond_all_use(value):
+            problem = f"expected numbers of at most {LARGEST} in size, found {shown(value)}"
+        if problem:
+            raise UserError(f"{spec.name}: {name}: {problem}")
 
 
 def _signature(cls: type) -> inspect.Signature:
@@ -131,7 +138,7 @@ def _files(package: str) -> dict[str, str]:
 
 def _only_class(module_name: str, base: type[T]) -> type[T] | None:
     """Return the one public, concrete ``base`` a module defines, if it defines just one."""
-    module = importlib.import_module(module_name)
+    module = _imported(module_name)
     found = [
         value
         for name, value in vars(module).items()
@@ -146,15 +153,39 @@ def _only_class(module_name: str, base: type[T]) -> type[T] | None:
 
 def _external(module_name: str, class_name: str, base: type[T]) -> type[T]:
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(
-            f"{module_name}:{class_name}: cannot import {module_name!r}: {error}"
-        ) from None
+        module = _imported(module_name)
+    except UserError as error:
+        raise UserError(f"{module_name}:{class_name}: {error}") from error
     cls = getattr(module, class_name, None)
     if not inspect.isclass(cls):
         names = [name for name, value in vars(module).items() if inspect.isclass(value)]
         raise UserError(f"{module_name} has no class {class_name!r}{nearest(class_name, names)}")
     if not issubclass(cls, base):
         raise UserError(f"{module_name}:{class_name} is not a {base.__name__}")
+    if inspect.isabstract(cls):
+        lacking = ", ".join(sorted(cls.__abstractmethods__))
+        raise UserError(f"{module_name}:{class_name} is abstract: it lacks {lacking}")
     return cls
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise UserError(f"cannot import {name!r}: {error}") from error  # there is no such file
+        raise UserError(f"cannot import {name!r}: {_with_place(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"cannot import {name!r}: {_with_place(error)}") from error
+
+
+def _with_place(error: BaseException, cls: type | None = None) -> str:
+    """Return an error with its kind and the line it came from, of the file of ``cls`` if it can."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None) if cls else None
+    raised = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in raised if f.filename != __file__ and not f.filename.startswith("<")]
+    own = [frame for frame in frames if frame.filename == file] or frames
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
@@ -12,7 +12,7 @@ from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.calibration.losses.base import Loss
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.errors import ConfigError, UserError
+from fl2ora.experiment.errors import ConfigError, UserError, problems_of
 from fl2ora.experiment.plugins import find, load
 from fl2ora.experiment.spec import parse_spec, parse_sum
 from fl2ora.federated_data.datasets.base import Dataset
@@ -23,7 +23,6 @@ from fl2ora.server_app.callbacks.base import Callback
 from fl2ora.server_app.flowers_in_ours import FlowersInOurs
 from fl2ora.strategies.base import Strategy
 
-T = TypeVar("T")
 DEFAULT_CALLBACKS = ("lora_diagnostics", "logit_scale", "traffic", "plots", "summary")
 
 
@@ -44,37 +43,42 @@ class RunPlugins:
     calibrator: Calibrator | None
 
 
-def build_plugins(config: RunConfig) -> RunPlugins:
+def build_plugins(config: RunConfig, problems: Iterable[str] = ()) -> RunPlugins:
     """Construct everything the run config names.
 
+    Args:
+        config: of the run.
+        problems: mistakes found before, to be told together with those found here.
+
     Raises:
-        ConfigError: whatever cannot be constructed, all at once.
+        ConfigError: whatever cannot be constructed, and what contradicts itself, all at once.
     """
-    problems: list[str] = []
+    built: dict[str, Any] = {}
 
-    def attempt(key: str, build: Callable[[], T]) -> T | None:
-        try:
-            return build()
-        except UserError as error:
-            problems.append(f"{key}: {error}")
-            return None
+    def build(key: str, make: Callable[[], object]) -> Callable[[], None]:
+        return lambda: built.update({key: make()})
 
-    attempt("dataset", lambda: load(config.dataset, Dataset))
-    attempt("partition", lambda: load(config.partition, Partitioner))
-    attempt("protocol", lambda: load(config.protocol, Protocol))
-    attempt("loss", lambda: _check_loss(config.loss))
-    method = attempt("method", lambda: load(config.method, TuningMethod))
-    strategy = attempt("strategy", lambda: build_strategy(config))
-    callbacks = attempt("callbacks", lambda: build_callbacks(config.callbacks))
-    calibrator = attempt("calibrator", lambda: build_run_calibrator(config.calibrator))
-    if problems:
-        raise ConfigError(problems)
-    assert method is not None
-    assert strategy is not None
-    assert callbacks is not None
-    weights = method.round_weights(config.num_rounds)
+    checks = {
+        "dataset": build("dataset", lambda: load(config.dataset, Dataset)),
+        "partition": build("partition", lambda: load(config.partition, Partitioner)),
+        "protocol": build("protocol", lambda: load(config.protocol, Protocol)),
+        "loss": lambda: _check_loss(config.loss),
+        "metrics": lambda: run_metrics(config.metrics),
+        "optimiser": lambda: check_optimiser(config.optimiser),
+        "schedule": lambda: load(config.schedule, Schedule),
+        "method": build("method", lambda: load(config.method, TuningMethod)),
+        "learning-rate": lambda: _check_rate(config, built.get("method")),
+        "strategy": build("strategy", lambda: build_strategy(config)),
+        "callbacks": build("callbacks", lambda: build_callbacks(config.callbacks)),
+        "calibrator": build("calibrator", lambda: _calibrator_for(config)),
+    }
+    found = [*problems, *problems_of(checks)]
+    if found:
+        raise ConfigError(found)
+    weights = built["method"].round_weights(config.num_rounds)
     brought = [] if weights is None else [Averaging(weights.tolist())]
-    return RunPlugins(method, strategy, [*callbacks, *brought], calibrator)
+    callbacks = [*built["callbacks"], *brought]
+    return RunPlugins(built["method"], built["strategy"], callbacks, built["calibrator"])
 
 
 def build_strategy(config: RunConfig) -> Strategy:
@@ -113,6 +117,21 @@ def build_run_calibrator(text: str) -> Calibrator | None:
         UserError: unknown name, no calibrator, or arguments that do not fit.
     """
     return None if text == "none" else load(text, Calibrator)
+
+
+def _calibrator_for(config: RunConfig) -> Calibrator | None:
+    calibrator = build_run_calibrator(config.calibrator)
+    if calibrator is not None and not config.calibration_fraction:
+        raise UserError(
+            f"{config.calibrator!r} is fitted to the images that calibration-fraction holds out: "
+            "expected a fraction above 0, found 0"
+        )
+    return calibrator
+
+
+def _check_rate(config: RunConfig, method: TuningMethod | None) -> None:
+    if method is not None:
+        learning_rate_for(method, config.model, config.optimiser, config.learning_rate)
 
 
 def _check_loss(text: str) -> None:

@@ -50,7 +50,7 @@ class NetworkCalibrator(Calibrator):
     output_bias: ClassVar[float]
 
     def __init__(self, hidden: int, steps: int, learning_rate: float, seed: int) -> None:
-        self.hidden = check_whole("hidden", hidden, 1)
+        self.hidden = check_whole("hidden", hidden, 1, 1000)
         self.max_steps = check_whole("steps", steps, 1)
         self.learning_rate = check_number("learning_rate", learning_rate, positive=True)
         self.seed = check_whole("seed", seed, 0)

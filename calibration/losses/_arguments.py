@@ -33,14 +33,16 @@ def number(
     return float(value)
 
 
-def whole(name: str, value: int, *, at_least: int) -> int:
-    """Return ``value`` if it is a whole number of at least ``at_least``.
+def whole(name: str, value: int, *, at_least: int, at_most: int = 2**31 - 1) -> int:
+    """Return ``value`` if it is a whole number in ``at_least..at_most``.
 
     Raises:
         ValueError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise ValueError(f"{name}: expected a whole number >= {at_least}, found {value!r}")
+    if value > at_most:
+        raise ValueError(f"{name}: expected a whole number <= {at_most}, found {value!r}")
     return value
 
 

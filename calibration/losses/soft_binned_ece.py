@@ -32,7 +32,7 @@ class SoftBinnedEce(Loss):
     is_penalty = True
 
     def __init__(self, num_bins: int = 15, temperature: float = 0.01, norm: int = 2) -> None:
-        self.num_bins = whole("num_bins", num_bins, at_least=1)
+        self.num_bins = whole("num_bins", num_bins, at_least=1, at_most=10_000)
         self.temperature = number("temperature", temperature, above=0)
         if norm not in (1, 2):
             raise ValueError(f"norm: expected 1 or 2, found {norm!r}")

@@ -21,7 +21,7 @@ from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.prefix.upper_blocks import UpperBlocksClassifier
 from fl2ora.clip_tuning.selection import TOWER_CHOICES, chosen_blocks, chosen_towers, parse_blocks
-from fl2ora.experiment.arguments import choice
+from fl2ora.experiment.arguments import MOST, choice
 
 _PREFIX = "base_model.model."
 _ACTIVE = ".default"
@@ -68,8 +68,9 @@ class LoRA(TuningMethod):
         start: str = "",
     ) -> None:
         layers = [layer.strip() for layer in targets.split(",")]
-        if rank < 1:
-            raise ValueError(f"rank: expected at least 1, found {rank}")
+        if not 1 <= rank <= MOST:
+            bound = "at least 1" if rank < 1 else f"at most {MOST}"
+            raise ValueError(f"rank: expected {bound}, found {rank}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout: expected 0 <= dropout < 1, found {dropout}")
         if any(layer not in self.LAYERS for layer in layers):

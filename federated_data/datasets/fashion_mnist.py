@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fl2ora.experiment.arguments import choice, whole
+from fl2ora.experiment.arguments import LARGEST, choice, whole
 from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.datasets.base import Dataset, SplitName
 from fl2ora.federated_data.datasets.idx import read_idx
@@ -60,10 +60,10 @@ class FashionMNIST(Dataset):
         validation: int = 5000,
         seed: int = 0,
     ) -> None:
-        whole("validation", validation, at_least=1)
-        whole("seed", seed, at_least=0)
+        whole("validation", validation, at_least=1, at_most=60_000)
+        whole("seed", seed, at_least=0, at_most=LARGEST)
         if train is not None:
-            whole("train", train, at_least=1)
+            whole("train", train, at_least=1, at_most=60_000)
         images, labels = read_pair(folder, "train")
         first, last = FASHION_MNIST_PRETRAINING.stop, len(labels) - validation
         if last <= first:

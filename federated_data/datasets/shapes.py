@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from fl2ora.experiment.arguments import choice, whole
+from fl2ora.experiment.arguments import LARGEST, choice, whole
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.datasets.base import Dataset, SplitName
@@ -27,6 +27,8 @@ SEEN_STYLES: tuple[str, ...] = (
 
 HELD_BACK_STYLES: tuple[str, ...] = ("neon", "chalk", "mosaic", "patterned")
 """Styles the embedded CLIP has never seen."""
+
+_MOST = 200_000  # images of a split: 2.5 GB as float32
 
 
 class Shapes(Dataset):
@@ -61,11 +63,11 @@ class Shapes(Dataset):
     ) -> None:
         self.domains = _parse_styles(styles)
         self._sizes: dict[str, int] = {
-            "train": whole("train", train, at_least=1),
-            "validation": whole("validation", validation, at_least=1),
-            "test": whole("test", test, at_least=1),
+            "train": whole("train", train, at_least=1, at_most=_MOST),
+            "validation": whole("validation", validation, at_least=1, at_most=_MOST),
+            "test": whole("test", test, at_least=1, at_most=_MOST),
         }
-        self._seed = whole("seed", seed, at_least=0)
+        self._seed = whole("seed", seed, at_least=0, at_most=LARGEST)
         self._drawn: dict[str, LabelledImages] = {}
 
     def split(self, name: SplitName) -> LabelledImages:

@@ -7,7 +7,6 @@ import inspect
 import pkgutil
 import re
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -201,7 +200,9 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         dedent("""
         from __future__ import annotations
         from abc import abstractmethod
-        from typing import TYPE_CHECKING, Any
+        from typing import TYPE_CHECKING, Annotated, Any, Literal
+        from pydantic import Field
+        from fl2ora.experiment.errors import UserError
         from fl2ora.federated_data.partition.base import Partitioner
         if TYPE_CHECKING:
             from nowhere import Unseen
@@ -219,6 +220,23 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         class Unfinished(Partitioner):
             pass
 
+        class Failing(Halves):
+            def __init__(self, count: int = 0):
+                if count == 0:
+                    {}["no key"]
+                if count == 1:
+                    raise ValueError("no number")
+                raise UserError("count: expected less than 2, found 2")
+
+        class Limited(Halves):
+            def __init__(
+                self,
+                rank: Annotated[int, Field(ge=1, le=64)] = 1,
+                share: Annotated[float, Field(gt=0, le=1)] | None = None,
+                kind: Literal["one", "two"] = "one",
+            ):
+                self.given = (rank, share, kind)
+
         class Stranger:
             pass
 
@@ -226,9 +244,12 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         """)
     )
     (tmp_path / "needs_more.py").write_text("import no_such_library\n")
+    (tmp_path / "broken_text.py").write_text("x = 1\ny = (\n")
+    (tmp_path / "broken_run.py").write_text("def f(): \n    return 1 / 0\nf()\n")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield name
-    for module in (name, "needs_more"):
+    for module in (name, "needs_more", "broken_text", "broken_run", "leaves"):
         sys.modules.pop(module, None)
 
 
@@ -256,11 +277,31 @@ def test_types_known_to_type_checkers_only_are_not_in_the_way(outside: str) -> N
     ("text", "message"),
     [
         ("no_such_lab:Halves", "no_such_lab:Halves: cannot import 'no_such_lab': No module named"),
-        ("needs_more:X", "cannot import 'needs_more': No module named 'no_such_library'"),
+        ("needs_more:X", "needs_more.py, line 1)"),
+        ("needs_more:X", "'needs_more': ModuleNotFoundError: No module named 'no_such_library' (/"),
+        ("broken_text:X", "broken_text.py, line 2)"),
+        ("broken_run:X", "'broken_run': ZeroDivisionError: division by zero (/"),
+        ("broken_run:X", "broken_run.py, line 2)"),
+        ("leaves:X", "cannot import 'leaves': SystemExit: 3 (/"),
         ("someones_lab:Halfs", "someones_lab has no class 'Halfs'; did you mean 'Halves'?"),
         ("someones_lab:number", "someones_lab has no class 'number'"),
         ("someones_lab:Stranger", "someones_lab:Stranger is not a Partitioner"),
-        ("someones_lab:Unfinished", "abstract"),
+        ("someones_lab:Unfinished", "someones_lab:Unfinished is abstract: it lacks split"),
+        ("someones_lab:Failing", "Failing: KeyError: 'no key' (/"),
+        ("someones_lab:Failing", "someones_lab.py, line 27)"),
+        ("someones_lab:Failing(1)", "Failing: ValueError: no number (/"),
+        ("someones_lab:Failing(2)", "Failing: count: expected less than 2, found 2"),
+        ("someones_lab:Halves(9e9)", "Halves: first: expected numbers of at most 2147483647 in"),
+        ("someones_lab:Halves(anything=[{'a': 1e308}])", "Halves: anything: expected numbers of"),
+        ("someones_lab:Halves(1, 9999999999)", "Halves: rest: expected numbers of at most"),
+        ("someones_lab:Halves(1e999)", "Halves: first: expected a finite number, found inf"),
+        ("someones_lab:Limited(0)", "Limited: rank: expected at least 1 and at most 64, found 0"),
+        ("someones_lab:Limited(65)", "Limited: rank: expected at least 1 and at most 64, found 65"),
+        ("someones_lab:Limited(1.0)", "Limited: rank: expected int, found 1.0 (float)"),
+        ("someones_lab:Limited(share='x')", "share: expected float or None, found 'x' (str)"),
+        ("someones_lab:Limited(share=2)", "share: expected more than 0 and at most 1, found 2"),
+        ("someones_lab:Limited(kind='onee')", "expected one of one, two, found 'onee'; did you m"),
+        ("someones_lab:Limited(kind=1)", "kind: expected one of one, two, found 1 (int)"),
         ("collections:OrderedDict", "collections:OrderedDict is not a Partitioner"),
     ],
 )
@@ -270,19 +311,18 @@ def test_what_is_wrong_outside_is_named(outside: str, text: str, message: str) -
     assert message in str(caught.value)
 
 
-class Shape(ABC):
-    """A contract for the package below."""
-
-    @abstractmethod
-    def area(self) -> float:
-        """Return it."""
-
-
 def test_a_new_file_is_all_a_plug_in_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "someones_shapes"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "base.py").write_text(f"from {__name__} import Shape\n")
+    (package / "base.py").write_text(
+        dedent("""
+        from abc import ABC, abstractmethod
+        class Shape(ABC):
+            @abstractmethod
+            def area(self): ...
+    """)
+    )
     square = """
         from someones_shapes.base import Shape
         class _Helper(Shape):
@@ -299,9 +339,60 @@ def test_a_new_file_is_all_a_plug_in_needs(tmp_path: Path, monkeypatch: pytest.M
     )
     (package / "again.py").write_text("from someones_shapes.square import Square\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+    base = importlib.import_module("someones_shapes.base")
     try:
-        assert available("someones_shapes", Shape) == ["square"]
-        assert load("square(side=3)", "someones_shapes", Shape).area() == 9
+        assert available(base.Shape) == ["square"]
+        assert load("square(side=3)", base.Shape).area() == 9
     finally:
         for name in [n for n in sys.modules if n.startswith("someones_shapes")]:
             del sys.modules[name]
+
+
+def test_a_broken_file_beside_the_plug_ins_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "someones_tools"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "base.py").write_text("class Tool: ...\n")
+    (package / "mine.py").write_text("\nfrom os import no_such_thing\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    base = importlib.import_module("someones_tools.base")
+    try:
+        for spec in ("mine", "other"):
+            with pytest.raises(
+                UserError, match=r"cannot import 'someones_tools\.mine': .*mine.py, l"
+            ):
+                load(spec, base.Tool)
+    finally:
+        for name in [n for n in sys.modules if n.startswith("someones_tools")]:
+            del sys.modules[name]
+
+
+def test_limits_of_an_annotation_are_kept(outside: str) -> None:
+    made = load(f"{outside}:Limited(64, share=1, kind='two')", Partitioner)
+    assert made.given == (64, 1, "two")  # type: ignore[attr-defined]
+    assert load(f"{outside}:Limited(share=None)", Partitioner)
+
+
+@pytest.mark.parametrize(
+    ("text", "base"),
+    [
+        ("lora(rank=1000000000)", TuningMethod),
+        ("lora(alpha=1e308)", TuningMethod),
+        ("vpt(length=100000)", TuningMethod),
+        ("clip_adapter(reduction=100000)", TuningMethod),
+        ("tip_adapter(shots=1000000)", TuningMethod),
+        ("shapes(train=10000000000)", Dataset),
+        ("shapes(test=1000000000)", Dataset),
+        ("fashion_mnist(train=1000000000)", Dataset),
+        ("fedprox(mu=1e300)", Strategy),
+        ("isotonic(bins=1000000000)", Calibrator),
+        ("order_preserving(hidden=1000000)", Calibrator),
+        ("soft_binned_ece(num_bins=1000000000)", Loss),
+        ("focal(gamma=1e200)", Loss),
+    ],
+)
+def test_sizes_beyond_all_use_are_refused_at_once(text: str, base: type) -> None:
+    with pytest.raises(UserError, match=r"expected .*, found 1"):
+        load(text, base)

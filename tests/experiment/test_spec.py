@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fl2ora.experiment.errors import UserError
-from fl2ora.experiment.spec import Spec, parse_spec, parse_sum
+from fl2ora.experiment.spec import MAX_DEPTH, MAX_LENGTH, Spec, parse_list, parse_spec, parse_sum
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,66 @@ def test_an_argument_given_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["f(" + "-" * 100_000 + "1)", "f(" + "[" * 1000 + "]" * 1000 + ")"]
+    ("text", "words"),
+    [
+        ("f(" + "-" * 100_000 + "1)", "expected at most 4000 characters, found 100004"),
+        ("f(" + "9" * 5000 + ")", "expected at most 4000 characters"),
+        ("f(" + "-" * 3000 + "1)", "hold|nested more deeply than 20"),
+        ("f(" + "[" * 1000 + "]" * 1000 + ")", "the brackets do not hold a list of arguments"),
+        ("f(" + "[" * 50 + "]" * 50 + ")", "nested more deeply than 20 levels"),
+        ("f(" + "not " * 900 + "1)", "hold|nested more deeply than 20"),
+    ],
 )
-def test_endless_nesting_is_refused(text: str) -> None:
-    with pytest.raises(UserError):
+def test_endless_text_is_refused_in_one_short_line(text: str, words: str) -> None:
+    for parse in (parse_spec, parse_sum):
+        with pytest.raises(UserError, match=words) as caught:
+            parse(text)
+        assert len(str(caught.value)) < 300
+        assert "\n" not in str(caught.value)
+
+
+def test_some_nesting_and_length_are_fine() -> None:
+    depth = MAX_DEPTH - 3
+    assert parse_spec("f(" + "[" * depth + "]" * depth + ")")
+    text = "f(x='" + "y" * (MAX_LENGTH - 7) + "')"
+    assert len(text) == MAX_LENGTH
+    assert parse_spec(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("f(a='x\0')", r"expected no control characters, found '\\x00'"),
+        ("f\x1b", r"expected no control characters, found '\\x1b'"),
+        ("f(a='x\ty')", r"'x\\ty' holds a tab or a line break"),
+        ("f(a='''x\ny''')", r"'x\\ny' holds a tab or a line break"),
+        ("f(a='x\ny')", "the brackets do not hold a list of arguments"),
+        (r"folder(path='C:\data')", r"a backslash in a text is written twice \('C:\\\\data'\)"),
+        (r"folder(path='C:\new')", "or as a slash in a path"),
+        (r"folder(path='\x41')", "or as a slash in a path"),
+        ("f(a=1\\\n)", "a backslash"),
+    ],
+)
+def test_signs_that_would_be_read_as_something_else_are_refused(text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
         parse_spec(text)
+
+
+def test_windows_paths_are_read_with_two_backslashes_or_with_slashes() -> None:
+    assert parse_spec(r"folder('C:\\new\\data')").args == (r"C:\new\data",)
+    assert parse_spec("folder('C:/new')").args == ("C:/new",)
+    assert parse_spec(r"f('it\'s')").args == ("it's",)
+
+
+@pytest.mark.parametrize("value", ["1+2j", "3j", "b'x'", "...", "{1, 2}", "[b'x']", "{b'x': 1}"])
+def test_literals_of_other_kinds_are_refused(value: str) -> None:
+    with pytest.raises(UserError, match="is not a literal"):
+        parse_spec(f"f(a={value})")
+
+
+def test_odd_numbers_leave_no_warning_behind() -> None:
+    with pytest.raises(UserError):
+        parse_spec("f(a=1if 1else 2)")
 
 
 @pytest.mark.parametrize(
@@ -111,8 +166,7 @@ def test_endless_nesting_is_refused(text: str) -> None:
         ("x+1.5E+2*dca", [(1.0, "x", {}), (150.0, "dca", {})]),
         ("1.e+1*dca", [(10.0, "dca", {})]),
         ("x + .5e-1*y", [(1.0, "x", {}), (0.05, "y", {})]),
-        ("-0.5*penalty", [(-0.5, "penalty", {})]),
-        ("x + -1e+1*y", [(1.0, "x", {}), (-10.0, "y", {})]),
+        ("focal + focal(gamma=1)", [(1.0, "focal", {}), (1.0, "focal", {"gamma": 1})]),
         ("loss1e+other", [(1.0, "loss1e", {}), (1.0, "other", {})]),
         ("f(a=1e+2) + g", [(1.0, "f", {"a": 100.0}), (1.0, "g", {})]),
         ("f(a='+')+g(b=\"*+\")", [(1.0, "f", {"a": "+"}), (1.0, "g", {"b": "*+"})]),
@@ -137,7 +191,7 @@ def test_a_sum_may_name_other_modules() -> None:
     "text",
     [
         "ten*dca", "*dca", "1..2*dca", "dca*2", "nan*dca", "inf*dca",
-        "1e999*dca", "0x10*dca", "1e*dca",
+        "1e999*dca", "0x10*dca", "1e*dca", "-1*dca", "0*dca", "-0.0*dca", "1e-999*dca",
     ],
 )  # fmt: skip
 def test_a_bad_number_is_refused(text: str) -> None:
@@ -154,14 +208,34 @@ def test_a_broken_sum_is_refused(text: str) -> None:
         parse_sum(text)
 
 
+@pytest.mark.parametrize("text", ["mixup + mixup", "a + 2*a()", "a-b + c + a_b", "f(1) + f( 1 )"])
+def test_a_term_that_stands_twice_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="stands there twice"):
+        parse_sum(text)
+
+
+def test_a_missing_term_is_said_to_be_missing() -> None:
+    for text in ("a +", "+ a", "a ++ b", ""):
+        with pytest.raises(UserError, match="expected a name on each side of "):
+            parse_sum(text)
+
+
+def test_a_list_is_a_sum_without_weights() -> None:
+    specs = parse_list("default + early_stop(patience=3) + my_lab:Mine")
+    assert [str(spec) for spec in specs] == ["default", "early_stop(patience=3)", "my_lab:Mine"]
+    for text in ("2*default", "default + none", "default + default"):
+        with pytest.raises(UserError):
+            parse_list(text)
+
+
 _WORD = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 _ARGUMENT = _WORD.filter(lambda word: not keyword.iskeyword(word) and word != "__debug__")
 _SCALAR = st.one_of(
     st.none(),
     st.booleans(),
-    st.integers(),
+    st.integers(-(10**12), 10**12),
     st.floats(allow_nan=False, allow_infinity=False),
-    st.text(),
+    st.text().filter(str.isprintable),
 )
 _LITERAL = st.recursive(
     _SCALAR, lambda part: st.lists(part, max_size=3) | st.tuples(part), max_leaves=5
@@ -186,9 +260,17 @@ def _written(spec: Spec) -> str:
 @given(_SPECS)
 def test_what_is_written_is_what_is_read(spec: Spec) -> None:
     assert parse_spec(_written(spec)) == spec
+    assert parse_spec(str(spec)) == spec
 
 
-@given(st.lists(st.tuples(st.floats(-1e9, 1e9), _SPECS), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.floats(1e-9, 1e9), _SPECS),
+        min_size=1,
+        max_size=4,
+        unique_by=lambda term: term[1].name,
+    )
+)
 @example([(1.0, Spec(None, "f", ('it\'s "+" \\',), {})), (1e300, Spec(None, "g", (), {}))])
 def test_a_written_sum_is_what_is_read(terms: list[tuple[float, Spec]]) -> None:
     text = " + ".join(f"{weight!r}*{_written(spec)}" for weight, spec in terms)

@@ -35,7 +35,7 @@ def test_partial_participation_and_a_dropped_client(
         strategy=strategy,
         method=method,
         fraction_train=0.75,
-        momentum=0.0,
+        optimiser="sgd(momentum=0.0)",
         learning_rate=0.01,
     )
     world = Shapes(styles="held-back", train=96, validation=16, test=64)

@@ -35,7 +35,7 @@ METRICS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_small(tmp_path_factory.mktemp("run"), figures=True)
+    return run_small(tmp_path_factory.mktemp("run"), callbacks="default")
 
 
 def test_every_promised_file_is_there(folder: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_rank_that_is_none_is_named(tmp_path: Path) -> None:
 def test_scaffold_with_client_momentum_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"scaffold needs clients without momentum.*found 0\.9"):
         run_small(tmp_path, strategy="scaffold")
-    run_small(tmp_path, strategy="scaffold", momentum=0.0, num_rounds=1)
+    run_small(tmp_path, strategy="scaffold", optimiser="sgd(momentum=0.0)", num_rounds=1)
 
 
 def test_flowers_fedprox_by_name_has_its_penalty(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ LORA = 38_400  # 9,600 values of the embedded model's default LoRA, four bytes e
     ("settings", "down", "up"),
     [
         ({"strategy": "fedavg"}, LORA, LORA),
-        ({"strategy": "scaffold", "momentum": 0.0}, 2 * LORA, 2 * LORA),
+        ({"strategy": "scaffold", "optimiser": "sgd(momentum=0)"}, 2 * LORA, 2 * LORA),
         ({"strategy": "fednova"}, LORA, LORA + 8),
     ],
 )

@@ -117,8 +117,9 @@ def test_whole_runs_with_part_of_the_clients_and_a_bad_one(
         return lose_once(message, context, reply)
 
     folder = run_small(
-        tmp_path, 4, Wrapped(alter), strategy=spec, fraction_train=0.75, num_rounds=3, momentum=0.0,
-        method="lora(towers='vision')", dataset="shapes(styles='held-back', train=64, test=32)",
+        tmp_path, 4, Wrapped(alter), strategy=spec, fraction_train=0.75, num_rounds=3,
+        optimiser="sgd(momentum=0)", method="lora(towers='vision')",
+        dataset="shapes(styles='held-back', train=64, test=32)",
     )  # fmt: skip
     assert all(bool(torch.isfinite(tensor).all()) for tensor in final_adapter(folder).values())
     means = [event["loss"] for event in events(folder, "round-end")]

@@ -1,0 +1,105 @@
+"""Paths a user gives: which can be one, and which arguments of a plug-in hold one.
+
+Every process of a run has a working directory of its own, so a relative path means something on
+the command line alone, and is made absolute there.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fl2ora.experiment.errors import UserError, shown
+from fl2ora.experiment.spec import Spec, parse_sum
+
+NAMES = ("folder", "path", "file", "dir", "root", "start")
+_MARKS = ("./", "../", "~")
+_PART, _WHOLE = 255, 4096  # bytes a file system takes
+
+
+def user_path(text: str) -> Path:
+    """Return a path with ``~`` replaced.
+
+    Raises:
+        UserError: no file system can hold the path, or the home it names is unknown.
+    """
+    if not text.isprintable():
+        raise UserError(f"expected a path without control characters, found {shown(text)}")
+    sizes = [len(part.encode("utf-8", "replace")) for part in Path(text).parts]
+    if max(sizes, default=0) > _PART or sum(sizes) > _WHOLE:
+        raise UserError(
+            f"expected a path of at most {_WHOLE} bytes whose names have at most {_PART}, "
+            f"found {shown(text)}"
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{shown(text)}: the home folder of that user is unknown") from None
+
+
+def is_path(name: str, value: object) -> bool:
+    """Return whether an argument holds a path: by its name, or because its text begins as one."""
+    if not isinstance(value, str) or not value:
+        return False
+    named = name in NAMES or name.endswith(tuple(f"_{end}" for end in NAMES))
+    return named or value.startswith(_MARKS)
+
+
+def check_paths(spec: Spec) -> None:
+    """Refuse impossible paths among a plug-in's arguments.
+
+    Raises:
+        UserError: naming plug-in and argument.
+    """
+    for name, value in _arguments(spec):
+        if is_path(name, value):
+            try:
+                user_path(value)
+            except UserError as error:
+                where = f"{spec.name}: {name}" if name else spec.name
+                raise UserError(f"{where}: {error}") from None
+
+
+def made_absolute(text: str) -> str:
+    """Return a path as an absolute one, taken from the current directory.
+
+    >>> made_absolute("/data/../images")
+    '/images'
+    """
+    return os.path.abspath(user_path(text))
+
+
+def with_absolute_paths(text: str) -> str:
+    """Return a spec or a sum of specs with absolute paths in its arguments, nested specs too.
+
+    Made absolute is what begins with ``./``, ``../`` or ``~``, and what is called ``folder``,
+    ``path``, ``file``, ``dir``, ``root`` or ``start`` (or ends so) and exists in the current
+    directory. Text without such arguments comes back as it is.
+    """
+    try:
+        terms = parse_sum(text)
+        moved = [(weight, _moved(spec)) for weight, spec in terms]
+    except UserError:  # is for the configuration to report
+        return text
+    if moved == terms:
+        return text
+    return " + ".join(f"{spec}" if w == 1 else f"{w!r}*{spec}" for w, spec in moved)
+
+
+def _moved(spec: Spec) -> Spec:
+    args = tuple(_argument("", value) for value in spec.args)
+    return replace(spec, args=args, kwargs={k: _argument(k, v) for k, v in spec.kwargs.items()})
+
+
+def _argument(name: str, value: Any) -> Any:
+    if is_path(name, value) and (value.startswith(_MARKS) or user_path(value).exists()):
+        return made_absolute(value)
+    if isinstance(value, str) and "(" in value:
+        return with_absolute_paths(value)
+    return value
+
+
+def _arguments(spec: Spec) -> list[tuple[str, Any]]:
+    return [("", value) for value in spec.args] + list(spec.kwargs.items())
