@@ -57,7 +57,7 @@ class LogitScale(TuningMethod):
         super().save(classifier, folder)
 
 
-def scale_figures(adapter: Mapping[str, Tensor]) -> dict[str, float]:
+def scale_metrics(adapter: Mapping[str, Tensor]) -> dict[str, float]:
     """Return ``logit_scale``, what cosines are multiplied by, of an adapter that holds it."""
     if LOGIT_SCALE not in adapter:
         return {}

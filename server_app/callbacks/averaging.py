@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.methods.logit_scale import scale_metrics
 from fl2ora.experiment.errors import UserError
 from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport, RunContext
 from fl2ora.strategies.updates import WeightedMean
@@ -27,7 +26,7 @@ class Averaging(Callback):
         self._mean = WeightedMean()
 
     def on_start(self, run: RunContext) -> None:
-        """Refuse another number of weights than rounds; put the weights on record.
+        """Refuse another number of weights than rounds.
 
         Raises:
             UserError: it differs.
@@ -37,14 +36,18 @@ class Averaging(Callback):
                 f"round weights: expected {run.config.num_rounds}, one for each round, "
                 f"found {len(self._weights)}"
             )
-        run.tracker.log("averaging", weights=[round(weight, 6) for weight in self._weights])
+        self._tracker = run.tracker
 
     def after_training(self, report: RoundReport) -> Reaction | None:
-        """Add the round's adapter; after the last one return the mean."""
+        """Add the round's adapter; after the last one return the mean, which goes on record."""
         number = report.plan.round
         self._mean.add(report.adapter, self._weights[number - 1])
-        last = number == len(self._weights)
-        return Reaction(adapter=self._mean.result()) if last else None
+        if number < len(self._weights):
+            return None
+        mean = self._mean.result()
+        weights = [round(weight, 6) for weight in self._weights]
+        self._tracker.log("averaged", weights=weights, **scale_metrics(mean))
+        return Reaction(adapter=mean)
 
     def state(self) -> Adapter:
         """Return the running sums, exactly."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fl2ora.clip_tuning.embedded import load_embedded
-from fl2ora.clip_tuning.methods.logit_scale import scale_figures
+from fl2ora.clip_tuning.methods.logit_scale import scale_metrics
 from fl2ora.reporting.events import read_lines
 from fl2ora.reporting.tables import metrics_table
 from runs import events, final_adapter, run_small
@@ -17,8 +17,8 @@ from runs import events, final_adapter, run_small
 
 def test_the_figure_is_what_cosines_are_multiplied_by() -> None:
     log = torch.tensor(100.0).log()
-    assert scale_figures({"logit_scale": log})["logit_scale"] == pytest.approx(100, rel=1e-6)
-    assert scale_figures({"a": log}) == {}
+    assert scale_metrics({"logit_scale": log})["logit_scale"] == pytest.approx(100, rel=1e-6)
+    assert scale_metrics({"a": log}) == {}
 
 
 @pytest.mark.parametrize("method", ["logit_scale", "logit_scale('lora')"])

@@ -1,0 +1,283 @@
+"""The round loop as a fold: one state in, the next one out; what callbacks may do; who is blamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
+from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport
+from fl2ora.server_app.rounds import TRAINING, Run, RunState, run_round, run_rounds
+from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
+from fl2ora.strategies.updates import ClientUpdate
+
+START: Adapter = {"x": torch.zeros(2)}
+
+
+class Log:
+    """Keeps what a tracker is told."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.rows: list[tuple[int, str, dict[str, float]]] = []
+
+    def log(self, event: str, **fields: Any) -> None:
+        self.events.append({"event": event, **fields})
+
+    def metrics(self, server_round: int, source: str, values: dict[str, float]) -> None:
+        self.rows.append((server_round, source, dict(values)))
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [found for found in self.events if found["event"] == event]
+
+
+class ThreeClients:
+    """Clients a, b and c with 1, 2 and 3 images; each adds its number of images to every value."""
+
+    keys = ("a", "b", "c")
+
+    def __init__(self, silent: frozenset[str] = frozenset()) -> None:
+        self.silent = silent
+        self.plans: list[RoundPlan] = []
+
+    def train(self, plan: RoundPlan, strategy: Strategy) -> Iterator[ClientUpdate]:
+        self.plans.append(plan)
+        for key in plan.clients:
+            if key not in self.silent:
+                size = self.keys.index(key) + 1
+                adapter = {n: t + size for n, t in plan.start_of(key).items()}
+                yield ClientUpdate(key, adapter, size, {"loss": 1.0 / size})
+
+
+class Measured:
+    """Stands for the evaluation; the metric is the first value of the adapter."""
+
+    def __init__(self) -> None:
+        self.rounds: list[int] = []
+
+    def measure(self, number: int, adapter: Adapter) -> dict[str, dict[str, float]]:
+        self.rounds.append(number)
+        return {"server-test": {"accuracy": float(adapter["x"][0])}}
+
+
+def make_run(
+    *callbacks: Callback,
+    strategy: Strategy | None = None,
+    clients: ThreeClients | None = None,
+    **settings: Any,
+) -> tuple[Run, Log, Measured]:
+    log, measured = Log(), Measured()
+    config = RunConfig(**{"num_rounds": 3, **settings})
+    context = SimpleNamespace(
+        config=config, tracker=log, evaluation=measured, folder=Path(), classifier=None
+    )
+    chosen = strategy or FedAvg()
+    chosen.begin(RunInfo(ThreeClients.keys, START, {}))
+    run = Run(context, clients or ThreeClients(), chosen, callbacks)  # type: ignore[arg-type]
+    return run, log, measured
+
+
+def test_the_loop_is_the_fold_of_its_rounds() -> None:
+    run, _, _ = make_run()
+    state = RunState(0, START)
+    for _ in range(3):
+        state = run_round(state, run)
+    whole = run_rounds(RunState(0, START), make_run()[0])
+    # One round moves every value by (1*1 + 2*2 + 3*3) / 6 = 14/6.
+    assert torch.allclose(state.adapter["x"], torch.full((2,), 7.0))
+    assert torch.equal(whole.adapter["x"], state.adapter["x"])
+    assert (whole.round, whole.updates, whole.stop) == (3, 9, "")
+    assert [dict(row) for row in whole.history] == [dict(row) for row in state.history]
+
+
+def test_a_round_changes_nothing_of_the_state_it_is_given() -> None:
+    run, _, _ = make_run()
+    before = RunState(0, START)
+    run_round(before, run)
+    assert before == RunState(0, START)
+    assert torch.equal(START["x"], torch.zeros(2))
+
+
+def test_losses_are_weighted_by_images_and_everything_is_on_record() -> None:
+    run, log, _ = make_run(num_rounds=1)
+    state = run_rounds(RunState(0, START), run)
+    number, source, values = log.rows[0]
+    # (1*1 + 2*1/2 + 3*1/3) / 6 = 1/2.
+    assert (number, source) == (1, TRAINING)
+    assert values == {"clients": 3.0, "num-examples": 6.0, "loss": 0.5}
+    assert state.history[0] == {"round": 1, "source": TRAINING, **values}
+    assert log.of("round-start")[0]["clients"] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3]), (2, [2, 3]), (5, [3])])
+def test_the_last_round_is_always_measured(every: int, expected: list[int]) -> None:
+    run, _, measured = make_run(eval_every=every)
+    run_rounds(RunState(0, START), run)
+    assert measured.rounds == expected
+
+
+def test_a_run_goes_on_from_a_saved_state() -> None:
+    whole = run_rounds(RunState(0, START), make_run()[0])
+    first = run_round(RunState(0, START), make_run()[0])
+    run, _, _ = make_run()
+    run.load(first)
+    resumed = run_rounds(first, run)
+    assert torch.equal(resumed.adapter["x"], whole.adapter["x"])
+    assert resumed.history == whole.history
+
+
+def test_sampling_follows_the_seed_and_the_round() -> None:
+    def drawn(seed: int) -> list[tuple[str, ...]]:
+        clients = ThreeClients()
+        run, _, _ = make_run(clients=clients, seed=seed, num_rounds=8, fraction_train=0.34)
+        run_rounds(RunState(0, START), run)
+        return [plan.clients for plan in clients.plans]
+
+    assert all(len(chosen) == 1 for chosen in drawn(0))
+    assert drawn(0) == drawn(0)
+    assert len(set(drawn(0))) > 1
+    assert drawn(0) != drawn(1)
+
+
+def test_with_too_few_updates_the_adapter_stays() -> None:
+    clients = ThreeClients(silent=frozenset("ab"))
+    run, log, _ = make_run(clients=clients, min_train_clients=2, num_rounds=1)
+    state = run_rounds(RunState(0, START), run)
+    assert torch.equal(state.adapter["x"], START["x"])
+    assert log.of("adapter-kept") == [
+        {"event": "adapter-kept", "round": 1, "usable": 1, "expected": 2}
+    ]
+
+
+class Least(FedAvg):
+    least_updates = 2
+
+
+def test_a_strategy_may_ask_for_more_updates_than_the_run() -> None:
+    clients = ThreeClients(silent=frozenset("ab"))
+    run, log, _ = make_run(clients=clients, strategy=Least(), num_rounds=1, fraction_train=0.1)
+    run_rounds(RunState(0, START), run)
+    assert len(clients.plans[0].clients) == 2
+    assert log.of("adapter-kept")[0]["expected"] == 2
+
+
+class Told(Callback):
+    """Notes what it sees under its name."""
+
+    def __init__(self, name: str, notes: list[str]) -> None:
+        self.name, self.notes = name, notes
+
+    def on_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
+        self.notes.append(f"{self.name} sees {update.client}")
+
+    def after_training(self, report: RoundReport) -> Reaction:
+        self.notes.append(f"{self.name} after training {sorted(report.metrics)}")
+        return Reaction({self.name: 1.0})
+
+    def after_round(self, report: RoundReport) -> None:
+        self.notes.append(f"{self.name} after round {sorted(report.metrics)}")
+
+
+def test_callbacks_are_asked_in_their_order_and_see_what_others_added() -> None:
+    notes: list[str] = []
+    run, log, _ = make_run(Told("one", notes), Told("two", notes), num_rounds=1)
+    run_rounds(RunState(0, START), run)
+    assert notes == [
+        *(f"{name} sees {key}" for key in "abc" for name in ("one", "two")),
+        "one after training ['training']",
+        "two after training ['training']",
+        "one after round ['server-test', 'training']",
+        "two after round ['server-test', 'training']",
+    ]
+    assert log.rows[0][2].keys() >= {"one", "two", "loss"}
+
+
+class Replaces(Callback):
+    def after_training(self, report: RoundReport) -> Reaction:
+        return Reaction(adapter={"x": torch.full((2,), 9.0)})
+
+
+def test_a_callback_may_replace_the_adapter_before_it_is_measured() -> None:
+    run, log, _ = make_run(Replaces(), num_rounds=1)
+    state = run_rounds(RunState(0, START), run)
+    assert torch.equal(state.adapter["x"], torch.full((2,), 9.0))
+    assert log.rows[1] == (1, "server-test", {"accuracy": 9.0})
+
+
+class Stops(Callback):
+    def after_round(self, report: RoundReport) -> Reaction | None:
+        return Reaction(stop="enough") if report.plan.round == 2 else None
+
+
+def test_a_callback_may_end_the_run_which_is_measured_then() -> None:
+    run, log, measured = make_run(Stops(), eval_every=3)
+    state = run_rounds(RunState(0, START), run)
+    assert (state.round, state.stop) == (2, "enough")
+    assert measured.rounds == [2]
+    assert log.of("stopped") == [{"event": "stopped", "round": 2, "reason": "enough"}]
+
+
+class Counts(Callback):
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def on_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
+        self.seen += 1
+
+    def state(self) -> Adapter:
+        return {"seen": torch.tensor([float(self.seen)])}
+
+    def load_state(self, state: Adapter) -> None:
+        self.seen = int(state["seen"])
+
+
+def test_what_callbacks_remember_is_part_of_the_state() -> None:
+    state = run_round(RunState(0, START), make_run(Counts())[0])
+    counts = Counts()
+    run, _, _ = make_run(counts)
+    run.load(state)
+    assert counts.seen == 3
+    assert run_rounds(state, run).callbacks[0]["seen"].tolist() == [9.0]
+
+
+class Broken(Strategy):
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        list(updates)
+        return {"x": 1 / 0}  # type: ignore[dict-item]
+
+
+class NotANumber(Strategy):
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        list(updates)
+        return {"x": torch.tensor([1.0, float("nan")])}
+
+
+class WrongShape(Strategy):
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        list(updates)
+        return {"x": torch.zeros(3)}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        (Broken(), ["test_rounds:Broken", "division by zero", "test_rounds.py:"]),
+        (NotANumber(), ["test_rounds:NotANumber", "x has 1 of 2 values not finite"]),
+        (WrongShape(), ["test_rounds:WrongShape", "x has shape (3,), expected (2,)"]),
+    ],
+)
+def test_a_strategy_at_fault_is_named_with_file_and_line(
+    strategy: Strategy, words: list[str]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        run_rounds(RunState(0, START), make_run(strategy=strategy)[0])
+    for word in words:
+        assert word in str(caught.value)
