@@ -17,10 +17,10 @@ from fl2ora.client_app.calibrator_sums import calibration_sums, evaluate_calibra
 from fl2ora.client_app.evaluation import local_evaluate
 from fl2ora.client_app.node import Node
 from fl2ora.client_app.state import ClientState
-from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.prediction import predict
-from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
 from fl2ora.experiment.plugins import load
@@ -92,22 +92,31 @@ def train(message: Message, context: Context) -> Message:
     received = _adapter(message, ARRAYS)
     classifier.restore(received)
     kept = ClientState(context, node.key)
-    trainer = LocalTrainer(
-        classifier,
-        _training_settings(node.config),
-        build_loss(node.config.loss),
-        _rule(settings),
-        node.reference,
-        lambda: node.begun("train"),
+    config = node.config
+    plan = TrainingPlan(
+        loss=build_loss(config.loss),
+        rule=_rule(settings),
+        epochs=config.local_epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        optimiser=f"sgd(momentum={config.momentum!r}, weight_decay={config.weight_decay!r})",
+        augmentation=config.augmentation,  # type: ignore[arg-type]
+        precision=config.precision,
+        round=server_round,
+        num_rounds=max(server_round, config.num_rounds),
+        seed=derive_seed(config.seed, "client", node.key, server_round),
+        client=node.key,
+        aux=_adapter(message, AUX),
+        state=kept.load(_STATE),
+        previous=kept.load(_RECEIVED),
     )
     with classifier.as_client(kept.load(_PERSONAL)):
-        update, state = trainer.run(
+        update, state = local_train(
+            classifier,
             node.data.train,
-            client=node.key,
-            seed=derive_seed(node.config.seed, "client", node.key, server_round),
-            aux=_adapter(message, AUX),
-            state=kept.load(_STATE),
-            previous=kept.load(_RECEIVED),
+            plan,
+            reference=node.reference,
+            image_table=lambda: node.begun("train"),
         )
         personal = classifier.export_personal()
     # Last, because a deployment keeps whatever was changed before an error.
@@ -115,7 +124,7 @@ def train(message: Message, context: Context) -> Message:
         kept.keep(_PERSONAL, personal)
     if state:
         kept.keep(_STATE, state)
-    if "update_similarity" in trainer.loss.needs:
+    if "update_similarity" in plan.loss.needs:
         kept.keep(_RECEIVED, received)
     return train_reply(
         message,
@@ -205,18 +214,6 @@ def _rule(settings: ConfigRecord) -> ClientRule:
     if not spec and "proximal-mu" in settings:
         spec = f"fedprox(mu={settings['proximal-mu']!r})"
     return load(spec, ClientRule) if spec else ClientRule()
-
-
-def _training_settings(config: RunConfig) -> TrainingSettings:
-    return TrainingSettings(
-        epochs=config.local_epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        augmentation=config.augmentation,  # type: ignore[arg-type]
-        precision=config.precision,
-    )
 
 
 def _adapter(message: Message, name: str) -> Adapter:
