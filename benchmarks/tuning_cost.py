@@ -26,7 +26,8 @@ from transformers import CLIPConfig, CLIPModel
 
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.client_app.loss_context import ZeroShotReference
-from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip, load_clip
 from fl2ora.clip_tuning.methods.base import TuningMethod
@@ -37,7 +38,7 @@ from fl2ora.federated_data.images import LabelledImages
 
 T = TypeVar("T")
 BATCH = 32
-SETTINGS = TrainingSettings(batch_size=BATCH, learning_rate=1e-4)
+PLAN = TrainingPlan(CrossEntropy(), batch_size=BATCH, learning_rate=1e-4, client="a", seed=1)
 TEMPLATES = ("a photo of a {}.",)
 NAMES = (
     "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
@@ -98,15 +99,14 @@ def a_round(
     reference: ZeroShotReference | None,
 ) -> None:
     """Train for one epoch."""
-    trainer = LocalTrainer(
-        classifier,
-        SETTINGS,
-        CrossEntropy(),
-        reference=None if reference is None else lambda: reference,
-        image_table=None if table is None else lambda: table,
-    )
     with classifier.as_client({}):
-        trainer.run(data, client="a", seed=1)
+        local_train(
+            classifier,
+            data,
+            PLAN,
+            reference=None if reference is None else lambda: reference,
+            image_table=None if table is None else lambda: table,
+        )
 
 
 def watched(work: Callable[[], T]) -> tuple[float, float]:

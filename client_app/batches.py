@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from fl2ora.calibration.losses.base import Loss
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.classifier import ClipClassifier
-from fl2ora.clip_tuning.preprocessing import Augmentation
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.images import LabelledImages
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's data.
+    """One forward pass's data.
 
     Attributes:
         rows: ``(B,)`` which of the client's images.
@@ -26,6 +26,8 @@ class Batch:
         changed: the pixels are not just the preprocessed images.
         mixed: labels ``(B,)`` of the images mixed in, and the weight of the first ones.
         prefix: their prefix features where they are known; the pixels are empty then.
+        share: of the images of its optimiser step, in (0, 1].
+        ends_step: it is the last one of its step.
     """
 
     rows: Tensor
@@ -34,65 +36,69 @@ class Batch:
     changed: bool = False
     mixed: tuple[Tensor, float] | None = None
     prefix: Tensor | None = None
+    share: float = 1.0
+    ends_step: bool = True
 
 
-class Batches:
-    """Draws batches.
+def draw_batches(
+    classifier: ClipClassifier, data: LabelledImages, plan: TrainingPlan, table: Tensor | None
+) -> Iterator[Batch]:
+    """Yield the batches of all epochs, each epoch in an order of its own.
+
+    Orders, augmentations and mixing come from streams ``order``, ``augmentation`` and ``mixing`` of
+    the plan's seed.
 
     Args:
         classifier: preprocesses, on its device.
-        loss: mixes the images of a batch, if it is one that does.
+        data: the client's images.
+        plan: sizes, augmentation, seed; the loss may mix the images of a batch.
         table: prefix features of all images; None if they are not known.
-        epochs: passes over the images.
-        batch_size: images in a batch; the last of an epoch may have fewer.
-        augmentation: of images whose prefix features are not known.
     """
-
-    def __init__(
-        self,
-        classifier: ClipClassifier,
-        loss: Loss,
-        table: Tensor | None,
-        *,
-        epochs: int,
-        batch_size: int,
-        augmentation: Augmentation,
-    ) -> None:
-        self._classifier = classifier
-        self._loss = loss
-        self._table = table
-        self._epochs = epochs
-        self._batch_size = batch_size
-        self._augmentation = augmentation
-
-    def draw(self, data: LabelledImages, seed: int) -> Iterator[Batch]:
-        """Yield shuffled batches of all epochs, preprocessed on the classifier's device."""
-        order, augment, mix = (
-            torch.Generator().manual_seed(derive_seed(seed, stream))
-            for stream in ("order", "augmentation", "mixing")
-        )
-        device, kind = self._classifier.clip.device, self._augmentation
-        for _ in range(self._epochs):
-            for rows in torch.randperm(len(data), generator=order).split(self._batch_size):
-                labels = data.labels[rows].to(device)
-                if self._table is not None:
-                    yield self._known(rows, labels)
-                    continue
-                pixels = self._classifier.preprocessing.training(
-                    data.images[rows].to(device), kind, augment
+    order, augment, mix = (
+        torch.Generator().manual_seed(derive_seed(plan.seed, stream))
+        for stream in ("order", "augmentation", "mixing")
+    )
+    for _ in range(plan.epochs):
+        for group in torch.randperm(len(data), generator=order).split(
+            plan.batch_size * plan.accumulate
+        ):
+            parts = group.split(plan.batch_size)
+            for index, rows in enumerate(parts):
+                if table is None:
+                    batch = _mixed(_seen(classifier, data, rows, plan, augment), plan.loss, mix)
+                else:
+                    batch = _known(classifier, data, rows, table)
+                yield replace(
+                    batch,
+                    share=len(rows) / len(group),
+                    ends_step=index == len(parts) - 1,
                 )
-                yield self._mixed(Batch(rows, pixels, labels, changed=kind != "none"), mix)
 
-    def _known(self, rows: Tensor, labels: Tensor) -> Batch:
-        """Return a batch from the table."""
-        assert self._table is not None
-        prefix = self._table[rows].to(labels.device)
-        return Batch(rows, prefix.new_zeros(0), labels, prefix=prefix)
 
-    def _mixed(self, batch: Batch, rng: torch.Generator) -> Batch:
-        """Let the loss mix the batch, if it is one that does."""
-        mixed = self._loss.mix(batch.pixels, batch.labels, rng)
-        if mixed is None:
-            return batch
-        pixels, labels, weight = mixed
-        return Batch(batch.rows, pixels, batch.labels, changed=True, mixed=(labels, weight))
+def _seen(
+    classifier: ClipClassifier,
+    data: LabelledImages,
+    rows: Tensor,
+    plan: TrainingPlan,
+    rng: torch.Generator,
+) -> Batch:
+    """Return the preprocessed and augmented images ``rows``."""
+    device, kind = classifier.clip.device, plan.augmentation
+    pixels = classifier.preprocessing.training(data.images[rows].to(device), kind, rng)
+    return Batch(rows, pixels, data.labels[rows].to(device), changed=kind != "none")
+
+
+def _known(classifier: ClipClassifier, data: LabelledImages, rows: Tensor, table: Tensor) -> Batch:
+    """Return a batch from the table."""
+    device = classifier.clip.device
+    prefix = table[rows].to(device)
+    return Batch(rows, prefix.new_zeros(0), data.labels[rows].to(device), prefix=prefix)
+
+
+def _mixed(batch: Batch, loss: Loss, rng: torch.Generator) -> Batch:
+    """Let the loss mix the batch, if it is one that does."""
+    mixed = loss.mix(batch.pixels, batch.labels, rng)
+    if mixed is None:
+        return batch
+    pixels, labels, weight = mixed
+    return replace(batch, pixels=pixels, changed=True, mixed=(labels, weight))

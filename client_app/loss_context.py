@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from fl2ora.calibration.losses.base import Loss, LossContext
+from fl2ora.client_app.batches import Batch
 from fl2ora.clip_tuning.adapter import Adapter
-from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
 from fl2ora.clip_tuning.factors import change_cosine
 
 _FROZEN = frozenset(
@@ -99,45 +100,35 @@ class ContextFiller:
         self._seed = seed
         self._reference = reference if reads_reference(loss) else None
 
-    def fill(
-        self,
-        rows: Tensor,
-        pixels: Tensor,
-        changed: bool,
-        features: tuple[Tensor, Tensor],
-        mixed: tuple[Tensor, float] | None,
-    ) -> LossContext:
+    def fill(self, batch: Batch, passed: ForwardPass) -> LossContext:
         """Return the context of one batch; only what the loss needs is computed.
 
         Args:
-            rows: ``(B,)`` which of the client's images.
-            pixels: what the model saw.
-            changed: the pixels are not just the images as they are.
-            features: ``(images (B, D), classes (K, D))`` of the model in training.
-            mixed: labels and weight of a mixed batch.
+            batch: what the model in training saw.
+            passed: what it made of it.
         """
-        needs = self._loss.needs
+        classifier = self._classifier
         values: dict[str, object] = {
-            "class_names": self._classifier.class_names,
+            "class_names": classifier.class_names,
             "seed": self._seed,
+            "image_features": classifier.pooled_images(passed.images),
+            "text_features": classifier.pooled_classes(passed.classes),
         }
-        values["image_features"], values["text_features"] = features
-        if mixed is not None:
-            values["mixed_labels"], values["mixing_weight"] = mixed
-        if "update_similarity" in needs and self._previous:
+        if batch.mixed is not None:
+            values["mixed_labels"], values["mixing_weight"] = batch.mixed
+        if "update_similarity" in self._loss.needs and self._previous:
             values["update_similarity"] = change_cosine(
-                self._classifier.export(), self._received, self._previous
+                classifier.export(), self._received, self._previous
             )
         if self._reference is not None:
-            values |= self._frozen(rows, pixels, changed)
+            values |= self._frozen(self._reference, batch)
         return LossContext(**values)  # type: ignore[arg-type]
 
-    def _frozen(self, rows: Tensor, pixels: Tensor, changed: bool) -> dict[str, object]:
-        needs, reference = self._loss.needs, self._reference
-        assert reference is not None
+    def _frozen(self, reference: ZeroShotReference, batch: Batch) -> dict[str, object]:
+        needs = self._loss.needs
         values: dict[str, object] = {}
         if needs & {"zero_shot_logits", "zero_shot_image_features"}:
-            images = reference.image_features(rows, pixels, changed)
+            images = reference.image_features(batch.rows, batch.pixels, batch.changed)
             values["zero_shot_image_features"] = images
             values["zero_shot_logits"] = reference.logits(images)
         if "zero_shot_text_features" in needs:

@@ -21,9 +21,10 @@ class LocalStart:
         aux: further tensors the strategy sent.
         state: what ``finish`` returned when this client last took part; empty at first.
         num_examples: images this client trains on.
-        learning_rate: of its SGD.
-        momentum: of its SGD.
-        weight_decay: of its SGD.
+        learning_rate: of the round's first step.
+        momentum: of its optimiser; 0 where it has none.
+        weight_decay: of its optimiser.
+        optimiser: its spec string, such as ``sgd(momentum=0.9)``.
         seed: of this client in this round.
         client: its key.
     """
@@ -36,6 +37,7 @@ class LocalStart:
     learning_rate: float = 0.0
     momentum: float = 0.0
     weight_decay: float = 0.0
+    optimiser: str = "sgd(momentum=0.0, weight_decay=0.0)"
     seed: int = 0
     client: str = ""
 
@@ -59,7 +61,10 @@ class ClientRule:
         return logits
 
     def penalty(self) -> Tensor | None:
-        """Return a scalar added to the loss of every step, or None."""
+        """Return a scalar added to the loss of every batch, or None.
+
+        Of the batches of one step, whose gradients are averaged, it counts once.
+        """
         return None
 
     def after_backward(self) -> None:

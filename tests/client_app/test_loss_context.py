@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +13,8 @@ from fl2ora.calibration.losses.base import Loss, LossContext
 from fl2ora.client_app.app import build_loss
 from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.node import Node
-from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.prediction import predict
@@ -24,7 +25,8 @@ from fl2ora.federated_data.datasets.shapes import Shapes
 
 WORLD = Shapes(styles="held-back", train=32, validation=16, test=16)
 DATA = WORLD.split("train")
-SETTINGS = TrainingSettings(batch_size=16, learning_rate=0.1)
+SETTINGS: dict[str, Any] = {"batch_size": 16, "learning_rate": 0.1, "client": "a", "seed": 1}
+NO_DECAY = "sgd(weight_decay=0.0)"
 
 
 def classifier(method: str = "lora") -> ClipClassifier:
@@ -36,11 +38,11 @@ def reference() -> ZeroShotReference:
     return ZeroShotReference(frozen, prefix_features(frozen, DATA.images, 8))
 
 
-def train(loss: Loss, settings: TrainingSettings = SETTINGS) -> dict[str, Tensor]:
-    trainer = LocalTrainer(classifier(), settings, loss, reference=reference)
-    start = trainer.classifier.export()
-    previous = {name: tensor + 0.01 for name, tensor in start.items()}
-    update, _ = trainer.run(DATA, client="a", seed=1, previous=previous)
+def train(loss: Loss) -> dict[str, Tensor]:
+    model = classifier()
+    previous = {name: tensor + 0.01 for name, tensor in model.export().items()}
+    plan = TrainingPlan(loss, previous=previous, **SETTINGS)
+    update, _ = local_train(model, DATA, plan, reference=reference)
     assert all(torch.isfinite(t).all() for t in update.adapter.values())
     return update.adapter
 
@@ -82,11 +84,8 @@ def test_zero_shot_logits_are_those_of_the_same_images() -> None:
             seen[len(seen)] = (logits.detach() - context.zero_shot_logits).abs().max()
             return super().__call__(logits, labels, context)
 
-    settings = replace(SETTINGS, weight_decay=0, augmentation="none")
-    model = classifier("lora(dropout=0.0)")
-    LocalTrainer(model, settings, Compare("zero_shot_logits"), reference=reference).run(
-        DATA, client="a", seed=1
-    )
+    plan = TrainingPlan(Compare("zero_shot_logits"), optimiser=NO_DECAY, **SETTINGS)
+    local_train(classifier("lora(dropout=0.0)"), DATA, plan, reference=reference)
     assert len(seen) == 2
     assert max(seen.values()) < 1e-4
 
@@ -100,10 +99,10 @@ def test_with_augmentation_the_frozen_model_sees_what_the_tuned_one_sees() -> No
             differences.append(float((logits.detach() - context.zero_shot_logits).abs().max()))
             return super().__call__(logits, labels, context)
 
-    settings = replace(SETTINGS, weight_decay=0, augmentation="crop_flip")
-    LocalTrainer(
-        classifier("lora(dropout=0.0)"), settings, Compare("zero_shot_logits"), reference=reference
-    ).run(DATA, client="a", seed=1)
+    plan = TrainingPlan(
+        Compare("zero_shot_logits"), optimiser=NO_DECAY, augmentation="crop_flip", **SETTINGS
+    )
+    local_train(classifier("lora(dropout=0.0)"), DATA, plan, reference=reference)
     assert max(differences) < 1e-4
 
 
@@ -119,10 +118,8 @@ def test_frozen_images_are_encoded_once_for_all_rounds() -> None:
     frozen.encode_images = counting  # type: ignore[method-assign]
     kept = ZeroShotReference(frozen, prefix_features(frozen, DATA.images, 8))
     for seed in (1, 2):
-        trainer = LocalTrainer(
-            classifier(), SETTINGS, Spy("zero_shot_logits"), reference=lambda: kept
-        )
-        trainer.run(DATA, client="a", seed=seed)
+        plan = TrainingPlan(Spy("zero_shot_logits"), **{**SETTINGS, "seed": seed})
+        local_train(classifier(), DATA, plan, reference=lambda: kept)
     assert sum(calls) == len(DATA)
 
 
@@ -131,7 +128,7 @@ def test_what_is_not_needed_is_not_computed() -> None:
         raise AssertionError("nobody asked")
 
     spy = Spy()
-    LocalTrainer(classifier(), SETTINGS, spy, reference=fail).run(DATA, client="a", seed=1)
+    local_train(classifier(), DATA, TrainingPlan(spy, **SETTINGS), reference=fail)
     context = spy.contexts[0]
     assert context.zero_shot_logits is None
     assert context.encode_texts is None
@@ -148,10 +145,14 @@ def test_update_similarity_is_the_cosine_of_the_merged_changes() -> None:
                 parameter.add_(torch.randn(parameter.shape, generator=torch.manual_seed(0)))
     start = model.export()
     previous = {name: tensor * 0.5 for name, tensor in start.items()}
-    settings = replace(SETTINGS, weight_decay=0.1, momentum=0, learning_rate=0.5)
-    LocalTrainer(model, settings, spy, reference=reference).run(
-        DATA, client="a", seed=1, previous=previous
+    plan = TrainingPlan(
+        spy,
+        batch_size=16,
+        learning_rate=0.5,
+        optimiser="sgd(momentum=0.0, weight_decay=0.1)",
+        previous=previous,
     )
+    local_train(model, DATA, plan, reference=reference)
     assert spy.contexts[0].update_similarity == 0, "nothing has changed yet"
     # Weight decay alone shrinks A and B; the last global change grew them: opposite directions.
     now = {name: tensor * 0.95 for name, tensor in start.items()}

@@ -13,7 +13,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
-from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning import towers
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.build import build_classifier
@@ -59,9 +60,16 @@ def _train(
     precision: str = "float32",
     rule: ClientRule | None = None,
 ) -> Adapter:
-    settings = TrainingSettings(batch_size=8, learning_rate=0.1, precision=precision)
-    trainer = LocalTrainer(classifier, settings, CrossEntropy(), rule)
-    return trainer.run(data, client="c", seed=5)[0].adapter
+    plan = TrainingPlan(
+        CrossEntropy(),
+        rule or ClientRule(),
+        batch_size=8,
+        learning_rate=0.1,
+        precision=precision,
+        client="c",
+        seed=5,
+    )
+    return local_train(classifier, data, plan)[0].adapter
 
 
 def _saved_bytes(classifier: ClipClassifier, data: LabelledImages, precision: str) -> int:

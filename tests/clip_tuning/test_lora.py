@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
-from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import num_parameters
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip, load_clip
@@ -184,9 +185,10 @@ def test_merged_weights_give_the_same_logits(tiny_clip: Clip) -> None:
 
 
 def _train(classifier: ClipClassifier, data: LabelledImages, steps: int, seed: int = 0) -> Tensor:
-    settings = TrainingSettings(epochs=steps, batch_size=len(data), learning_rate=0.1)
-    trainer = LocalTrainer(classifier, settings, CrossEntropy())
-    update, _ = trainer.run(data, client="c", seed=seed)
+    plan = TrainingPlan(
+        CrossEntropy(), epochs=steps, batch_size=len(data), learning_rate=0.1, seed=seed
+    )
+    update, _ = local_train(classifier, data, plan)
     return torch.tensor(update.metrics["loss"])
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import CLIPModel
 
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
-from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import Adapter, AdapterError
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip, load_clip
@@ -96,10 +97,14 @@ def test_the_weights_are_w_plus_s_times_both_products(
 def test_training_leaves_the_residual_as_it_came(tiny_clip: Clip, random_images: Maker) -> None:
     classifier = attached(tiny_clip)
     start = filled(classifier)
-    settings = TrainingSettings(epochs=2, batch_size=4, learning_rate=0.1, weight_decay=0.1)
-    update, _ = LocalTrainer(classifier, settings, CrossEntropy()).run(
-        random_images(6), client="c", seed=0
+    plan = TrainingPlan(
+        CrossEntropy(),
+        epochs=2,
+        batch_size=4,
+        learning_rate=0.1,
+        optimiser="sgd(weight_decay=0.1)",
     )
+    update, _ = local_train(classifier, random_images(6), plan)
     for name, tensor in update.adapter.items():
         assert torch.equal(tensor, start[name]) == (name in classifier.carried), name
 

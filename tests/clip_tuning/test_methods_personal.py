@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
-from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import AdapterError
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
@@ -148,9 +149,9 @@ def test_fedotp_s_logits(build: Any) -> None:
 
 
 def _train(classifier: ClipClassifier, data: LabelledImages, client: str, **settings: Any) -> Any:
-    trainer = LocalTrainer(classifier, TrainingSettings(**settings), CrossEntropy())
+    plan = TrainingPlan(CrossEntropy(), client=client, **settings)
     with classifier.as_client({}):
-        return trainer.run(data, client=client, seed=0)[0]
+        return local_train(classifier, data, plan)[0]
 
 
 @torch.no_grad()
@@ -214,9 +215,8 @@ def test_a_rule_s_gradients_of_what_is_gathered_do_not_stay(build: Any, random_i
     for _ in range(3):
         classifier.restore(start)
         rule = load(spec, ClientRule)
-        settings = TrainingSettings(batch_size=3, learning_rate=0.1)
-        trainer = LocalTrainer(classifier, settings, CrossEntropy(), rule)
-        found.append(trainer.run(data, client="a", seed=0)[0].adapter["logit_scale"])
+        plan = TrainingPlan(CrossEntropy(), rule, batch_size=3, learning_rate=0.1, client="a")
+        found.append(local_train(classifier, data, plan)[0].adapter["logit_scale"])
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[1], found[2])
 

@@ -17,7 +17,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPConfig, CLIPModel
 
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
-from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import num_parameters
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.prediction import predict
@@ -121,8 +122,8 @@ def test_one_step_and_one_evaluation(tmp_path: Path, random_images: Maker) -> No
     data = LabelledImages(images.to(torch.uint8), whole.labels, whole.domains)
     train, test = data.select(torch.arange(3)), data.select(torch.arange(3, 5))
     first = predict(classifier, test.images)
-    settings = TrainingSettings(batch_size=3, learning_rate=1.0, augmentation="crop_flip")
-    update, _ = LocalTrainer(classifier, settings, CrossEntropy()).run(train, client="c", seed=0)
+    plan = TrainingPlan(CrossEntropy(), batch_size=3, learning_rate=1.0, augmentation="crop_flip")
+    update, _ = local_train(classifier, train, plan)
     second = predict(classifier, test.images)
 
     assert first.shape == second.shape == (2, 2)

@@ -10,7 +10,8 @@ import torch
 from flwr.app import Message
 
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
-from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.clients import divide, load_federation, share_out
@@ -55,8 +56,9 @@ def test_one_client_is_centralised_training(tmp_path: Path) -> None:
         "embedded", "lora", federation.class_names, federation.templates, 3
     )
     for server_round in (1, 2):
-        trainer = LocalTrainer(classifier, TrainingSettings(learning_rate=0.3), CrossEntropy())
-        trainer.run(images, client="0", seed=derive_seed(3, "client", "0", server_round))
+        seed = derive_seed(3, "client", "0", server_round)
+        plan = TrainingPlan(CrossEntropy(), learning_rate=0.3, client="0", seed=seed)
+        local_train(classifier, images, plan)
     for name, tensor in classifier.export().items():
         assert torch.equal(tensor, final_adapter(folder)[name]), name
 

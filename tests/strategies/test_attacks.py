@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 import fl2ora.strategies.attacks
 from fl2ora.calibration.losses.base import LossContext
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
-from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods.lora import LoRA
 from fl2ora.experiment.errors import UserError
@@ -164,9 +165,9 @@ def test_the_trainer_asks_for_labels_and_logits(
     images = random_images(6)
     classifier = LoRA(dropout=0.0).attach(tiny_clip, ["cat", "dog", "owl"], ["a {}"])
     for attack in ("label_flip", "logit_scaling(factor=0.5)", "scaling"):
-        settings = TrainingSettings(learning_rate=1e-6, batch_size=6)
         rule = AttackedRule(clients="me", attack=attack)
-        LocalTrainer(classifier, settings, Watches(), rule).run(images, client="me", seed=1)
+        plan = TrainingPlan(Watches(), rule, learning_rate=1e-6, batch_size=6, client="me", seed=1)
+        local_train(classifier, images, plan)
     flipped, scaled, plain = seen
     assert torch.equal(flipped[1], 2 - plain[1])
     torch.testing.assert_close(scaled[0], 0.5 * plain[0], rtol=1e-3, atol=1e-3)

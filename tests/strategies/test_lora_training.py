@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
-from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import Adapter, AdapterError
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
@@ -24,8 +26,14 @@ from fl2ora.strategies.lora.fedsa_lora import FedSaLoraRule
 from fl2ora.strategies.lora.lora_one_factor import TrainOneFactor, one_factor
 
 Maker = Callable[..., LabelledImages]
-SETTINGS = TrainingSettings(
-    epochs=2, batch_size=4, learning_rate=0.1, momentum=0.9, weight_decay=0.1
+PLAN = TrainingPlan(
+    CrossEntropy(),
+    epochs=2,
+    batch_size=4,
+    learning_rate=0.1,
+    optimiser="sgd(momentum=0.9, weight_decay=0.1)",
+    client="c",
+    seed=1,
 )
 
 
@@ -53,8 +61,8 @@ def train(
     state: Adapter | None = None,
 ) -> tuple[Adapter, Adapter]:
     classifier.restore(start)
-    trainer = LocalTrainer(classifier, SETTINGS, CrossEntropy(), rule)
-    update, kept = trainer.run(data, client="c", seed=1, state=state)
+    plan = replace(PLAN, rule=rule or ClientRule(), state=state or {})
+    update, kept = local_train(classifier, data, plan)
     return update.adapter, kept
 
 
@@ -101,10 +109,9 @@ def test_b_trained_alone_moves_as_the_gradient_says(tiny_clip: Clip, random_imag
     gradient = classifier.tuned[name].grad
     assert gradient is not None
     expected = start[name] - 0.1 * (gradient + 0.1 * start[name])
-    settings = TrainingSettings(batch_size=4, learning_rate=0.1, momentum=0.9, weight_decay=0.1)
     classifier.restore(start)
-    trainer = LocalTrainer(classifier, settings, CrossEntropy(), TrainOneFactor("B"))
-    after = trainer.run(data, client="c", seed=1)[0].adapter
+    plan = replace(PLAN, rule=TrainOneFactor("B"), epochs=1)
+    after = local_train(classifier, data, plan)[0].adapter
     torch.testing.assert_close(after[name], expected, rtol=1e-4, atol=1e-6)
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
-from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.methods.base import TuningMethod
@@ -86,11 +87,10 @@ def training_changes_what_is_exported_and_nothing_else(
     frozen = {name: tensor.clone() for name, tensor in named if id(tensor) not in tuned}
     before = classifier.export()
     assert len(named) == len(frozen) + len(tuned)
-    settings = TrainingSettings(epochs=2, batch_size=6, learning_rate=0.05)
+    plan = TrainingPlan(CrossEntropy(), epochs=2, batch_size=6, learning_rate=0.05, client="c")
     own = classifier.export_personal()
-    trainer = LocalTrainer(classifier, settings, CrossEntropy())
     with classifier.as_client({}):
-        update, _ = trainer.run(data, client="c", seed=0)
+        update, _ = local_train(classifier, data, plan)
     kept = classifier.export_personal()
     assert all(not torch.equal(kept[name], tensor) for name, tensor in own.items())
     assert not kept.keys() & update.adapter.keys()

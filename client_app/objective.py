@@ -1,0 +1,77 @@
+"""What one batch is trained on: the loss, the method's own and the rule's penalty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fl2ora.client_app.batches import Batch
+from fl2ora.client_app.loss_context import ContextFiller, ZeroShotReference
+from fl2ora.client_app.training_plan import TrainingPlan
+from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The objective of one batch.
+
+    Attributes:
+        total: the scalar that is minimised, with gradient.
+        passed: the forward pass it was computed from.
+        losses: its parts for the record: ``loss`` as configured, of a weighted sum every term as
+            ``loss_<term>`` before its weight, ``loss_method`` and ``loss_penalty`` where present.
+    """
+
+    total: Tensor
+    passed: ForwardPass
+    losses: dict[str, float]
+
+
+class Objective:
+    """Evaluates batches of one client's round.
+
+    Args:
+        classifier: in training.
+        plan: see ``TrainingPlan``.
+        reference: the frozen model's view of the images, if anything reads it.
+        filler: makes what the loss reads beside logits and labels.
+    """
+
+    def __init__(
+        self,
+        classifier: ClipClassifier,
+        plan: TrainingPlan,
+        reference: ZeroShotReference | None,
+        filler: ContextFiller,
+    ) -> None:
+        self._classifier = classifier
+        self._plan = plan
+        self._reference = reference
+        self._filler = filler
+
+    def __call__(self, batch: Batch) -> Evaluated:
+        """Return the objective of ``batch``."""
+        rule, loss = self._plan.rule, self._plan.loss
+        passed = self._forward(batch)
+        logits = rule.logits(passed.logits)
+        labels = rule.labels(batch.labels, logits.shape[1])
+        value, terms = loss.evaluate(logits, labels, self._filler.fill(batch, passed))
+        total, losses = value, {"loss": float(value.detach())}
+        if terms.keys() != {loss.name}:  # of a single loss the one term is the loss
+            losses |= {f"loss_{name}": float(term) for name, term in terms.items()}
+        extras = {"method": self._classifier.extra_loss(passed), "penalty": rule.penalty()}
+        for name, extra in extras.items():
+            if extra is not None:
+                total = total + extra
+                losses[f"loss_{name}"] = float(extra.detach())
+        return Evaluated(total, passed, losses)
+
+    def _forward(self, batch: Batch) -> ForwardPass:
+        known = None
+        if self._reference is not None and not batch.changed:
+            known = self._reference.known(batch.rows)
+        half = self._plan.precision == "bfloat16"
+        with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=half):
+            return self._classifier.run(batch.pixels, batch.prefix, known)
