@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.calibration.losses.mixup import Mixup
 from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.node import Node
-from fl2ora.client_app.training import LocalTrainer, TrainingSettings
+from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.prediction import predict
@@ -28,6 +30,7 @@ from runs import final_adapter, run_small
 
 WORLD = Shapes(styles="held-back", train=32, validation=16, test=32)
 DATA = WORLD.split("train")
+PLAN = TrainingPlan(CrossEntropy(), batch_size=8, learning_rate=0.01, epochs=2, client="a", seed=1)
 FROZEN = [
     "coop(length=2)",
     "kgcoop(length=2)",
@@ -66,17 +69,14 @@ def counting(model: ClipClassifier, name: str) -> list[int]:
 def train(
     method: str,
     table: Callable[[ClipClassifier], Tensor] | None = None,
-    settings: TrainingSettings | None = None,
-    loss: Loss | None = None,
+    plan: TrainingPlan | None = None,
 ) -> tuple[dict[str, Tensor], int]:
     """Return the adapter after two epochs and how many batches of images were encoded."""
     model, frozen = classifier(method), classifier(method)
-    settings = settings or TrainingSettings(batch_size=8, learning_rate=0.01, epochs=2)
     make = None if table is None else lambda: table(frozen)
-    trainer = LocalTrainer(model, settings, loss or CrossEntropy(), image_table=make)
     calls = counting(model, "encode_images")
     with model.as_client({}):
-        update, _ = trainer.run(DATA, client="a", seed=1)
+        update, _ = local_train(model, DATA, plan or PLAN, image_table=make)
     return update.adapter, len(calls)
 
 
@@ -99,7 +99,7 @@ def test_training_without_a_prefix_encodes_every_batch(method: str, loss: Loss) 
     def fail(_: ClipClassifier) -> Tensor:
         raise AssertionError("must not be called")
 
-    _, encoded = train(method, fail, loss=loss)
+    _, encoded = train(method, fail, replace(PLAN, loss=loss))
     assert encoded == 8
 
 
@@ -145,9 +145,8 @@ def test_frozen_classes_are_encoded_once() -> None:
     model = classifier("vpt(length=2)")
     assert model.classes_frozen
     calls = counting(model, "encode_classes")
-    trainer = LocalTrainer(model, TrainingSettings(batch_size=8), CrossEntropy())
-    trainer.run(DATA, client="a", seed=1)
-    trainer.run(DATA, client="a", seed=2)
+    for seed in (1, 2):
+        local_train(model, DATA, replace(PLAN, epochs=1, seed=seed))
     assert len(calls) == 1
 
 
@@ -180,13 +179,12 @@ def test_prompt_src_reads_known_zero_shot_features() -> None:
     frozen, model = classifier("zero_shot"), classifier("prompt_src(length=1)")
     calls = counting(frozen, "encode_images")
     kept = ZeroShotReference(frozen, prefix_features(frozen, DATA.images))
-    settings = TrainingSettings(batch_size=8, learning_rate=0.01)
     updates = []
     for reference in (lambda: kept, None):
         model.restore(classifier("prompt_src(length=1)").export())
         passes = counting(model, "frozen_features")
-        trainer = LocalTrainer(model, settings, CrossEntropy(), reference=reference)
-        updates.append(trainer.run(DATA, client="a", seed=1)[0].adapter)
+        update, _ = local_train(model, DATA, replace(PLAN, epochs=1), reference=reference)
+        updates.append(update.adapter)
         assert len(passes) == (4 if reference is None else 0)
     assert len(calls) == 1
     for name, tensor in updates[0].items():
