@@ -33,7 +33,6 @@ from fl2ora.server_app.run_plugins import (
     check_plugins,
     check_views,
 )
-from fl2ora.strategies.base import Strategy
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +64,6 @@ def _run(grid: Grid, config: RunConfig, folder: Path, tracker: JsonLines) -> Non
     check_views(config, classifier)
     adapter = classifier.export()
     strategy = build_strategy(config.strategy)
-    if isinstance(strategy, Strategy):
-        strategy.check(adapter)
     peers = shake_hands(grid, config, federation.class_names)
     tracker.log("nodes", nodes=[_described(peer) for peer in peers])
     evaluation = Evaluation(grid, peers, config, federation, classifier, tracker)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
 from fl2ora.clip_tuning.methods.logit_scale import scale_figures
 from fl2ora.experiment.config import RunConfig
 from fl2ora.messages.receiving import receive
-from fl2ora.messages.records import METRICS
+from fl2ora.messages.records import ARRAYS, AUX, CLIENT_RULE, CONFIG, METRICS, ROUND, TRAIN
 from fl2ora.messages.replies import Drop, decode_update, usable_replies
 from fl2ora.reporting.events import Tracker
-from fl2ora.server_app.chosen_grid import ChosenGrid
 from fl2ora.server_app.evaluation import Evaluation
 from fl2ora.server_app.handshake import Peer
 from fl2ora.server_app.lora_diagnostics import LoraDiagnostics
+from fl2ora.server_app.ours_under_flower import Means
 from fl2ora.server_app.sampling import sample
 from fl2ora.server_app.traffic import Traffic
-from fl2ora.strategies.base import Strategy
-from fl2ora.strategies.updates import WeightedMean
+from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
+from fl2ora.strategies.updates import ClientUpdate, WeightedMean
 
 
 class Rounds:
@@ -35,7 +35,7 @@ class Rounds:
     Args:
         grid: where the nodes are.
         peers: the nodes, sorted by client key.
-        strategy: ours or one of Flower's.
+        strategy: how updates are combined.
         config: of the run.
         evaluation: measures adapters.
         tracker: told of every reply, drop and figure.
@@ -51,7 +51,7 @@ class Rounds:
         self,
         grid: Grid,
         peers: Sequence[Peer],
-        strategy: FlowerStrategy,
+        strategy: Strategy,
         config: RunConfig,
         evaluation: Evaluation,
         tracker: Tracker,
@@ -70,10 +70,6 @@ class Rounds:
             raise ValueError(
                 f"round weights: expected {config.num_rounds}, found {len(self._weights)}"
             )
-        if isinstance(strategy, Strategy):
-            strategy.num_clients = len(peers)
-            strategy.clients = [peer.client for peer in peers]
-            strategy.client_ranks = {p.client: p.hello.rank for p in peers if p.hello.rank}
 
     def run(self, adapter: Adapter) -> Adapter:
         """Run ``num-rounds`` rounds from ``adapter`` and return the last global adapter.
@@ -83,8 +79,9 @@ class Rounds:
         Raises:
             UserError: the strategy cannot work with this adapter or these clients' ranks.
         """
-        if isinstance(self._strategy, Strategy):
-            self._strategy.check(adapter)
+        clients = tuple(peer.client for peer in self._peers)
+        ranks = {peer.client: peer.hello.rank for peer in self._peers if peer.hello.rank}
+        self._strategy.begin(RunInfo(clients, adapter, ranks))
         last = self._config.num_rounds
         mean = WeightedMean()
         for server_round in range(1, last + 1):
@@ -113,28 +110,22 @@ class Rounds:
         self._tracker.log(
             "round-start", round=server_round, clients=[peer.client for peer in chosen]
         )
-        view = ChosenGrid(self._grid, {peer.node: peer.client for peer in chosen})
-        messages = list(
-            self._strategy.configure_train(
-                server_round, ArrayRecord(adapter), ConfigRecord({}), view
-            )
-        )
+        plan = self._strategy.plan(server_round, adapter, [peer.client for peer in chosen])
+        messages = [_train_message(plan, peer) for peer in chosen]
         traffic = Traffic()
         for message in messages:
             traffic.sent(message)
         diagnostics = LoraDiagnostics(self._scalings)
-        usable = self._usable(server_round, messages, chosen, adapter, diagnostics, traffic)
-        least = min(config.min_train_clients, len(chosen))
+        usable = self._usable(plan, messages, chosen, diagnostics, traffic)
+        least = max(min(config.min_train_clients, len(chosen)), self._strategy.least_updates)
         first = list(islice(usable, least))
         if len(first) < least:
             self._tracker.log("adapter-kept", round=server_round, usable=len(first), expected=least)
             return adapter
-        arrays, metrics = self._strategy.aggregate_train(
-            server_round, self._ordered(chain(first, usable))
-        )
-        following = as_adapter(arrays.to_torch_state_dict()) if arrays else adapter
-        reported = (metrics or {}).items()
-        figures = {name: float(v) for name, v in reported if isinstance(v, int | float)}
+        means = Means()
+        updates = means.watch(chain(first, usable))
+        following = as_adapter(self._strategy.aggregate(plan, updates))
+        figures = {**means.record(), **self._strategy.metrics()}
         figures |= diagnostics.result(following)
         figures |= scale_figures(following)
         figures |= traffic.result()
@@ -149,14 +140,14 @@ class Rounds:
 
     def _usable(
         self,
-        server_round: int,
-        messages: Iterable[Message],
+        plan: RoundPlan,
+        messages: Sequence[Message],
         chosen: Sequence[Peer],
-        adapter: Adapter,
         diagnostics: LoraDiagnostics,
         traffic: Traffic,
-    ) -> Iterator[Message]:
-        """Send, and yield the usable replies as they come; log each reply and each drop."""
+    ) -> Iterator[ClientUpdate]:
+        """Send, and yield the usable updates as they come; log each reply and each drop."""
+        server_round = plan.round
         clients = {peer.node: peer.client for peer in chosen}
         silent = set(clients)
 
@@ -167,8 +158,8 @@ class Rounds:
 
         replies = receive(self._grid, messages, self._config.round_timeout)
         limit = self._config.max_update_norm or math.inf
-        check = self._strategy.check_update if isinstance(self._strategy, Strategy) else None
-        for message in usable_replies(replies, adapter, drop, max_norm=limit, check=check):
+        check = partial(self._strategy.check_update, plan)
+        for message in usable_replies(replies, plan.current, drop, max_norm=limit, check=check):
             silent.discard(message.metadata.src_node_id)
             self._tracker.log(
                 "client",
@@ -176,18 +167,17 @@ class Rounds:
                 client=clients[message.metadata.src_node_id],
                 **dict(message.content.metric_records[METRICS]),
             )
-            diagnostics.add(decode_update(message))
+            update = decode_update(message)
+            diagnostics.add(update)
             traffic.received(message)
-            yield message
+            yield update
         for node in sorted(silent):
             drop(Drop(clients[node], node, f"no reply in {self._config.round_timeout:g} s"))
 
-    def _ordered(self, replies: Iterator[Message]) -> Iterable[Message]:
-        """Let ours stream; Flower's own strategies get a list in the order of the clients.
 
-        Their float32 sums depend on the order, ours do not.
-        """
-        if isinstance(self._strategy, Strategy):
-            return replies
-        rank = {peer.node: index for index, peer in enumerate(self._peers)}
-        return sorted(replies, key=lambda message: rank[message.metadata.src_node_id])
+def _train_message(plan: RoundPlan, peer: Peer) -> Message:
+    content = RecordDict({ARRAYS: ArrayRecord(as_adapter(plan.start_of(peer.client)))})
+    content[CONFIG] = ConfigRecord({ROUND: plan.round, CLIENT_RULE: plan.rule})
+    if plan.aux:
+        content[AUX] = ArrayRecord(as_adapter(plan.aux))
+    return Message(content, dst_node_id=peer.node, message_type=TRAIN)

@@ -12,34 +12,25 @@ from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError
-from fl2ora.experiment.plugins import load
+from fl2ora.experiment.plugins import find, load
 from fl2ora.experiment.spec import parse_spec, parse_sum
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.partition.base import Partitioner
 from fl2ora.federated_data.protocols.base import Protocol
+from fl2ora.server_app.flowers_in_ours import load_flowers
 from fl2ora.strategies.base import Strategy
 
-# Flower's strategies wait for two nodes unless told otherwise; sampling is the round loop's.
-_FLOWER_DEFAULTS = {
-    "fraction_evaluate": 0.0, "min_train_nodes": 1, "min_evaluate_nodes": 0,
-    "min_available_nodes": 1,
-}  # fmt: skip
 
-
-def build_strategy(text: str) -> FlowerStrategy:
-    """Return one of our strategies by name, or any Flower strategy as ``module:Class(...)``.
+def build_strategy(text: str) -> Strategy:
+    """Return one of our strategies by name, or ours or Flower's as ``module:Class(...)``.
 
     Raises:
         UserError: unknown name, no strategy, or arguments that do not fit.
     """
     spec = parse_spec(text)
-    if spec.module is None:
+    if spec.module is None or not issubclass(find(spec, object), FlowerStrategy):
         return load(spec, Strategy)
-    strategy = load(spec, FlowerStrategy)
-    for name, value in _FLOWER_DEFAULTS.items():
-        if hasattr(strategy, name) and name not in spec.kwargs:
-            setattr(strategy, name, value)
-    return strategy
+    return load_flowers(text)
 
 
 def _check_loss(text: str) -> None:
@@ -51,13 +42,9 @@ def _check_loss(text: str) -> None:
         )
 
 
-def _strategy_for(config: RunConfig) -> FlowerStrategy:
+def _strategy_for(config: RunConfig) -> Strategy:
     strategy = build_strategy(config.strategy)
-    if config.momentum and isinstance(strategy, Strategy) and strategy.needs_plain_sgd:
-        raise UserError(
-            f"{strategy.spec_name} needs clients without momentum: set momentum=0.0, "
-            f"found {config.momentum:g}"
-        )
+    strategy.accepts(f"sgd(momentum={config.momentum!r})", "constant")
     return strategy
 
 

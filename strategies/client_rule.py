@@ -1,4 +1,4 @@
-"""The client half of a strategy: how local training differs from plain SGD on the loss."""
+"""The client half of a strategy: how local training differs from its loss alone."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class LocalStart:
         aux: further tensors the strategy sent.
         state: what ``finish`` returned when this client last took part; empty at first.
         num_examples: images this client trains on.
-        learning_rate: of its SGD.
-        momentum: of its SGD.
-        weight_decay: of its SGD.
+        learning_rate: of its optimiser in this round.
+        momentum: of its SGD, else 0.
+        weight_decay: of its optimiser.
+        optimiser: spec of it, such as ``sgd(momentum=0.9)``.
         seed: of this client in this round.
         client: its key.
     """
@@ -36,6 +37,7 @@ class LocalStart:
     learning_rate: float = 0.0
     momentum: float = 0.0
     weight_decay: float = 0.0
+    optimiser: str = "sgd"
     seed: int = 0
     client: str = ""
 
