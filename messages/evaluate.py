@@ -97,13 +97,14 @@ def encode_measured(
 
 
 def decode_measured(
-    reply: Message, expected: Mapping[str, int], spec: StatsSpec
+    reply: Message, expected: Mapping[str, int | None], spec: StatsSpec
 ) -> dict[str, CalibrationStats]:
     """Return the sums of each part, decoded and checked once.
 
     Args:
         reply: to an evaluate message.
-        expected: how many images the node said it has of each part that was asked for.
+        expected: how many images the node said it has of each part that was asked for; None where
+            it did not say.
         spec: sizes of the sums.
 
     Raises:
@@ -129,7 +130,9 @@ def _encode(stats: CalibrationStats) -> MetricRecord:
     )
 
 
-def _decode(part: str, record: MetricRecord, images: int, spec: StatsSpec) -> CalibrationStats:
+def _decode(
+    part: str, record: MetricRecord, images: int | None, spec: StatsSpec
+) -> CalibrationStats:
     shapes = {name: shape for name, shape in spec.shapes().items() if np.prod(shape)}
     sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
     found = {name: np.size(value) for name, value in record.items()}  # type: ignore[arg-type]
@@ -145,7 +148,7 @@ def _decode(part: str, record: MetricRecord, images: int, spec: StatsSpec) -> Ca
         check_plausible(stats)
     except (ValueError, OverflowError) as error:
         raise UnusableMessageError(f"{part}: {one_line(error)}") from None
-    if stats.num_examples != images:
+    if images is not None and stats.num_examples != images:
         raise UnusableMessageError(
             f"{part}: expected the sums of {images} images, found {stats.num_examples}"
         )

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter, AdapterError, check_finite, check_like
+from fl2ora.experiment.config import Value
 from fl2ora.messages.records import (
     ARRAYS,
     AUX,
@@ -28,10 +29,8 @@ from fl2ora.messages.records import (
 )
 from fl2ora.messages.tensors import decode_tensors, encode_tensors
 from fl2ora.strategies.base import RoundPlan
-from fl2ora.strategies.updates import ClientUpdate
+from fl2ora.strategies.updates import RESERVED_METRICS, ClientUpdate
 
-RESERVED = frozenset({"round", "client", "event", "source", "seconds"})
-"""Names the run's record uses itself; a metric of a node may not have them."""
 _MOST_METRICS = 1000
 
 
@@ -54,22 +53,28 @@ class TrainTask:
     num_rounds: int = 1
 
 
-def encode_train(plan: RoundPlan, nodes: Mapping[int, str], num_rounds: int) -> Iterator[Message]:
+def encode_train(
+    plan: RoundPlan,
+    nodes: Mapping[int, str],
+    num_rounds: int,
+    settings: Mapping[str, Value] | None = None,
+) -> Iterator[Message]:
     """Yield one message for each node of a round; what all are sent is encoded once.
 
     Args:
         plan: of the round.
         nodes: client keys by node id.
         num_rounds: of the run.
+        settings: further ones, sent as they are.
     """
     shared = encode_tensors(plan.current)
     aux = encode_tensors(plan.aux) if plan.aux else None
-    settings = {ROUND: plan.round, NUM_ROUNDS: num_rounds, CLIENT_RULE: plan.rule}
+    own = {ROUND: plan.round, NUM_ROUNDS: num_rounds, CLIENT_RULE: plan.rule}
     for node, client in nodes.items():
         start = plan.start_of(client)
         records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
             ARRAYS: shared if start is plan.current else encode_tensors(start),
-            CONFIG: ConfigRecord({**settings}),
+            CONFIG: ConfigRecord({**(settings or {}), **own}),
         }
         if aux is not None:
             records[AUX] = aux
@@ -150,7 +155,7 @@ def _metrics(record: MetricRecord) -> dict[str, float]:
         raise UnusableMessageError(f"expected at most {_MOST_METRICS} metrics, found {len(record)}")
     found = {}
     for name, value in record.items():
-        if name in RESERVED or one_line(name) != name:
+        if name in RESERVED_METRICS or one_line(name) != name:
             raise UnusableMessageError(f"metric {one_line(name)!r}: the name cannot be used")
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise UnusableMessageError(f"metric {name!r}: expected one number, found {type(value).__name__}")

@@ -20,7 +20,7 @@ from fl2ora.federated_data.partition.base import Partitioner
 from fl2ora.federated_data.protocols.base import Protocol
 from fl2ora.server_app.callbacks.averaging import Averaging
 from fl2ora.server_app.callbacks.base import Callback
-from fl2ora.server_app.flowers_in_ours import FlowersInOurs
+from fl2ora.server_app.flowers_in_ours import load_flowers
 from fl2ora.strategies.base import Strategy
 
 DEFAULT_CALLBACKS = ("lora_diagnostics", "logit_scale", "traffic", "plots", "summary")
@@ -90,7 +90,7 @@ def build_strategy(config: RunConfig) -> Strategy:
     """
     spec = parse_spec(config.strategy)
     if spec.module is not None and issubclass(find(spec, object), FlowerStrategy):
-        return FlowersInOurs(spec)
+        return load_flowers(config.strategy)
     strategy = load(spec, Strategy)
     strategy.accepts(config.optimiser, config.schedule)
     return strategy

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.plugins import load
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
 from fl2ora.strategies.updates import ClientUpdate
-
-_TOLD = ("num_clients", "server_round", "clients", "client_ranks")
 
 
 class Wrapping(Strategy):
@@ -20,40 +18,34 @@ class Wrapping(Strategy):
     """
 
     def __init__(self, inner: str) -> None:
-        self._inner = load(inner, Strategy)
-        self.needs_plain_sgd = self._inner.needs_plain_sgd
+        self.inner = load(inner, Strategy)
+        self.needs_plain_sgd = self.inner.needs_plain_sgd
+        self.needs_residual = self.inner.needs_residual
+        self.least_updates = self.inner.least_updates
 
-    @property
-    def inner(self) -> Strategy:
-        """The inner strategy, told what the round loop told this one."""
-        for name in _TOLD:
-            setattr(self._inner, name, getattr(self, name))
-        return self._inner
+    def accepts(self, optimiser: str, schedule: str) -> None:
+        """Let the inner strategy look at what clients train with."""
+        self.inner.accepts(optimiser, schedule)
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
-        """Let the inner strategy aggregate; see ``Strategy.aggregate``."""
-        return self.inner.aggregate(server_round, current, updates)
+    def begin(self, run: RunInfo) -> None:
+        """Let the inner strategy look at the run."""
+        self.inner.begin(run)
+        self.run = run
 
-    def check(self, adapter: Adapter) -> None:
-        """Let the inner strategy check the initial adapter."""
-        self.inner.check(adapter)
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        """Return the inner strategy's plan."""
+        return self.inner.plan(server_round, current, clients)
 
-    def broadcast(self) -> Adapter:
-        """Return the inner strategy's tensors."""
-        return self.inner.broadcast()
-
-    def outgoing(self, client: str, current: Adapter) -> Adapter:
-        """Return the inner strategy's start of one client."""
-        return self.inner.outgoing(client, current)
-
-    def check_update(self, update: ClientUpdate) -> None:
+    def check_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
         """Let the inner strategy check."""
-        self.inner.check_update(update)
+        self.inner.check_update(plan, update)
+
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        """Let the inner strategy aggregate; see ``Strategy.aggregate``."""
+        return self.inner.aggregate(plan, updates)
 
     def metrics(self) -> dict[str, float]:
-        """Return the inner strategy's figures."""
+        """Return the inner strategy's metrics."""
         return self.inner.metrics()
 
     def state(self) -> Adapter:

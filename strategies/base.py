@@ -1,114 +1,154 @@
-"""The contract of a strategy: pure functions on adapters behind Flower's Strategy interface."""
+"""What a strategy is: validate a run, plan its rounds, make one adapter of the clients' updates."""
 
 from __future__ import annotations
 
-import logging
-import math
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
-from types import MappingProxyType
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy as FlowerStrategy
-
-from fl2ora.clip_tuning.adapter import Adapter, as_adapter
+from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.factors import carries_residual
 from fl2ora.experiment.errors import UserError
-from fl2ora.messages.pooled import pooled_metrics
-from fl2ora.messages.records import (
-    ARRAYS,
-    AUX,
-    CLIENT_RULE,
-    CONFIG,
-    EVALUATE,
-    EXAMPLES,
-    ROUND,
-    TRAIN,
-)
-from fl2ora.messages.replies import Drop, decode_update, usable_replies
+from fl2ora.strategies._local_sgd import check_optimiser
 from fl2ora.strategies.updates import ClientUpdate
 
-logger = logging.getLogger(__name__)
 
-
-class Strategy(FlowerStrategy):
-    """How client updates become the next global adapter.
-
-    A subclass implements ``aggregate``; what it remembers between rounds goes through ``state`` and
-    ``load_state``. It runs in fl2ora's round loop and under Flower's plain ``Strategy.start``.
+@dataclass(frozen=True)
+class RunInfo:
+    """What a strategy is told once, before the first round.
 
     Attributes:
-        needs_plain_sgd: the clients' SGD must have no momentum; a run config with some is refused.
-        num_clients: all clients of the run, also those not chosen in a round; the round loop sets
-            it, under plain ``start`` it is the number of nodes the grid shows.
-        server_round: the round in progress, counted from 1; set before the messages are made.
-        clients: keys of all clients of the run in order, where the round loop sets them.
-        client_ranks: LoRA ranks that nodes ask for in their own config, by client key, where the
-            round loop sets them.
+        clients: keys of all clients of the run, also of those not chosen in a round, in order.
+        initial: the global adapter of round 0.
+        ranks: LoRA rank of the clients whose node sets one.
+    """
+
+    clients: tuple[str, ...]
+    initial: Adapter
+    ranks: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """What is sent to the clients of one round.
+
+    Attributes:
+        round: counted from 1.
+        current: the global adapter.
+        clients: keys of those asked.
+        rule: spec of the ``ClientRule``; empty: plain local training.
+        aux: further tensors for every client's rule.
+        starts: what a client starts from; None: all start from ``current``.
+    """
+
+    round: int
+    current: Adapter
+    clients: tuple[str, ...]
+    rule: str = ""
+    aux: Adapter = field(default_factory=dict)
+    starts: Callable[[str], Adapter] | None = None
+
+    def start_of(self, client: str) -> Adapter:
+        """Return the adapter that a client is sent; pure, and cheap to call again."""
+        return self.current if self.starts is None else self.starts(client)
+
+
+class Strategy(ABC):
+    """How client updates become the next global adapter.
+
+    A subclass implements ``aggregate``; one that sends more than the adapter, such as the spec of
+    a client half, also ``plan``. What it remembers between rounds goes through ``state`` and
+    ``load_state``.
+
+    Attributes:
+        needs_plain_sgd: the client half assumes SGD without momentum and with one learning rate
+            within a round.
+        needs_residual: it moves a residual that travels with the adapter; see ``lora_residual``.
+        least_updates: the fewest usable updates that it can aggregate; with fewer, the round loop
+            keeps the adapter.
+        run: set by ``begin``.
     """
 
     needs_plain_sgd: bool = False
-    num_clients: int = 0
-    server_round: int = 0
-    clients: Sequence[str] = ()
-    client_ranks: Mapping[str, int] = MappingProxyType({})
+    needs_residual: bool = False
+    least_updates: int = 1
+    run: RunInfo
 
     @property
     def spec_name(self) -> str:
         """The name a run config calls this strategy by, if it is one of the files here."""
         return type(self).__module__.rpartition(".")[2]
 
-    @abstractmethod
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
-        """Return the next global adapter.
+    def accepts(self, optimiser: str, schedule: str) -> None:
+        """Refuse what clients train with, if the client half does not fit; before any training.
 
         Args:
-            server_round: counted from 1.
-            current: the adapter the clients started from.
-            updates: at least one usable update, in the order of arrival; may be a stream.
-        """
-
-    def check(self, adapter: Adapter) -> None:
-        """Refuse an initial adapter this strategy cannot work with; called before any training.
-
-        A strategy that works with named tensors whatever they mean leaves this as it is: refused is
-        only a residual that it would never move.
+            optimiser: spec, such as ``sgd(momentum=0.9)``.
+            schedule: spec of the learning rate's schedule, such as ``constant``.
 
         Raises:
-            UserError: names the strategy, what it needs and what was found.
+            UserError: names the key, what was expected and what was found.
         """
-        if carries_residual(adapter):
+        if self.needs_plain_sgd:
+            check_optimiser(self.spec_name, optimiser, schedule, momentum=False)
+
+    def begin(self, run: RunInfo) -> None:
+        """Look at the run and keep it as ``self.run``; called once, before the first round.
+
+        Raises:
+            UserError: the strategy cannot work with this adapter or these clients; names what it
+                needs and what was found.
+        """
+        if carries_residual(run.initial) and not self.needs_residual:
             raise UserError(
                 f"strategy {self.spec_name!r} does not move the residual of method = "
                 f"'lora_residual(...)': expected method = 'lora(...)', or one of the strategies "
                 f"fedex_lora and flora"
             )
+        if len(run.clients) < self.least_updates:
+            raise UserError(
+                f"strategy {self.spec_name!r} needs the updates of at least {self.least_updates} "
+                f"clients, found a run of {len(run.clients)}"
+            )
+        self.run = run
 
-    def client_rule(self) -> str:
-        """Return the spec of the client half, sent with every train message; empty: plain SGD."""
-        return ""
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        """Return what the clients of a round are sent.
 
-    def broadcast(self) -> Adapter:
-        """Return further tensors for the client half, sent with every train message."""
-        return {}
+        Args:
+            server_round: counted from 1.
+            current: the global adapter.
+            clients: keys of those chosen.
 
-    def outgoing(self, client: str, current: Adapter) -> Adapter:
-        """Return what one client starts from; the global adapter unless a strategy differs."""
-        return current
+        Raises:
+            UserError: fewer clients are asked than must answer.
+        """
+        if len(clients) < self.least_updates:
+            raise UserError(
+                f"strategy {self.spec_name!r} needs the updates of at least {self.least_updates} "
+                f"clients, found {len(clients)} asked in round {server_round}: raise "
+                f"fraction-train or min-train-clients"
+            )
+        return RoundPlan(server_round, current, tuple(clients))
 
-    def check_update(self, update: ClientUpdate) -> None:
+    def check_update(self, plan: RoundPlan, update: ClientUpdate) -> None:  # noqa: B027
         """Refuse an update this strategy cannot use; its names, shapes and values are sound.
 
         Raises:
             ValueError: the reason; the update is dropped and the run goes on.
         """
 
+    @abstractmethod
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        """Return the next global adapter.
+
+        Args:
+            plan: what the clients were sent.
+            updates: at least one usable update, in the order of arrival; a stream, to be read once.
+        """
+
     def metrics(self) -> dict[str, float]:
-        """Return further figures of the last aggregation, for the run's record."""
+        """Return further metrics of the round just aggregated: finite numbers for the record."""
         return {}
 
     def state(self) -> Adapter:
@@ -116,95 +156,13 @@ class Strategy(FlowerStrategy):
         return {}
 
     def load_state(self, state: Adapter) -> None:
-        """Take up what ``state`` returned."""
+        """Take up what ``state`` returned.
 
-    def summary(self) -> None:
-        """Log the strategy's name."""
-        logger.info("Strategy: %s", type(self).__name__)
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Address one train message to every node the grid shows."""
-        self._current = as_adapter(arrays.to_torch_state_dict())
-        self.check(self._current)
-        self.server_round = server_round
-        nodes = list(grid.get_node_ids())
-        self.num_clients = self.num_clients or len(nodes)
-        settings = {**config, ROUND: server_round, CLIENT_RULE: self.client_rule()}
-        aux = self.broadcast()
-        messages = []
-        for node in nodes:
-            content = RecordDict({ARRAYS: self._arrays_for(node, arrays, grid)})
-            content[CONFIG] = ConfigRecord(dict(settings))
-            if aux:
-                content[AUX] = ArrayRecord(as_adapter(aux))
-            messages.append(Message(content=content, message_type=TRAIN, dst_node_id=node))
-        return messages
-
-    def _arrays_for(self, node: int, arrays: ArrayRecord, grid: Grid) -> ArrayRecord:
-        """Return what one node starts from; a grid that knows clients' keys has ``client_of``."""
-        client = grid.client_of(node) if hasattr(grid, "client_of") else str(node)
-        adapter = self.outgoing(client, self._current)
-        return arrays if adapter is self._current else ArrayRecord(as_adapter(adapter))
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Aggregate what is usable; ``(None, None)`` where nothing is, which keeps the adapter."""
-        usable = iter(usable_replies(replies, self._current, _log_drop, check=self.check_update))
-        first = next(usable, None)
-        if first is None:
-            return None, None
-        means = _Means()
-        updates = means.watch(decode_update(message) for message in chain([first], usable))
-        adapter = as_adapter(self.aggregate(server_round, self._current, updates))
-        return ArrayRecord(adapter), MetricRecord({**means.record(), **self.metrics()})
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Address one evaluate message to every node the grid shows."""
-        settings = {**config, ROUND: server_round}
-        return [
-            Message(
-                content=RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(dict(settings))}),
-                message_type=EVALUATE,
-                dst_node_id=node,
+        Raises:
+            UserError: it is another strategy's.
+        """
+        if state:
+            raise UserError(
+                f"strategy {self.spec_name!r} remembers nothing between rounds, found the state of "
+                f"another: {', '.join(sorted(state)[:3])}"
             )
-            for node in grid.get_node_ids()
-        ]
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Return the pooled calibration metrics of all nodes' sums."""
-        return pooled_metrics(replies)
-
-
-def _log_drop(drop: Drop) -> None:
-    logger.warning("Reply of client %s not used: %s", drop.client, drop.reason)
-
-
-class _Means:
-    """Example-weighted means of what clients report, gathered while updates stream by."""
-
-    def __init__(self) -> None:
-        self.examples: list[int] = []
-        self.losses: list[float] = []
-
-    def watch(self, updates: Iterable[ClientUpdate]) -> Iterator[ClientUpdate]:
-        for update in updates:
-            self.examples.append(update.num_examples)
-            self.losses.append(update.metrics.get("loss", math.nan) * update.num_examples)
-            yield update
-
-    def record(self) -> MetricRecord:
-        total = sum(self.examples)
-        return MetricRecord(
-            {
-                "clients": len(self.examples),
-                EXAMPLES: total,
-                "loss": math.fsum(self.losses) / max(1, total),
-            }
-        )

@@ -1,4 +1,4 @@
-"""The client half of a strategy: how local training differs from plain SGD on the loss."""
+"""The client half of a strategy: how local training differs from its loss alone."""
 
 from __future__ import annotations
 

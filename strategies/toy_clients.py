@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
 from fl2ora.experiment.plugins import load
-from fl2ora.strategies.base import Strategy
+from fl2ora.experiment.seeds import derive_seed
+from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.updates import ClientUpdate
 
@@ -50,6 +51,7 @@ class ToyClient:
         received: Adapter,
         tuned: Mapping[str, nn.Parameter] | None = None,
         aux: Adapter | None = None,
+        seed: int = 0,
     ) -> LocalStart:
         """Return what its rule is shown when a round begins."""
         return LocalStart(
@@ -60,18 +62,22 @@ class ToyClient:
             num_examples=self.num_examples,
             learning_rate=self.learning_rate,
             momentum=self.momentum,
+            optimiser=f"sgd(momentum={self.momentum!r})",
+            seed=seed,
             client=self.key,
         )
 
-    def train(self, received: Adapter, rule: ClientRule, aux: Adapter) -> ClientUpdate:
-        """Train from ``received`` and keep the rule's state."""
+    def train(
+        self, received: Adapter, rule: ClientRule, aux: Adapter, seed: int = 0
+    ) -> ClientUpdate:
+        """Train from ``received`` and keep the rule's state; ``seed`` is of client and round."""
         tuned = {name: nn.Parameter(received[name].clone()) for name in sorted(received)}
         optimiser = torch.optim.SGD(
             [*tuned.values()] or [torch.zeros(0, requires_grad=True)],
             lr=self.learning_rate,
             momentum=self.momentum,
         )
-        rule.begin(self.start(received, tuned, aux))
+        rule.begin(self.start(received, tuned, aux, seed))
         for _ in range(self.steps):
             loss = torch.zeros(())
             for name, parameter in tuned.items():
@@ -91,17 +97,13 @@ class ToyClient:
         )
 
 
-def play_round(
-    strategy: Strategy, server_round: int, current: Adapter, clients: Sequence[ToyClient]
-) -> list[ClientUpdate]:
-    """Return what the clients answer in one round, each trained with the strategy's own half."""
-    strategy.server_round = server_round
+def play_round(plan: RoundPlan, clients: Sequence[ToyClient]) -> list[ClientUpdate]:
+    """Return what clients answer to a round's plan, each trained with the strategy's own half."""
     updates = []
     for client in clients:
-        spec = strategy.client_rule()
-        rule = load(spec, ClientRule) if spec else ClientRule()
-        start = strategy.outgoing(client.key, current)
-        updates.append(client.train(start, rule, strategy.broadcast()))
+        rule = load(plan.rule, ClientRule) if plan.rule else ClientRule()
+        seed = derive_seed(0, "toy", client.key, plan.round)
+        updates.append(client.train(plan.start_of(client.key), rule, plan.aux, seed))
     return updates
 
 

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter
 
+RESERVED_METRICS = frozenset({"round", "client", "event", "source", "seconds"})
+"""Names the run's record uses itself; no metric of a client or a strategy may have them."""
+
 
 @dataclass(frozen=True)
 class ClientUpdate:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.named_parts import join_parts, take_part
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean, Weighting
 
@@ -41,15 +41,13 @@ class ServerOptimiser(Strategy):
             memory: float64, likewise; to be updated in place.
         """
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Average and take one step; see ``Strategy.aggregate``."""
         mean = WeightedMean.of(updates, self.weighting).result(torch.float64)
         result: Adapter = {}
         kept: dict[str, Adapter] = {part: {} for part in self.initial()}
         for name, average in mean.items():
-            start = current[name].double()
+            start = plan.current[name].double()
             memory = {part: self._remembered(part, name, start) for part in kept}
             result[name] = start + self.step(average - start, memory)
             for part, tensor in memory.items():

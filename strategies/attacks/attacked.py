@@ -6,12 +6,17 @@ the run's record keeps with its key.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.errors import UserError, listed
 from fl2ora.experiment.plugins import load
 from fl2ora.strategies._wrapping import Wrapping
 from fl2ora.strategies.attacks.base import Attack
+from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
 
 
@@ -19,8 +24,8 @@ class Attacked(Wrapping):
     """``inner`` with the clients of some keys attacking.
 
     Args:
-        inner: spec of the strategy under attack, such as ``krum(malicious=2)``.
-        clients: comma-separated keys of the attackers.
+        inner: spec of the strategy under attack, such as ``krum(malicious=2)``; not ``attacked``.
+        clients: comma-separated keys of the attackers, all of them clients of the run.
         attack: spec of what they do: ``sign_flip``, ``scaling(factor=10.0)``, ``label_flip``,
             ``logit_scaling(factor=0.1)`` or ``module:Rule(...)``.
     """
@@ -29,16 +34,33 @@ class Attacked(Wrapping):
         self, inner: str = "fedavg", clients: str = "0", attack: str = "sign_flip"
     ) -> None:
         super().__init__(inner)
+        _refuse_second(self.inner)
         self._rule = AttackedRule(clients=clients, attack=attack)
 
-    def client_rule(self) -> str:
-        """Return a rule that every client wraps around the inner strategy's."""
-        parts = {
-            "inner": self.inner.client_rule(),
-            "clients": self._rule.clients,
-            "attack": self._rule.attack,
-        }
-        return f"attacked({', '.join(f'{name}={text!r}' for name, text in parts.items())})"
+    def begin(self, run: RunInfo) -> None:
+        """Refuse attackers that are no clients; see ``Strategy.begin``."""
+        super().begin(run)
+        strangers = sorted(self._rule.keys - set(run.clients))
+        if strangers:
+            raise UserError(
+                f"strategy 'attacked': clients: expected keys of the run's {len(run.clients)} "
+                f"clients, such as {run.clients[0]!r}, found {listed(strangers)}"
+            )
+
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        """Send every client a rule around the inner strategy's."""
+        plan = super().plan(server_round, current, clients)
+        parts = {"inner": plan.rule, "clients": self._rule.clients, "attack": self._rule.attack}
+        arguments = ", ".join(f"{name}={text!r}" for name, text in parts.items())
+        return replace(plan, rule=f"attacked({arguments})")
+
+
+def _refuse_second(inner: Strategy) -> None:
+    """Refuse an attack within an attack: a client's record would say of one of them only."""
+    while isinstance(inner, Wrapping):
+        if isinstance(inner, Attacked):
+            raise ValueError("inner: expected a strategy without attackers, found 'attacked'")
+        inner = inner.inner
 
 
 class AttackedRule(ClientRule):
@@ -55,14 +77,14 @@ class AttackedRule(ClientRule):
     def __init__(self, inner: str = "", clients: str = "", attack: str = "sign_flip") -> None:
         self.clients = clients
         self.attack = attack
-        self._keys = {key.strip() for key in clients.split(",")}
+        self.keys = {key.strip() for key in clients.split(",") if key.strip()}
         self._inner = load(inner, ClientRule) if inner else ClientRule()
         self._attack = load(attack, Attack)
         self._rules = [self._inner]
 
     def begin(self, start: LocalStart) -> None:
         """See who this is."""
-        if start.client in self._keys:
+        if start.client in self.keys:
             self._rules = [self._inner, self._attack]
         for rule in self._rules:
             rule.begin(start)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fl2ora.clip_tuning.adapter import Adapter
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean, Weighting
 
 
@@ -23,8 +23,6 @@ class FedAvg(Strategy):
     def __init__(self, weighting: str = "examples") -> None:
         self.weighting = Weighting(weighting)
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Average the stream of updates; see ``Strategy.aggregate``."""
         return WeightedMean.of(updates, self.weighting).result()

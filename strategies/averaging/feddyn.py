@@ -7,13 +7,14 @@ Acar et al. 2021, arXiv 2111.04263; https://github.com/alpemreacar/FedDyn keeps 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.client_rule import (
     ClientRule,
     LocalStart,
@@ -62,25 +63,25 @@ class FedDyn(Strategy):
         self.warmup = warmup
         self._h: Adapter = {}
 
-    def client_rule(self) -> str:
-        """Return the client half; none while warming up."""
-        if self.alpha == 0 or self.server_round <= self.warmup:
-            return ""
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        """Send the client half; none while warming up."""
+        plan = super().plan(server_round, current, clients)
+        if self.alpha == 0 or server_round <= self.warmup:
+            return plan
         rule = self._rule
         numbers = {"alpha": rule.alpha, "mean_examples": rule.mean_examples, "clip": rule.clip}
-        return f"feddyn({', '.join(f'{name}={value!r}' for name, value in numbers.items())})"
+        arguments = ", ".join(f"{name}={value!r}" for name, value in numbers.items())
+        return replace(plan, rule=f"feddyn({arguments})")
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Average, move ``h`` and correct; see ``Strategy.aggregate``."""
         mean = WeightedMean.of(updates, Weighting.UNIFORM)
-        if self.alpha == 0 or server_round <= self.warmup:
+        if self.alpha == 0 or plan.round <= self.warmup:
             return mean.result()
-        share = mean.total_weight / (self.num_clients or mean.total_weight)
+        share = mean.total_weight / len(self.run.clients)
         result, state = {}, {}
         for name, average in mean.result(torch.float64).items():
-            moved = average - current[name].double()
+            moved = average - plan.current[name].double()
             h = self._h[name].double() if self._h else torch.zeros_like(average)
             h = h - self.alpha * share * moved
             state[name] = h

@@ -5,13 +5,15 @@ Wang et al. 2020, arXiv 2007.07481; https://github.com/JYWa/FedNova.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
+from fl2ora.strategies._local_sgd import check_optimiser, check_start
 from fl2ora.strategies.averaging.fedprox import FedProxRule
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.client_rule import LocalStart
 from fl2ora.strategies.named_parts import join_parts, take_part
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean, Weighting
@@ -26,8 +28,9 @@ class FedNova(Strategy):
     ``tau = sum_k p_k |a_k|_1``, or ``sum_k p_k tau_k`` (steps) if mu > 0. The p_k add up to one
     before the division and are not normalised again after it. Equal steps and mu = 0 give FedAvg.
 
-    With mu > 0 the mean is not kept even for equal clients, as in the authors' code; use client
-    momentum 0 there, because that code counts each step twice under momentum and mu together.
+    The normaliser is that of SGD: another optimiser is refused. With mu > 0 the mean is not kept
+    even for equal clients, as in the authors' code; and momentum is refused, because that code
+    counts each step twice under momentum and mu together.
 
     Args:
         mu: weight of FedProx's proximal term on the clients, at least 0.
@@ -41,26 +44,30 @@ class FedNova(Strategy):
             raise ValueError(f"momentum: expected 0 <= momentum < 1, found {momentum}")
         self.mu = FedNovaRule(mu).mu
         self.momentum = momentum
+        self.needs_plain_sgd = mu > 0
         self.weighting = Weighting(weighting)
         self._buffer: Adapter = {}
 
-    def client_rule(self) -> str:
-        """Return the client half; see ``Strategy.client_rule``."""
-        return f"fednova(mu={self.mu!r})"
+    def accepts(self, optimiser: str, schedule: str) -> None:
+        """Refuse optimisers that the normaliser is not defined for; see ``Strategy.accepts``."""
+        check_optimiser(self.spec_name, optimiser, schedule, momentum=not self.mu)
 
-    def check_update(self, update: ClientUpdate) -> None:
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        """Send the client half; see ``Strategy.plan``."""
+        plan = super().plan(server_round, current, clients)
+        return replace(plan, rule=f"fednova(mu={self.mu!r})")
+
+    def check_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
         """Refuse an update without a normaliser."""
         for name in (NORMALISER, STEPS):
             value = update.aux.get(name)
             if value is None or value.numel() != 1 or not float(value) > 0:
                 raise ValueError(f"aux: expected a positive number {name!r}, found {value}")
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Sum the normalised changes and take one step; see ``Strategy.aggregate``."""
         changes, effective = WeightedMean(), WeightedMean()
-        start = {name: tensor.double() for name, tensor in current.items()}
+        start = {name: tensor.double() for name, tensor in plan.current.items()}
         for update in updates:
             weight = self.weighting.of(update)
             length = float(update.aux[NORMALISER])
@@ -101,7 +108,12 @@ class FedNovaRule(FedProxRule):
         super().__init__(mu)
 
     def begin(self, start: LocalStart) -> None:
-        """Look at the optimiser's settings."""
+        """Look at the optimiser's settings.
+
+        Raises:
+            UserError: it is not SGD, or has momentum beside mu.
+        """
+        check_start("fednova", start, momentum=not self.mu)
         super().begin(start)
         self._momentum = start.momentum
         self._shrink = start.learning_rate * self.mu

@@ -5,7 +5,12 @@ Li et al. 2018, arXiv 1812.06127.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.client_rule import ClientRule, LocalStart, add_to_gradient, like_tuned
 
 
@@ -21,9 +26,10 @@ class FedProx(FedAvg):
         super().__init__(weighting)
         self.mu = FedProxRule(mu).mu
 
-    def client_rule(self) -> str:
-        """Return the client half; see ``Strategy.client_rule``."""
-        return f"fedprox(mu={self.mu!r})"
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        """Send the client half; see ``Strategy.plan``."""
+        plan = super().plan(server_round, current, clients)
+        return replace(plan, rule=f"fedprox(mu={self.mu!r})")
 
 
 class FedProxRule(ClientRule):

@@ -5,13 +5,14 @@ Karimireddy et al. 2019, arXiv 1910.06378, option II.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite, check_like
-from fl2ora.experiment.errors import UserError
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies._local_sgd import check_start
+from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.client_rule import (
     ClientRule,
     LocalStart,
@@ -28,7 +29,7 @@ class Scaffold(Strategy):
 
     Server: ``x += step mean_S (y_k - x)``; ``c += m/M mean_S (change of c_k)`` with m of M clients
     in S. Means are uniform, as c is the uniform mean of all c_k. Messages are twice as long both
-    ways. Clients must train with plain SGD: ``momentum = 0.0`` in the run config.
+    ways. Clients must train with plain SGD: ``optimiser = "sgd(momentum=0.0)"`` in the run config.
 
     A client whose reply is lost or dropped has moved its c_k without the server moving c, which
     then is off the mean of all c_k for good by 1/M of that change, and the fixed point with it.
@@ -46,30 +47,25 @@ class Scaffold(Strategy):
         self.step = step
         self._c: Adapter = {}
 
-    def client_rule(self) -> str:
-        """Return the client half; see ``Strategy.client_rule``."""
-        return "scaffold"
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        """Send the client half and c, for which nothing stands for zero."""
+        plan = super().plan(server_round, current, clients)
+        return replace(plan, rule="scaffold", aux=self._c)
 
-    def broadcast(self) -> Adapter:
-        """Return c; nothing stands for zero."""
-        return self._c
-
-    def check_update(self, update: ClientUpdate) -> None:
+    def check_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
         """Refuse an update without the change of the client's variate."""
         check_like(update.aux, update.adapter, "aux")
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Take the mean step and move c; see ``Strategy.aggregate``."""
         mean, changes = WeightedMean(), WeightedMean()
         for update in updates:
             mean.add(update.adapter, 1.0)
             changes.add(update.aux, 1.0)
-        share = mean.total_weight / (self.num_clients or mean.total_weight)
+        share = mean.total_weight / len(self.run.clients)
         result = {}
         for name, average in mean.result(torch.float64).items():
-            start = current[name].double()
+            start = plan.current[name].double()
             result[name] = start + self.step * (average - start)
         self._c = as_adapter(
             {
@@ -95,13 +91,10 @@ class ScaffoldRule(ClientRule):
         """Take up c and c_k; zero at first.
 
         Raises:
-            UserError: the optimiser has momentum, so that ``(x - y)/(K lr)`` is no mean gradient.
+            UserError: the optimiser is not plain SGD, so that ``(x - y)/(K lr)`` is no mean
+                gradient.
         """
-        if start.momentum:
-            raise UserError(
-                "scaffold: expected plain SGD, found momentum "
-                f"{start.momentum:g}; set momentum = 0.0 in the run config"
-            )
+        check_start("scaffold", start, momentum=False)
         self._tuned = start.tuned
         self._rate = start.learning_rate
         self._start = like_tuned(start.received, start.tuned)

@@ -15,7 +15,7 @@ from fl2ora.clip_tuning.factors import (
     residual_names,
 )  # fmt: skip
 from fl2ora.experiment.errors import UserError
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RunInfo, Strategy
 from fl2ora.strategies.updates import ClientUpdate, Weighting, in_order
 
 
@@ -25,20 +25,19 @@ class LoraStrategy(Strategy):
     The scaling s of ``W + s B A`` is common to all clients and never enters the factors: it cancels
     from every server step.
 
-    Attributes:
-        needs_residual: whether the server's step needs room for what the factors cannot hold.
-
     Args:
         weighting: ``examples`` (``p_k = n_k / sum_j n_j``) or ``uniform``.
     """
 
-    needs_residual: bool = False
-
     def __init__(self, weighting: str = "examples") -> None:
         self.weighting = Weighting(weighting)
 
-    def check(self, adapter: Adapter) -> None:
-        """Refuse an adapter that is not made of LoRA pairs; see ``Strategy.check``."""
+    def begin(self, run: RunInfo) -> None:
+        """Refuse an adapter that is not made of LoRA pairs; see ``Strategy.begin``."""
+        self._refuse_others(run.initial)
+        super().begin(run)
+
+    def _refuse_others(self, adapter: Adapter) -> None:
         modules = pair_names(adapter)
         known = {name for module in modules for name in factor_names(module)}
         carried = {name for module in modules for name in residual_names(module)}
@@ -50,9 +49,7 @@ class LoraStrategy(Strategy):
                 f"'lora(...)', whose tensors end in .lora_A.weight and .lora_B.weight, found "
                 f"{found}"
             )
-        if not self.needs_residual:
-            super().check(adapter)
-        elif not carried <= adapter.keys():
+        if self.needs_residual and not carried <= adapter.keys():
             full = max(_full_rank(factors_of(adapter, module)) for module in modules)
             raise UserError(
                 f"strategy {self.spec_name!r} moves the frozen weights by a residual that travels "

@@ -7,17 +7,22 @@ zero: it trains rank r_k. The scaling s is that of r for everybody.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
 from fl2ora.clip_tuning.factors import factor_names, factors_of, pair_names
-from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.errors import UserError, listed
+from fl2ora.strategies.base import RoundPlan, RunInfo
 from fl2ora.strategies.lora._lora_strategy import LoraStrategy, put
+from fl2ora.strategies.updates import ClientUpdate
 
 
 class RankedLoraStrategy(LoraStrategy):
     """A LoRA strategy whose clients may have ranks of their own.
 
-    What nodes ask for (``client_ranks``) comes before ``ranks``. Ranks go round in the order of
-    ``clients``; where the round loop sets none, clients must be named by numbers, as shares are.
+    What nodes ask for comes before ``ranks``. Ranks go round in the order of the run's clients.
 
     Args:
         ranks: see ``parse_ranks``; empty: everyone has the adapter's rank.
@@ -27,46 +32,52 @@ class RankedLoraStrategy(LoraStrategy):
     def __init__(self, ranks: str = "", weighting: str = "examples") -> None:
         super().__init__(weighting)
         self._cycle, self._named = parse_ranks(ranks)
+        self._ranks: Mapping[str, int] = {}
 
-    def check(self, adapter: Adapter) -> None:
-        """Refuse ranks above the adapter's too; see ``Strategy.check``."""
-        super().check(adapter)
-        largest = min(factors_of(adapter, module).rank for module in pair_names(adapter))
-        wanted = {**self._named, **self.client_ranks}
-        for client, rank in [*wanted.items(), *(("", rank) for rank in self._cycle)]:
-            if not 1 <= rank <= largest:
-                whose = f" of client {client!r}" if client else ""
-                raise UserError(
-                    f"strategy {self.spec_name!r}: rank{whose}: expected 1 to {largest}, the rank "
-                    f"of the method, found {rank}"
-                )
+    def begin(self, run: RunInfo) -> None:
+        """Give clients their ranks; refuse some above the adapter's, and unknown clients."""
+        super().begin(run)
+        strangers = sorted(self._named.keys() - set(run.clients))
+        if strangers:
+            raise UserError(
+                f"strategy {self.spec_name!r}: ranks: expected keys of the run's "
+                f"{len(run.clients)} clients, such as {run.clients[0]!r}, found {listed(strangers)}"
+            )
+        cycle = self._cycle
+        places = {c: cycle[i % len(cycle)] for i, c in enumerate(run.clients) if cycle}
+        largest = min(factors_of(run.initial, module).rank for module in pair_names(run.initial))
+        for rank in cycle:
+            self._refuse_rank(rank, largest, "")
+        self._ranks = {**places, **self._named, **run.ranks}
+        for client, rank in self._ranks.items():
+            self._refuse_rank(rank, largest, f" of client {client!r}")
 
-    def rank_of(self, client: str) -> int | None:
-        """Return a client's rank, None where it is the adapter's.
+    def _refuse_rank(self, rank: int, largest: int, whose: str) -> None:
+        if not 1 <= rank <= largest:
+            raise UserError(
+                f"strategy {self.spec_name!r}: rank{whose}: expected 1 to {largest}, the rank of "
+                f"the method, found {rank}"
+            )
 
-        Raises:
-            UserError: ranks go round, and the client's place is not known.
-        """
-        for ranks in (self.client_ranks, self._named):
-            if client in ranks:
-                return ranks[client]
-        if not self._cycle:
-            return None
-        if client in self.clients:
-            return self._cycle[list(self.clients).index(client) % len(self._cycle)]
-        if client.isdecimal():
-            return self._cycle[int(client) % len(self._cycle)]
-        if len(self._cycle) == 1:
-            return self._cycle[0]
-        raise UserError(
-            f"strategy {self.spec_name!r}: ranks: no place in the order is known for client "
-            f"{client!r}; name its rank, such as ranks='{client}:2'"
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        """Let every client start from the global adapter cut to its rank; see ``Strategy.plan``."""
+        plan = super().plan(server_round, current, clients)
+        if not self._ranks:
+            return plan
+        cut = cache(lambda rank: cut_to_rank(current, rank))
+
+        def start_of(client: str) -> Adapter:
+            rank = self._ranks.get(client)
+            return current if rank is None else cut(rank)
+
+        return replace(plan, starts=start_of)
+
+    def own_part(self, update: ClientUpdate) -> ClientUpdate:
+        """Return an update without what lies beyond its client's rank, such as noise."""
+        rank = self._ranks.get(update.client)
+        return (
+            update if rank is None else replace(update, adapter=cut_to_rank(update.adapter, rank))
         )
-
-    def outgoing(self, client: str, current: Adapter) -> Adapter:
-        """Return the global adapter cut to the client's rank; see ``Strategy.outgoing``."""
-        rank = self.rank_of(client)
-        return current if rank is None else cut_to_rank(current, rank)
 
 
 def cut_to_rank(adapter: Adapter, rank: int) -> Adapter:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.factors import (
@@ -15,9 +16,11 @@ from fl2ora.clip_tuning.factors import (
     best_of_rank,
     factor_names,
     norm,
+    pair_names,
     residual_names,
     residual_of,
 )
+from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.lora._lora_strategy import put
 from fl2ora.strategies.lora._ranks import RankedLoraStrategy
 from fl2ora.strategies.updates import ClientUpdate
@@ -27,6 +30,9 @@ _ROUNDING = 1e-12
 
 class ResidualLoraStrategy(RankedLoraStrategy):
     """Splits the mean of the products into new factors and an addition to the residual.
+
+    What a client of lower rank was not sent counts as not moved: if all clients stay where they
+    started, nothing changes.
 
     The residual is exact as long as its rank is at most R, and for good where R is the smaller side
     of the weight; beyond, the nearest one of rank R is kept and ``lora_residual_truncation`` tells
@@ -60,17 +66,16 @@ class ResidualLoraStrategy(RankedLoraStrategy):
             weights: p_k of the clients; they sum to 1.
         """
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Split every pair and move the residuals; see ``Strategy.aggregate``."""
-        factors, weights = self.gather(updates)
-        result = dict(current)
+        whole_updates = (_with_unsent(plan, self.own_part(update)) for update in updates)
+        factors, weights = self.gather(whole_updates)
+        result = dict(plan.current)
         whole, cut = [], []
         for module, products in factors.items():
-            following, addition = self.split(server_round, module, products, weights)
+            following, addition = self.split(plan.round, module, products, weights)
             put(result, factor_names(module), following)
-            before = residual_of(current, module)
+            before = residual_of(plan.current, module)
             assert before is not None
             if norm(addition) <= _ROUNDING * max(norm(product) for product in products):
                 continue
@@ -88,3 +93,17 @@ class ResidualLoraStrategy(RankedLoraStrategy):
     def metrics(self) -> dict[str, float]:
         """Return what the last round's residuals lost; see ``Strategy.metrics``."""
         return {"lora_residual_truncation": self._truncation}
+
+
+def _with_unsent(plan: RoundPlan, update: ClientUpdate) -> ClientUpdate:
+    """Return an update with the rows and columns that its client was not sent, as they are.
+
+    The client's own lie in other rows and columns, so that its product gains just theirs.
+    """
+    start = plan.start_of(update.client)
+    if start is plan.current:
+        return update
+    adapter = dict(update.adapter)
+    for name in (n for module in pair_names(adapter) for n in factor_names(module)):
+        adapter[name] = adapter[name] + (plan.current[name] - start[name])
+    return replace(update, adapter=adapter)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.lora._lora_strategy import LoraStrategy
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean
 
@@ -22,8 +23,6 @@ class FedIT(LoraStrategy):
         weighting: ``examples`` or ``uniform``.
     """
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Average the stream of updates; see ``Strategy.aggregate``."""
         return WeightedMean.of(updates, self.weighting).result()

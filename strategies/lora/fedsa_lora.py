@@ -5,11 +5,13 @@ Guo et al. 2024, arXiv 2410.01463.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite
+from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.lora._lora_strategy import LoraStrategy
 from fl2ora.strategies.lora.lora_one_factor import mean_of_one, one_factor
@@ -33,17 +35,16 @@ class FedSaLora(LoraStrategy):
         super().__init__(weighting)
         self.share_b = share_b
 
-    def client_rule(self) -> str:
-        """Return the client half, which keeps B on the node."""
-        return f"fedsa_lora(share_b={self.share_b!r})"
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        """Send the client half, which keeps B on the node; see ``Strategy.plan``."""
+        plan = super().plan(server_round, current, clients)
+        return replace(plan, rule=f"fedsa_lora(share_b={self.share_b!r})")
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Average A, and B where it is shared; see ``Strategy.aggregate``."""
         if self.share_b:
             return WeightedMean.of(updates, self.weighting).result()
-        return mean_of_one(current, updates, "A", self.weighting)
+        return mean_of_one(plan.current, updates, "A", self.weighting)
 
 
 class FedSaLoraRule(ClientRule):

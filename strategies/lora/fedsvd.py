@@ -5,10 +5,12 @@ Lee et al. 2025, arXiv 2505.12805; https://github.com/seanie12/fed-svd.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.factors import factor_names, factors_of, pair_names
+from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.lora._lora_strategy import LoraStrategy, check_row_norm, put, refactored
 from fl2ora.strategies.lora.lora_one_factor import mean_of_one, rule_for
 from fl2ora.strategies.updates import ClientUpdate
@@ -30,15 +32,13 @@ class FedSvd(LoraStrategy):
         super().__init__(weighting)
         self.row_norm = check_row_norm(row_norm)
 
-    def client_rule(self) -> str:
-        """Return the client half: steps on B only."""
-        return rule_for("B")
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        """Let clients step on B only; see ``Strategy.plan``."""
+        return replace(super().plan(server_round, current, clients), rule=rule_for("B"))
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Average B and turn the basis; see ``Strategy.aggregate``."""
-        result = mean_of_one(current, updates, "B", self.weighting)
+        result = mean_of_one(plan.current, updates, "B", self.weighting)
         for module in pair_names(result):
             product = factors_of(result, module)
             turned = refactored(product, product.rank, self.row_norm)

@@ -5,9 +5,11 @@ Sun et al. 2024, arXiv 2403.12313.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.lora._lora_strategy import LoraStrategy
 from fl2ora.strategies.lora.lora_one_factor import mean_of_one, rule_for
 from fl2ora.strategies.updates import ClientUpdate
@@ -22,12 +24,10 @@ class FfaLora(LoraStrategy):
         weighting: ``examples`` or ``uniform``.
     """
 
-    def client_rule(self) -> str:
-        """Return the client half: steps on B only."""
-        return rule_for("B")
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        """Let clients step on B only; see ``Strategy.plan``."""
+        return replace(super().plan(server_round, current, clients), rule=rule_for("B"))
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Average B and keep A; see ``Strategy.aggregate``."""
-        return mean_of_one(current, updates, "B", self.weighting)
+        return mean_of_one(plan.current, updates, "B", self.weighting)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.factors import factor_names, stacked
+from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.lora._lora_strategy import check_row_norm, put, refactored
 from fl2ora.strategies.lora._ranks import RankedLoraStrategy
 from fl2ora.strategies.updates import ClientUpdate
@@ -32,12 +33,10 @@ class FlexLora(RankedLoraStrategy):
         super().__init__(ranks, weighting)
         self.row_norm = check_row_norm(row_norm)
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Stack, decompose and cut; see ``Strategy.aggregate``."""
-        factors, weights = self.gather(updates)
-        result = dict(current)
+        factors, weights = self.gather(map(self.own_part, updates))
+        result = dict(plan.current)
         for module, products in factors.items():
             turned = refactored(stacked(products, weights), products[0].rank, self.row_norm)
             if turned is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.factors import Factors, factor_names, mean_of, norm, stacked
+from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.lora._lora_strategy import LoraStrategy, put
 from fl2ora.strategies.updates import ClientUpdate
 
@@ -35,12 +36,10 @@ class FloraNa(LoraStrategy):
             raise ValueError(f"steps: expected at least 1, found {steps}")
         self.steps = steps
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Weigh and average every pair; see ``Strategy.aggregate``."""
         factors, weights = self.gather(updates)
-        result = dict(current)
+        result = dict(plan.current)
         for module, products in factors.items():
             put(result, factor_names(module), nearest_mean(products, weights, self.steps))
         return result

@@ -12,6 +12,7 @@ import torch
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.factors import Factors, centred, factor_names, mean_of
+from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.lora._lora_strategy import LoraStrategy, put
 from fl2ora.strategies.updates import ClientUpdate
 
@@ -35,12 +36,10 @@ class LoraFair(LoraStrategy):
             raise ValueError(f"ridge: expected a finite number of at least 0, found {ridge}")
         self.ridge = ridge
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Average, and correct every B; see ``Strategy.aggregate``."""
         factors, weights = self.gather(updates)
-        result = dict(current)
+        result = dict(plan.current)
         for module, products in factors.items():
             mean, lost = mean_of(products, weights), centred(products, weights)
             gram = mean.a @ mean.a.T + self.ridge * torch.eye(mean.rank, dtype=torch.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -26,26 +26,18 @@ class Ledger:
 
     def __init__(self, noise_multiplier: float) -> None:
         self.noise_multiplier = noise_multiplier
-        self._asked: dict[str, int] = {}
         self._clients: Counter[str] = Counter()
         self._rounds: Counter[tuple[int, int]] = Counter()
 
-    def ask(self, client: str, server_round: int) -> None:
-        """Note that a client is asked in a round; nothing is spent yet."""
-        self._asked[client] = server_round
-
-    def charge(self, server_round: int, answered: Set[str], num_clients: int) -> None:
-        """Count one release for all who were asked in a round, and those who answered.
+    def charge(self, asked: Sequence[str], num_clients: int) -> None:
+        """Count one release of a round's sum, which concerns all who were asked.
 
         Args:
-            server_round: counted from 1.
-            answered: keys of the clients.
-            num_clients: all of the run; 0 where it is not known.
+            asked: keys of the clients.
+            num_clients: all of the run.
         """
-        asked = {client for client, last in self._asked.items() if last == server_round} | answered
         self.spend(asked)
-        self._rounds[len(asked), max(num_clients, len(asked))] += 1
-        self._asked.clear()
+        self._rounds[len(asked), num_clients] += 1
 
     def spend(self, clients: Iterable[str]) -> None:
         """Count one release of each client by itself."""

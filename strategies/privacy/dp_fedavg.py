@@ -6,14 +6,15 @@ McMahan et al. 2018, arXiv 1710.06963, with a flat clip; see docs/privacy.md for
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.seeds import derive_seed
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
 from fl2ora.strategies.lora.lora_one_factor import one_factor, rule_for
 from fl2ora.strategies.privacy._epsilon import accounting_library, check_privacy
 from fl2ora.strategies.privacy._ledger import Ledger
@@ -77,40 +78,34 @@ class DpFedAvg(Strategy):
         self._clipped_share = 0.0
         self._noise_norm = 0.0
 
-    def check(self, adapter: Adapter) -> None:
-        """Refuse to train a factor of what has none; see ``Strategy.check``."""
-        super().check(adapter)
-        if self.factor and not one_factor(adapter, self.factor):
+    def begin(self, run: RunInfo) -> None:
+        """Refuse to train a factor of what has none; see ``Strategy.begin``."""
+        super().begin(run)
+        if self.factor and not one_factor(run.initial, self.factor):
             raise UserError(
                 f"strategy 'dp_fedavg': factor={self.factor!r} needs LoRA pairs: expected method = "
                 f"'lora(...)', whose tensors end in .lora_A.weight and .lora_B.weight"
             )
 
-    def client_rule(self) -> str:
-        """Return plain local training, or that of one factor."""
-        return rule_for(self.factor) if self.factor else ""
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        """Ask for plain local training, or that of one factor; see ``Strategy.plan``."""
+        plan = super().plan(server_round, current, clients)
+        return replace(plan, rule=rule_for(self.factor)) if self.factor else plan
 
-    def outgoing(self, client: str, current: Adapter) -> Adapter:
-        """Note who is asked; everyone starts from the global adapter."""
-        self._ledger.ask(client, self.server_round)
-        return current
-
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
-        """Clip, average and add noise; see ``Strategy.aggregate``."""
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        """Clip, average and add noise; charge all who were asked; see ``Strategy.aggregate``."""
+        current = plan.current
         names = one_factor(current, self.factor) if self.factor else current.keys()
         start = {name: current[name] for name in names}
-        mean, answered, cut = WeightedMean(), set(), 0
+        mean, cut = WeightedMean(), 0
         for update in updates:
             change = {name: update.adapter[name] for name in names}
             cut += change_norm(change, start) > self.clip
             mean.add(clipped(change, start, self.clip), 1.0)
-            answered.add(update.client)
         count = mean.total_weight
-        seed = None if self.seed is None else derive_seed(self.seed, "dp_fedavg", server_round)
+        seed = None if self.seed is None else derive_seed(self.seed, "dp_fedavg", plan.round)
         noise = gaussian_noise(start, self._ledger.noise_multiplier * self.clip / count, seed)
-        self._ledger.charge(server_round, answered, self.num_clients)
+        self._ledger.charge(plan.clients, len(self.run.clients))
         self._clipped_share, self._noise_norm = cut / count, norm_of(noise)
         further = self.server_learning_rate - 1
         result = dict(current)
@@ -120,14 +115,16 @@ class DpFedAvg(Strategy):
         return result
 
     def metrics(self) -> dict[str, float]:
-        """Return epsilon so far, the share of changes clipped, and the noise's L2 norm."""
-        poisson = self.sampling == "poisson"
-        epsilon = self._ledger.poisson_epsilon if poisson else self._ledger.epsilon
-        return {
-            "epsilon": epsilon(self.delta),
-            "clipped_share": self._clipped_share,
-            "noise_norm": self._noise_norm,
-        }
+        """Return epsilon so far, the share of changes clipped, and the noise's L2 norm.
+
+        There is no epsilon without noise: it would be infinite.
+        """
+        metrics = {"clipped_share": self._clipped_share, "noise_norm": self._noise_norm}
+        if self._ledger.noise_multiplier:
+            poisson = self.sampling == "poisson"
+            epsilon = self._ledger.poisson_epsilon if poisson else self._ledger.epsilon
+            metrics["epsilon"] = epsilon(self.delta)
+        return metrics
 
     def state(self) -> Adapter:
         """Return what was spent."""

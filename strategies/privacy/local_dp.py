@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.strategies._wrapping import Wrapping
+from fl2ora.strategies.base import RoundPlan, RunInfo
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.named_parts import join_parts, take_part
 from fl2ora.strategies.privacy._epsilon import check_privacy
@@ -67,36 +70,38 @@ class LocalDp(Wrapping):
         self._delta = delta
         self._ledger = Ledger(noise_multiplier)
 
-    def check(self, adapter: Adapter) -> None:
-        """Try the inner client half out, without training; see ``Strategy.check``.
+    def begin(self, run: RunInfo) -> None:
+        """Try the inner client half out, without training; see ``Strategy.begin``.
 
         Raises:
             UserError: it sends or keeps tensors of its own.
         """
-        inner = self.inner
-        inner.check(adapter)
-        for inner.server_round in _TRIED_ROUNDS:  # some begin without a client half
-            spec = inner.client_rule()
-            if spec:
-                rule = load(spec, ClientRule)
-                tuned = {name: nn.Parameter(t.clone()) for name, t in adapter.items()}
-                aux = as_adapter(inner.broadcast())
-                rule.begin(LocalStart(tuned, as_adapter(adapter), aux, {}, 1, learning_rate=1.0))
-                _refuse_own_tensors(spec, *rule.finish(1))
+        super().begin(run)
+        for server_round in _TRIED_ROUNDS:  # some begin without a client half
+            plan = self.inner.plan(server_round, run.initial, run.clients)
+            if plan.rule:
+                rule = load(plan.rule, ClientRule)
+                received = as_adapter(run.initial)
+                tuned = {name: nn.Parameter(t.clone()) for name, t in received.items()}
+                rule.begin(
+                    LocalStart(tuned, received, as_adapter(plan.aux), {}, 1, learning_rate=1.0)
+                )
+                _refuse_own_tensors(plan.rule, *rule.finish(1))
 
-    def client_rule(self) -> str:
-        """Return the inner strategy's rule with clipping and noise after it."""
-        parts = {"inner": self.inner.client_rule(), **self._noise}
-        return f"local_dp({', '.join(f'{name}={value!r}' for name, value in parts.items())})"
-
-    def outgoing(self, client: str, current: Adapter) -> Adapter:
-        """Count the release the client will make; return the inner strategy's start of it."""
-        self._ledger.spend([client])
-        return self.inner.outgoing(client, current)
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        """Count the releases of those asked, whose rule clips and adds noise after the inner's."""
+        plan = super().plan(server_round, current, clients)
+        self._ledger.spend(clients)
+        parts = {"inner": plan.rule, **self._noise}
+        arguments = ", ".join(f"{name}={value!r}" for name, value in parts.items())
+        return replace(plan, rule=f"local_dp({arguments})")
 
     def metrics(self) -> dict[str, float]:
-        """Return the inner strategy's figures, and epsilon of the client asked most often."""
-        return {**self.inner.metrics(), "epsilon": self._ledger.epsilon(self._delta, _SENSITIVITY)}
+        """Return the inner strategy's metrics, and epsilon of the client asked most often."""
+        metrics = {**self.inner.metrics()}
+        if self._ledger.noise_multiplier:
+            metrics["epsilon"] = self._ledger.epsilon(self._delta, _SENSITIVITY)
+        return metrics
 
     def state(self) -> Adapter:
         """Return the inner strategy's state and what was spent."""
@@ -182,8 +187,11 @@ class LocalDpRule(ClientRule):
 
     def metrics(self) -> dict[str, float]:
         """Return what this node has spent; its loss is withheld, as nothing hides it."""
-        spent = composed(self._releases, self._multiplier, self._delta, _SENSITIVITY)
-        return {"loss": math.nan, _RELEASES: float(self._releases), "epsilon": spent}
+        metrics = {"loss": math.nan, _RELEASES: float(self._releases)}
+        if self._multiplier:
+            spent = composed(self._releases, self._multiplier, self._delta, _SENSITIVITY)
+            metrics["epsilon"] = spent
+        return metrics
 
 
 def _refuse_own_tensors(spec: str, aux: Adapter, state: Adapter) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.robust._distances import gram, squared_distances
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean, Weighting, in_order
 
@@ -26,11 +26,11 @@ class GeometricMedian(Strategy):
     Args:
         iterations: most steps.
         tolerance: stop once the mixing weights change by less than this in all.
-        weighting: ``examples`` or ``uniform``.
+        weighting: ``uniform``; with ``examples`` a client may claim any size.
     """
 
     def __init__(
-        self, iterations: int = 1000, tolerance: float = 1e-9, weighting: str = "examples"
+        self, iterations: int = 1000, tolerance: float = 1e-9, weighting: str = "uniform"
     ) -> None:
         if iterations < 1:
             raise ValueError(f"iterations: expected at least 1, found {iterations}")
@@ -40,13 +40,11 @@ class GeometricMedian(Strategy):
         self.tolerance = tolerance
         self.weighting = Weighting(weighting)
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Collect all updates and iterate; see ``Strategy.aggregate``."""
         collected = in_order(updates)
         weights = torch.tensor([self.weighting.of(u) for u in collected], dtype=torch.float64)
-        products = gram(collected, current)
+        products = gram(collected, plan.current)
         mixing = _median(products, weights / weights.sum(), self.iterations, self.tolerance)
         mean = WeightedMean()
         for update, share in zip(collected, mixing.tolist(), strict=True):

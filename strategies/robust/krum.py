@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.robust._distances import gram, squared_distances
 from fl2ora.strategies.updates import ClientUpdate, in_order
 
@@ -21,19 +21,18 @@ class Krum(Strategy):
 
     Args:
         malicious: how many of a round's clients may be, f in the paper; its guarantee needs
-            ``m > 2 f + 2``.
+            ``m >= 2 f + 3``, and with fewer updates there is no aggregation.
     """
 
     def __init__(self, malicious: int = 1) -> None:
         if malicious < 0:
             raise ValueError(f"malicious: expected at least 0, found {malicious}")
         self.malicious = malicious
+        self.least_updates = 2 * malicious + 3
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Collect all updates and choose one; see ``Strategy.aggregate``."""
-        return as_adapter(best_first(updates, current, self.malicious)[0].adapter)
+        return as_adapter(best_first(updates, plan.current, self.malicious)[0].adapter)
 
 
 def best_first(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fl2ora.clip_tuning.adapter import Adapter
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.robust.krum import Krum, best_first
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean, Weighting
 
@@ -19,20 +19,19 @@ class MultiKrum(Strategy):
     Args:
         malicious: see ``Krum``.
         keep: how many are averaged; 0: all of the round's m but ``malicious``, at least one.
-        weighting: of the mean, ``examples`` or ``uniform``.
+        weighting: of the mean: ``uniform``; with ``examples`` a client may claim any size.
     """
 
-    def __init__(self, malicious: int = 1, keep: int = 0, weighting: str = "examples") -> None:
+    def __init__(self, malicious: int = 1, keep: int = 0, weighting: str = "uniform") -> None:
         if keep < 0:
             raise ValueError(f"keep: expected at least 0, found {keep}")
-        self.malicious = Krum(malicious).malicious
+        krum = Krum(malicious)
+        self.malicious, self.least_updates = krum.malicious, krum.least_updates
         self.keep = keep
         self.weighting = Weighting(weighting)
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Collect all updates, choose and average; see ``Strategy.aggregate``."""
-        ranked = best_first(updates, current, self.malicious)
+        ranked = best_first(updates, plan.current, self.malicious)
         keep = self.keep or max(1, len(ranked) - self.malicious)
         return WeightedMean.of(ranked[:keep], self.weighting).result()

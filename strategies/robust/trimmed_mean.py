@@ -9,27 +9,29 @@ import math
 from collections.abc import Iterable
 
 from fl2ora.clip_tuning.adapter import Adapter
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.robust._order_statistics import mean_of_middle
 from fl2ora.strategies.updates import ClientUpdate
+
+_ROUNDING = 1e-9  # 0.29 * 100 is 28.999999999999996 in floating point
 
 
 class TrimmedMean(Strategy):
     """Mean of every coordinate without its ``floor(cut m)`` least and greatest values, unweighted.
 
+    Of fewer than ``1 / cut`` updates nothing would be left out: there is no aggregation then.
+
     Args:
-        cut: share left out at each side, in [0, 0.5).
+        cut: share left out at each side, in [0, 0.5); 0 is the plain mean.
     """
 
     def __init__(self, cut: float = 0.2) -> None:
         if not 0 <= cut < 0.5:
             raise ValueError(f"cut: expected 0 <= cut < 0.5, found {cut}")
         self.cut = cut
+        self.least_updates = math.ceil(1 / cut - _ROUNDING) if cut else 1
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Collect all updates, trim and average; see ``Strategy.aggregate``."""
         collected = list(updates)
-        # 0.29 * 100 is 28.999999999999996 in floating point.
-        return mean_of_middle(collected, math.floor(self.cut * len(collected) + 1e-9))
+        return mean_of_middle(collected, math.floor(self.cut * len(collected) + _ROUNDING))

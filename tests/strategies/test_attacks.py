@@ -29,6 +29,7 @@ from fl2ora.strategies.attacks.logit_scaling import LogitScaling
 from fl2ora.strategies.base import Strategy
 from fl2ora.strategies.client_rule import ClientRule
 from fl2ora.strategies.toy_clients import ToyClient
+from planned import begun
 from quadratics import one_round, scalar, two_clients
 from runs import events, run_small
 
@@ -37,7 +38,8 @@ def test_there_is_one_attack_a_file() -> None:
     names = ["label_flip", "logit_scaling", "scaling", "sign_flip"]
     assert available(Attack) == names
     folder = Path(fl2ora.strategies.attacks.__path__[0])
-    assert sorted(path.stem for path in folder.glob("[a-z]*.py")) == names
+    others = ["attacked", "base"]
+    assert sorted(path.stem for path in folder.glob("[a-z]*.py")) == sorted(names + others)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +90,11 @@ def test_scaled_logits_pull_towards_overconfidence() -> None:
 
 def test_the_inner_rules_state_and_aux_stay_honest() -> None:
     honest, attacker = two_clients(2, 0.1), two_clients(2, 0.1)
-    _, expected = one_round(load("scaffold", Strategy), 1, scalar(0.0), honest)
-    strategy = Attacked(inner="scaffold", clients="a,b", attack="sign_flip")
+    _, expected = one_round(
+        begun(load("scaffold", Strategy), "ab", scalar(0.0)), 1, scalar(0.0), honest
+    )
+    attacked = Attacked(inner="scaffold", clients="a,b", attack="sign_flip")
+    strategy = begun(attacked, "ab", scalar(0.0))
     _, updates = one_round(strategy, 1, scalar(0.0), attacker)
     for one, other, left, right in zip(expected, updates, honest, attacker, strict=True):
         assert torch.equal(one.aux["x"], other.aux["x"])
@@ -97,7 +102,7 @@ def test_the_inner_rules_state_and_aux_stay_honest() -> None:
         assert one.adapter["x"].item() == pytest.approx(-other.adapter["x"].item())
 
 
-class Pull(ClientRule):
+class Pull(Attack):
     """A penalty, a gradient and a metric, to see them pass."""
 
     def penalty(self) -> Tensor:
@@ -125,17 +130,32 @@ def test_the_wrapper_hands_on_every_hook_of_a_strategy() -> None:
         for name, member in vars(Strategy).items()
         if inspect.isfunction(member) and not name.startswith("_")
     }
-    flower = {"configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate"}
-    assert hooks - flower - {"summary"} <= vars(Attacked).keys() | vars(Wrapping).keys()
+    assert len(hooks) == 8
+    assert hooks <= vars(Attacked).keys() | vars(Wrapping).keys()
 
 
-def test_what_the_round_loop_sets_reaches_the_inner_strategy() -> None:
-    strategy = Attacked(inner="feddyn(warmup=3)", clients="0")
-    strategy.num_clients, strategy.server_round = 9, 3
-    assert "inner=''" in strategy.client_rule()
-    strategy.server_round = 4
-    assert "feddyn(alpha=0.01" in strategy.client_rule()
-    assert strategy.inner.num_clients == 9
+def test_run_and_round_reach_the_inner_strategy() -> None:
+    strategy = begun(Attacked(inner="feddyn(warmup=3)", clients="b"), "abc", scalar(0.0))
+    assert strategy.inner.run.clients == ("a", "b", "c")
+    assert "inner=''" in strategy.plan(3, scalar(0.0), "ab").rule
+    plan = strategy.plan(4, scalar(0.0), "ab")
+    assert "feddyn(alpha=0.01" in plan.rule
+    assert plan.clients == ("a", "b")
+
+
+def test_attackers_that_are_no_clients_are_refused() -> None:
+    strategy = Attacked(clients="b, x, site-9")
+    with pytest.raises(
+        UserError, match=r"keys of the run's 2 clients, such as 'a', found site-9, x"
+    ):
+        begun(strategy, "ab", scalar(0.0))
+
+
+@pytest.mark.parametrize("between", ["{}", "local_dp(inner={!r})"])
+def test_an_attack_within_an_attack_is_refused(between: str) -> None:
+    inner = between.format("attacked(clients='1')")
+    with pytest.raises(UserError, match="inner: expected a strategy without attackers"):
+        load(f"attacked(inner={inner!r})", Strategy)
 
 
 @pytest.mark.parametrize(
@@ -184,3 +204,6 @@ def test_a_run_under_attack_keeps_a_record_of_who_did_it(tmp_path: Path) -> None
 def test_a_wrapped_strategy_keeps_its_demands_on_the_clients() -> None:
     assert Attacked(inner="scaffold").needs_plain_sgd
     assert not Attacked(inner="fedavg").needs_plain_sgd
+    assert Attacked(inner="flora").needs_residual
+    with pytest.raises(UserError, match="'fednova': optimiser: expected 'sgd'"):
+        Attacked(inner="fednova").accepts("adamw", "constant")

@@ -19,6 +19,7 @@ from fl2ora.strategies.privacy._epsilon import poisson_epsilon
 from fl2ora.strategies.privacy._ledger import composed
 from fl2ora.strategies.toy_clients import START, play_round, toy_clients
 from fl2ora.strategies.updates import ClientUpdate
+from planned import begun
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
 ANSWERS = dict(re.findall(r"^\| `([a-z_]+)` \| (yes|no|as `inner`) \|", PAGE, re.MULTILINE))
@@ -39,18 +40,19 @@ def outcome(name: str, shift: Adapter, pair: tuple[int, int]) -> Adapter:
     """Aggregate two rounds; in the second, a shift goes from one client's update to another's."""
     start = start_for(name)
     arguments = "(clip=0.5, noise_multiplier=0)" if name == "dp_fedavg" else ""
-    strategy = load(name + arguments, Strategy)
-    strategy.num_clients = 5
     clients = [
         replace(c, num_examples=10, steps=1 + i) for i, c in enumerate(toy_clients(start, 5))
     ]
+    keys = [client.key for client in clients]
+    strategy = begun(load(name + arguments, Strategy), keys, start)
     current = start
     for server_round in (1, 2):
-        updates = play_round(strategy, server_round, current, clients)
+        plan = strategy.plan(server_round, current, keys)
+        updates = play_round(plan, clients)
         if server_round == 2:
             for index, sign in zip(pair, (1, -1), strict=True):
                 updates[index] = moved(updates[index], shift, sign)
-        current = as_adapter(strategy.aggregate(server_round, current, iter(updates)))
+        current = as_adapter(strategy.aggregate(plan, iter(updates)))
     return current
 
 

@@ -17,12 +17,13 @@ from fl2ora.experiment.plugins import load
 from fl2ora.reporting.events import read_lines
 from fl2ora.strategies.attacks.attacked import Attacked
 from fl2ora.strategies.averaging.fedavg import FedAvg
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.contract import check_strategy
 from fl2ora.strategies.privacy._noise import change_norm, clipped, gaussian_noise
 from fl2ora.strategies.privacy.dp_fedavg import DpFedAvg
 from fl2ora.strategies.toy_clients import START, play_round, toy_clients
 from fl2ora.strategies.updates import ClientUpdate
+from planned import begun, combine
 from runs import final_adapter, run_small
 
 FACTORS = {name: tensor for name, tensor in START.items() if "lora" in name}
@@ -34,7 +35,8 @@ def update(client: str, values: list[float], examples: int = 1) -> ClientUpdate:
 
 def one(strategy: Strategy, *updates: ClientUpdate, start: float = 0.0) -> Adapter:
     current = {"x": torch.full_like(updates[0].adapter["x"], start)}
-    return as_adapter(strategy.aggregate(1, current, iter(updates)))
+    begun(strategy, [update.client for update in updates], current)
+    return as_adapter(combine(strategy, current, updates))
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,7 @@ def test_with_seeded_noise_it_keeps_all_but_the_identities() -> None:
     # A single client's adapter is not handed on, and the noise shrinks with the number of clients.
     with pytest.raises(AssertionError, match="equal clients"):
         check_strategy("dp_fedavg(seed=1)", averages=False)
+    check_strategy("dp_fedavg(seed=1)", averages=False, alike=False)
     check_strategy("dp_fedavg(noise_multiplier=0, clip=0.1)", averages=False)
     check_strategy("dp_fedavg(noise_multiplier=0, factor='B')", averages=False, start=FACTORS)
     check_strategy("dp_fedavg(noise_multiplier=0)", start={})
@@ -64,10 +67,12 @@ def test_noise_from_the_operating_system_never_repeats() -> None:
 
 def test_without_noise_and_clipping_it_is_the_uniform_mean_to_the_last_bit() -> None:
     clients = toy_clients(START, 7)
-    uniform = FedAvg(weighting="uniform")
-    updates = play_round(uniform, 1, START, clients)
-    expected = uniform.aggregate(1, START, iter(updates))
-    found = DpFedAvg(clip=1e30, noise_multiplier=0).aggregate(1, START, iter(updates))
+    keys = [client.key for client in clients]
+    plan = RoundPlan(1, START, tuple(keys))
+    updates = play_round(plan, clients)
+    expected = FedAvg(weighting="uniform").aggregate(plan, iter(updates))
+    private = begun(DpFedAvg(clip=1e30, noise_multiplier=0), keys, START)
+    found = private.aggregate(plan, iter(updates))
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
@@ -77,7 +82,7 @@ def test_a_clipped_mean_by_hand() -> None:
     strategy = DpFedAvg(noise_multiplier=0)
     result = one(strategy, update("a", [4.0, 5.0], 90), update("b", [1.0, 1.5]), start=1.0)
     torch.testing.assert_close(result["x"], torch.tensor([1.3, 1.65]))
-    assert strategy.metrics() == {"epsilon": math.inf, "clipped_share": 0.5, "noise_norm": 0.0}
+    assert strategy.metrics() == {"clipped_share": 0.5, "noise_norm": 0.0}  # epsilon: infinite
     faster = DpFedAvg(noise_multiplier=0, server_learning_rate=2.0)
     result = one(faster, update("a", [4.0, 5.0]), update("b", [1.0, 1.5]), start=1.0)
     torch.testing.assert_close(result["x"], torch.tensor([1.6, 2.3]))
@@ -151,20 +156,19 @@ def test_a_seed_repeats_the_noise_and_rounds_differ() -> None:
     assert not torch.equal(first["a"], other["a"])
     assert not torch.equal(*(gaussian_noise(like, 1.0, None)["b"] for _ in range(2)))
     assert {name: t.shape for name, t in first.items()} == {n: t.shape for n, t in like.items()}
-    strategy = DpFedAvg(seed=3)
-    rounds = [
-        strategy.aggregate(r, {"x": torch.zeros(5)}, [update("a", [0.0] * 5)]) for r in (1, 2)
-    ]
+    zeros = {"x": torch.zeros(5)}
+    strategy = begun(DpFedAvg(seed=3), "a", zeros)
+    rounds = [combine(strategy, zeros, [update("a", [0.0] * 5)], r) for r in (1, 2)]
     assert not torch.equal(rounds[0]["x"], rounds[1]["x"])
 
 
 def test_epsilon_after_each_round_and_after_a_restart() -> None:
-    strategy = DpFedAvg(noise_multiplier=2.0, delta=1e-6)
+    strategy = begun(DpFedAvg(noise_multiplier=2.0, delta=1e-6), "0123", START)
     current = START
     for server_round in (1, 2, 3):
         clients = toy_clients(START)[: 5 - server_round]
-        updates = play_round(strategy, server_round, current, clients)
-        current = as_adapter(strategy.aggregate(server_round, current, updates[:-1]))
+        plan = strategy.plan(server_round, current, "0123"[: 5 - server_round])
+        current = as_adapter(strategy.aggregate(plan, play_round(plan, clients)[:-1]))
         expected = dp_accounting.get_epsilon_gaussian(2.0 / math.sqrt(server_round), 1e-6)
         assert strategy.metrics()["epsilon"] == pytest.approx(expected, rel=1e-6)
     resumed = DpFedAvg(noise_multiplier=2.0, delta=1e-6)
@@ -172,12 +176,25 @@ def test_epsilon_after_each_round_and_after_a_restart() -> None:
     assert resumed.metrics()["epsilon"] == strategy.metrics()["epsilon"]
 
 
+def test_who_is_asked_pays_when_the_sum_is_released() -> None:
+    strategy = begun(DpFedAvg(noise_multiplier=2.0), "0123", START)
+    strategy.plan(1, START, "0123")  # comes to nothing: nothing is released
+    assert strategy.metrics()["epsilon"] == 0.0
+    plan = strategy.plan(2, START, "01")
+    strategy.aggregate(plan, play_round(plan, toy_clients(START, 2))[:1])  # one reply is lost
+    assert {name: float(n) for name, n in strategy.state().items() if "clients/" in name} == {
+        "clients/0": 1.0,
+        "clients/1": 1.0,
+    }
+
+
 def test_poisson_counts_the_share_that_was_asked() -> None:
-    strategy = DpFedAvg(sampling="poisson", noise_multiplier=1.2)
-    strategy.num_clients = 100
+    everyone = [str(index) for index in range(100)]
+    strategy = begun(DpFedAvg(sampling="poisson", noise_multiplier=1.2), everyone, START)
     for server_round in (1, 2):
-        updates = play_round(strategy, server_round, START, toy_clients(START))
-        strategy.aggregate(server_round, START, updates[:-1])  # one reply is lost
+        plan = strategy.plan(server_round, START, everyone[:4])
+        updates = play_round(plan, toy_clients(START))
+        strategy.aggregate(plan, updates[:-1])  # one reply is lost
     event = dp_accounting.PoissonSampledDpEvent(4 / 100, dp_accounting.GaussianDpEvent(1.2))
     accountant = dp_accounting.rdp.RdpAccountant([*range(2, 65), 128, 256, 512, 1024])
     expected = accountant.compose(event, 2).get_epsilon(1e-5)
@@ -185,20 +202,20 @@ def test_poisson_counts_the_share_that_was_asked() -> None:
 
 
 def test_one_factor_is_trained_and_noised_alone() -> None:
-    strategy = DpFedAvg(factor="B", seed=1)
-    updates = play_round(strategy, 1, FACTORS, toy_clients(FACTORS))
-    result = strategy.aggregate(1, FACTORS, iter(updates))
+    strategy = begun(DpFedAvg(factor="B", seed=1), "0123", FACTORS)
+    plan = strategy.plan(1, FACTORS, "0123")
+    result = strategy.aggregate(plan, iter(play_round(plan, toy_clients(FACTORS))))
     for name, tensor in FACTORS.items():
         assert torch.equal(result[name], tensor) == ("lora_A" in name)
     with pytest.raises(UserError, match="factor='B' needs LoRA pairs"):
-        strategy.check({"prompt": torch.zeros(3)})
+        begun(strategy, "0123", {"prompt": torch.zeros(3)})
 
 
 def test_it_works_under_a_wrapper() -> None:
-    strategy = Attacked(inner="dp_fedavg(noise_multiplier=2.0)", clients="1")
-    strategy.num_clients = 4
-    updates = play_round(strategy, 1, START, toy_clients(START))
-    strategy.aggregate(1, START, updates[:1])
+    attacked = Attacked(inner="dp_fedavg(noise_multiplier=2.0)", clients="1")
+    strategy = begun(attacked, "0123", START)
+    plan = strategy.plan(1, START, "0123")
+    strategy.aggregate(plan, play_round(plan, toy_clients(START))[:1])
     assert strategy.metrics()["epsilon"] == pytest.approx(
         dp_accounting.get_epsilon_gaussian(2.0, 1e-5), rel=1e-6
     )

@@ -10,7 +10,7 @@ import dp_accounting
 import pytest
 import torch
 
-from fl2ora.clip_tuning.adapter import AdapterError, as_adapter
+from fl2ora.clip_tuning.adapter import Adapter, AdapterError, as_adapter
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
 from fl2ora.reporting.events import read_lines
@@ -23,6 +23,9 @@ from fl2ora.strategies.contract import check_strategy
 from fl2ora.strategies.privacy._noise import change_norm
 from fl2ora.strategies.privacy.local_dp import LocalDp, LocalDpRule
 from fl2ora.strategies.toy_clients import START, ToyClient, play_round, toy_clients
+from fl2ora.strategies.updates import ClientUpdate
+from planned import begun
+from quadratics import scalar
 from runs import events, run_small
 
 FACTORS = {name: tensor for name, tensor in START.items() if "lora" in name}
@@ -38,10 +41,19 @@ def test_without_noise_it_keeps_the_contract(inner: str, start: dict[str, torch.
     check_strategy(f"local_dp(inner={inner!r}, {QUIET})", averages=hands_on, start=start)
 
 
+def answers(
+    strategy: Strategy, start: Adapter, clients: list[ToyClient], server_round: int = 1
+) -> list[ClientUpdate]:
+    """Return what clients send in a round of a run in which they are all there are."""
+    keys = [client.key for client in clients]
+    return play_round(begun(strategy, keys, start).plan(server_round, start, keys), clients)
+
+
 def test_with_seeded_noise_the_order_of_answers_and_a_restart_change_nothing() -> None:
     # Equal clients have noise of their own, so that three are not one.
     with pytest.raises(AssertionError, match="equal clients"):
         check_strategy("local_dp(inner='fedadam', seed=1)", averages=False)
+    check_strategy("local_dp(inner='fedadam', seed=1)", averages=False, alike=False)
     with pytest.raises(AssertionError, match="determinism: equal rounds"):
         check_strategy("local_dp", averages=False)
 
@@ -49,14 +61,14 @@ def test_with_seeded_noise_the_order_of_answers_and_a_restart_change_nothing() -
 def test_without_noise_and_clipping_clients_send_what_they_would() -> None:
     for strategy, inner in ((FedAvg(), "fedavg"), (FedProx(mu=0.5), "fedprox(mu=0.5)")):
         wrapped = LocalDp(inner=inner, clip=1e30, noise_multiplier=0)
-        expected = play_round(strategy, 1, START, toy_clients(START))
-        found = play_round(wrapped, 1, START, toy_clients(START))
+        expected = answers(strategy, START, toy_clients(START))
+        found = answers(wrapped, START, toy_clients(START))
         for one, other in zip(expected, found, strict=True):
             assert all(torch.equal(one.adapter[name], other.adapter[name]) for name in START)
 
 
 def test_every_change_is_clipped_on_the_node() -> None:
-    updates = play_round(LocalDp(clip=0.01, noise_multiplier=0), 1, START, toy_clients(START))
+    updates = answers(LocalDp(clip=0.01, noise_multiplier=0), START, toy_clients(START))
     norms = [change_norm(update.adapter, START) for update in updates]
     assert norms == pytest.approx([0.01] * 4, rel=1e-4)  # float32 is what is sent
 
@@ -67,7 +79,7 @@ def test_the_noise_on_a_node_has_the_stated_spread(seed: int | None) -> None:
     start = {"x": torch.zeros(n)}
     clients = [ToyClient(key, {"x": torch.zeros(n)}, steps=1) for key in "ab"]
     strategy = LocalDp(clip=clip, noise_multiplier=z, seed=seed)
-    sent = [u.adapter["x"].double() for u in play_round(strategy, 1, start, clients)]
+    sent = [u.adapter["x"].double() for u in answers(strategy, start, clients)]
     for noise in sent:
         assert float(noise.var()) == pytest.approx((z * clip) ** 2, rel=5 * math.sqrt(2 / n))
         assert abs(float(noise.mean())) < 5 * z * clip / math.sqrt(n)
@@ -76,11 +88,12 @@ def test_the_noise_on_a_node_has_the_stated_spread(seed: int | None) -> None:
 
 
 def test_each_client_counts_its_own_releases_and_the_server_the_most() -> None:
-    strategy, clients = LocalDp(noise_multiplier=4.0), toy_clients(START, 3)
-    strategy.num_clients = 3
-    for server_round, chosen in enumerate((clients, clients[:1], clients[:2]), start=1):
-        updates = play_round(strategy, server_round, START, chosen)
-        strategy.aggregate(server_round, START, updates[:1])
+    clients = toy_clients(START, 3)
+    strategy = begun(LocalDp(noise_multiplier=4.0), "012", START)
+    for server_round, count in enumerate((3, 1, 2), start=1):
+        plan = strategy.plan(server_round, START, "012"[:count])
+        updates = play_round(plan, clients[:count])
+        strategy.aggregate(plan, updates[:1])
     # In the local model any change may stand for any other: twice the clip.
     epsilons = [dp_accounting.get_epsilon_gaussian(2.0 / math.sqrt(t), 1e-5) for t in (3, 2)]
     assert [u.metrics["releases"] for u in updates] == [3.0, 2.0]
@@ -92,7 +105,7 @@ def test_each_client_counts_its_own_releases_and_the_server_the_most() -> None:
 
 
 def test_nothing_that_no_noise_covers_is_reported() -> None:
-    (update,) = play_round(LocalDp(inner="fedprox"), 1, START, toy_clients(START)[:1])
+    (update,) = answers(LocalDp(inner="fedprox"), START, toy_clients(START)[:1])
     assert math.isnan(update.metrics["loss"])
     assert update.metrics.keys() == {"loss", "steps", "releases", "epsilon"}
     assert update.aux == {}
@@ -109,12 +122,11 @@ def test_nothing_that_no_noise_covers_is_reported() -> None:
     ],
 )
 def test_inner_halves_with_tensors_of_their_own_are_refused(inner: str, what: str) -> None:
-    strategy = LocalDp(inner=inner)
     with pytest.raises(UserError, match=f"client half '.*' {what} tensors beside the adapter"):
-        strategy.check(FACTORS)
-    strategy.server_round = 9
+        begun(LocalDp(inner=inner), "0", FACTORS)
     (client,) = toy_clients(FACTORS, 1)
-    rule = load(strategy.client_rule(), ClientRule)
+    spec = begun(load(inner, Strategy), "0", FACTORS).plan(9, FACTORS, "0").rule
+    rule = LocalDpRule(spec)
     with pytest.raises(UserError, match="tensors beside the adapter"):
         client.train(FACTORS, rule, {})
 
@@ -133,9 +145,9 @@ def test_inner_halves_with_tensors_of_their_own_are_refused(inner: str, what: st
     ],
 )
 def test_those_without_pass(inner: str) -> None:
-    strategy = LocalDp(inner=inner)
-    strategy.check(FACTORS)
-    assert strategy.inner.server_round == strategy.server_round == 0
+    clients = [str(index) for index in range(5)]
+    strategy = begun(LocalDp(inner=inner), clients, FACTORS)
+    assert strategy.inner.run is strategy.run
 
 
 def test_a_diverged_client_sends_nothing() -> None:
@@ -149,15 +161,18 @@ def test_every_hook_is_handed_on() -> None:
     rules = [n for n, _ in inspect.getmembers(ClientRule, inspect.isfunction) if n[0] != "_"]
     assert all(name in vars(LocalDpRule) for name in rules)
     hooks = {n for n, m in vars(Strategy).items() if inspect.isfunction(m) and n[0] != "_"}
-    flower = {"configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate"}
-    assert hooks - flower - {"summary"} <= vars(LocalDp).keys() | vars(Wrapping).keys()
+    assert hooks <= vars(LocalDp).keys() | vars(Wrapping).keys()
 
 
-def test_what_the_round_loop_sets_reaches_the_inner_strategy() -> None:
-    strategy = LocalDp(inner="fedavg")
-    strategy.num_clients, strategy.server_round, strategy.clients = 9, 3, ("a", "b")
-    assert (strategy.inner.num_clients, strategy.inner.server_round) == (9, 3)
-    assert strategy.inner.clients == ("a", "b")
+def test_the_noise_of_a_seed_differs_between_rounds() -> None:
+    clients = [ToyClient(key, scalar(0.0), steps=1) for key in "ab"]
+    strategy = LocalDp(seed=5)
+    first, again, second = (
+        [update.adapter["x"].item() for update in answers(strategy, scalar(0.0), clients, number)]
+        for number in (1, 1, 2)
+    )
+    assert first == again
+    assert not set(first) & set(second)
 
 
 @pytest.mark.parametrize(

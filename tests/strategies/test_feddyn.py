@@ -16,13 +16,13 @@ from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.averaging.feddyn import FedDyn, FedDynRule
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.toy_clients import ToyClient
+from planned import begun
 from quadratics import one_round, play, scalar, two_clients
 
 
 def dynamic(**kwargs: float) -> FedDyn:
     strategy = FedDyn(**{"alpha": 0.1, "clip": 0.0, **kwargs})  # type: ignore[arg-type]
-    strategy.num_clients = 2
-    return strategy
+    return begun(strategy, "ab", scalar(0.0))
 
 
 def test_two_rounds_by_hand() -> None:
@@ -49,8 +49,7 @@ def test_it_reaches_the_optimum_with_one_client_a_round() -> None:
 
 
 def test_the_server_counts_all_clients() -> None:
-    strategy = dynamic()
-    strategy.num_clients = 10
+    strategy = begun(dynamic(), "abcdefghij", scalar(0.0))
     current, updates = one_round(strategy, 1, scalar(0.0), two_clients())
     solved = [u.adapter["x"].item() for u in updates]
     assert strategy.state()["h/x"].item() == pytest.approx(-0.1 / 10 * sum(solved))
@@ -135,8 +134,8 @@ def test_a_client_that_diverges_keeps_its_state() -> None:
 
 def test_the_rule_travels_with_its_arguments() -> None:
     strategy = FedDyn(alpha=1e-5, mean_examples=64.0, clip=0)
-    strategy.server_round = 1
-    assert strategy.client_rule() == "feddyn(alpha=1e-05, mean_examples=64.0, clip=0)"
+    plan = strategy.plan(1, scalar(0.0), "ab")
+    assert plan.rule == "feddyn(alpha=1e-05, mean_examples=64.0, clip=0)"
     assert isinstance(strategy._rule, ClientRule)
 
 

@@ -8,6 +8,7 @@ from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.averaging.fednova import FedNova, FedNovaRule, normaliser
 from fl2ora.strategies.toy_clients import ToyClient
 from fl2ora.strategies.updates import ClientUpdate
+from planned import combine, plan_of
 from quadratics import one_round, scalar, two_clients
 
 
@@ -22,27 +23,27 @@ PAIR = [update("a", 0.6, 1, 4.0, 4.0), update("b", 0.8, 3, 1.0, 1.0)]
 def test_the_weights_are_not_normalised_again() -> None:
     # tau = .25*4 + .75*1 = 1.75; 1.75 (.25*.4/4 + .75*.2/1) = .30625; re-normalising the weights
     # tau p_k/|a_k| by their sum 1.421875 would give .784615 instead.
-    result = FedNova().aggregate(1, scalar(1.0), PAIR)
+    result = combine(FedNova(), scalar(1.0), PAIR)
     assert result["x"].item() == pytest.approx(0.69375, abs=1e-7)
 
 
 def test_uniform_weighting() -> None:
     # tau = 2.5; 2.5 (.5*.4/4 + .5*.2) = .375
-    result = FedNova(weighting="uniform").aggregate(1, scalar(1.0), PAIR)
+    result = combine(FedNova(weighting="uniform"), scalar(1.0), PAIR)
     assert result["x"].item() == pytest.approx(0.625, abs=1e-7)
 
 
 def test_with_mu_tau_is_the_mean_number_of_steps() -> None:
     pair = [update("a", 0.6, 1, 3.439, 4.0), update("b", 0.8, 3, 1.0, 1.0)]
     # tau = 1.75; 1.75 (.25*.4/3.439 + .75*.2/1)
-    result = FedNova(mu=0.1).aggregate(1, scalar(1.0), pair)
+    result = combine(FedNova(mu=0.1), scalar(1.0), pair)
     assert result["x"].item() == pytest.approx(1 - 1.75 * (0.1 / 3.439 + 0.15), abs=1e-6)
 
 
 def test_server_momentum_adds_up_steps() -> None:
     strategy = FedNova(momentum=0.5)
-    first = strategy.aggregate(1, scalar(1.0), PAIR)
-    second = strategy.aggregate(2, first, [update("a", first["x"].item() - 0.2, 1, 2.0, 2.0)])
+    first = combine(strategy, scalar(1.0), PAIR)
+    second = combine(strategy, first, [update("a", first["x"].item() - 0.2, 1, 2.0, 2.0)], 2)
     assert first["x"].item() == pytest.approx(0.69375, abs=1e-7)
     assert second["x"].item() == pytest.approx(0.69375 - (0.5 * 0.30625 + 0.2), abs=1e-6)
 
@@ -131,7 +132,7 @@ def test_the_rule_reports_what_it_needs() -> None:
 )
 def test_updates_without_a_normaliser_are_refused(aux: dict[str, torch.Tensor]) -> None:
     with pytest.raises(ValueError, match="aux: expected a positive number"):
-        FedNova().check_update(ClientUpdate("a", scalar(1.0), 1, aux=aux))
+        FedNova().check_update(plan_of([], scalar(1.0)), ClientUpdate("a", scalar(1.0), 1, aux=aux))
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.0, np.nan])

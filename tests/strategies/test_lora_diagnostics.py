@@ -25,6 +25,7 @@ from lora_factors import (
     mean_product,
     updates,
 )
+from planned import combine
 
 OTHER = M.replace("q_proj", "v_proj")
 
@@ -39,7 +40,7 @@ def watched(
 
 def test_the_first_example() -> None:
     members = example_one()
-    found = watched(members).result(FedAvg().aggregate(1, {}, members))
+    found = watched(members).result(combine(FedAvg(), {}, members))
     assert found["lora_aggregation_error"] == pytest.approx(math.sqrt(0.5))  # .5 / .7071
     assert found["lora_aggregation_error_worst"] == pytest.approx(math.sqrt(0.5))
     assert found["lora_server_error"] == pytest.approx(math.sqrt(0.5))
@@ -48,7 +49,7 @@ def test_the_first_example() -> None:
 
 def test_the_second_example() -> None:
     members = example_two()
-    following = FlexLora().aggregate(1, members[0].adapter, members)
+    following = combine(FlexLora(), members[0].adapter, members)
     found = watched(members, {M: 0.5}).result(following)
     norm = math.hypot(4.91127, 0.534485)
     assert found["lora_aggregation_error"] == pytest.approx(1.393694 / norm, rel=1e-5)
@@ -62,7 +63,7 @@ def test_the_second_example() -> None:
 def test_it_is_the_dense_computation_however_many_clients(count: int, rank: int, seed: int) -> None:
     """A pair of 7 x 5 is folded into its dense sum from the third client or so on."""
     members = drawn(count, rank, (7, 5), seed, modules=(M, OTHER))
-    following = FedAvg().aggregate(1, {}, members)
+    following = combine(FedAvg(), {}, members)
     scale = {M: 0.7, OTHER: 0.2}
     diagnostics = watched(members, scale)
     exact = {module: mean_product(members, module) for module in scale}
@@ -82,7 +83,7 @@ def test_it_is_the_dense_computation_however_many_clients(count: int, rank: int,
 @pytest.mark.parametrize("clients", [1, 2, 30])
 def test_a_common_factor_loses_nothing(clients: int) -> None:
     members = drawn(clients, 2, (7, 5), 3, same_a=True)
-    found = watched(members).result(FedAvg().aggregate(1, {}, members))
+    found = watched(members).result(combine(FedAvg(), {}, members))
     assert found["lora_aggregation_error"] < 1e-13
     assert found["lora_server_error"] < 1e-6  # the adapter is float32
 
@@ -102,7 +103,7 @@ def test_what_is_carried_counts_as_part_of_the_update() -> None:
     members = [
         ClientUpdate(m.client, {**m.adapter, **carried}, m.num_examples) for m in example_two()
     ]
-    kept = FlexLora().aggregate(1, members[0].adapter, members)
+    kept = combine(FlexLora(), members[0].adapter, members)
     found = watched(members).result(kept)
     norm = math.hypot(4.91127, 0.534485)
     assert found["lora_server_error"] == pytest.approx(0.534485 / norm, rel=1e-5)

@@ -28,6 +28,7 @@ from fl2ora.strategies.lora.lora_fair import LoraFair
 from fl2ora.strategies.lora.rolora import RoLora
 from fl2ora.strategies.updates import ClientUpdate
 from lora_factors import RESIDUAL_A, RESIDUAL_B, A, B, M, dense, drawn, mean_product, updates
+from planned import combine
 
 SHAPE = (7, 5)
 seeds = st.integers(0, 10_000)
@@ -54,7 +55,7 @@ def test_with_a_common_a_the_mean_of_b_is_exact(count: int, rank: int, seed: int
     members = drawn(count, rank, SHAPE, seed, same_a=True)
     exact = mean_product(members)
     for strategy in (FfaLora(), FedSvd(), FedSvd(row_norm=0.5), FedIT(), LoraFair(), RoLora()):
-        result = strategy.aggregate(1, start_of(members), members)
+        result = combine(strategy, start_of(members), members)
         np.testing.assert_allclose(dense(result), exact, atol=1e-6 * max(1, np.abs(exact).max()))
 
 
@@ -67,7 +68,7 @@ def test_with_a_common_b_the_mean_of_a_is_exact(count: int, rank: int, seed: int
         ClientUpdate(m.client, {**m.adapter, B: common.clone()}, m.num_examples) for m in members
     ]
     start = {**start_of(members), B: common.clone()}
-    result = RoLora().aggregate(2, start, members)
+    result = combine(RoLora(), start, members, 2)
     exact = mean_product(members)
     np.testing.assert_allclose(dense(result), exact, atol=1e-6 * max(1, np.abs(exact).max()))
     assert torch.equal(result[B], common)
@@ -81,11 +82,11 @@ def test_a_full_residual_is_exact_round_after_round(
 ) -> None:
     strategy = make()
     first, second = (drawn(count, rank, SHAPE, seed + i) for i in range(2))
-    current = strategy.aggregate(1, start_of(first, residual=5), first)
+    current = combine(strategy, start_of(first, residual=5), first)
     np.testing.assert_allclose(dense(current), mean_product(first), atol=2e-5)
     carried = {name: current[name] for name in (RESIDUAL_A, RESIDUAL_B)}
     second = [ClientUpdate(m.client, {**m.adapter, **carried}, m.num_examples) for m in second]
-    after = strategy.aggregate(2, current, second)
+    after = combine(strategy, current, second, 2)
     np.testing.assert_allclose(dense(after), mean_product(second), atol=2e-5)
     assert strategy.metrics() == {"lora_residual_truncation": 0.0}
 
@@ -97,7 +98,7 @@ def test_where_nothing_is_lost_the_residual_stays(count: int) -> None:
     start = {**start_of(drawn(1), residual=2), RESIDUAL_A: torch.full((2, 5), 0.1)}
     start[RESIDUAL_B] = torch.full((7, 2), 0.3)
     strategy = FedExLora()
-    result = strategy.aggregate(1, start, updates([{**start, **one}] * count, [3, 7, 11][:count]))
+    result = combine(strategy, start, updates([{**start, **one}] * count, [3, 7, 11][:count]))
     assert all(torch.equal(result[name], start[name]) for name in (RESIDUAL_A, RESIDUAL_B))
     assert strategy.metrics() == {"lora_residual_truncation": 0.0}
 
@@ -109,7 +110,7 @@ def test_a_residual_that_does_not_fit_is_the_nearest_and_says_what_it_lost(
 ) -> None:
     strategy = Flora()
     members = drawn(count, 2, SHAPE, seed)
-    result = strategy.aggregate(1, start_of(members, residual=2), members)
+    result = combine(strategy, start_of(members, residual=2), members)
     u, s, v = np.linalg.svd(mean_product(members))
     np.testing.assert_allclose(dense(result), (u[:, :2] * s[:2]) @ v[:2], atol=1e-4)
     lost = np.linalg.norm(s[2:]) / np.linalg.norm(s)
@@ -121,7 +122,7 @@ def test_a_residual_that_does_not_fit_is_the_nearest_and_says_what_it_lost(
 def test_flexlora_is_the_dense_svd(count: int, rank: int, seed: int) -> None:
     members = drawn(count, rank, SHAPE, seed)
     u, s, v = np.linalg.svd(mean_product(members), full_matrices=False)
-    result = FlexLora().aggregate(1, start_of(members), members)
+    result = combine(FlexLora(), start_of(members), members)
     np.testing.assert_allclose(dense(result), (u[:, :rank] * s[:rank]) @ v[:rank], atol=1e-4)
     # The first rows and columns are the best of every lower rank.
     lower = result[B][:, :1].numpy() @ result[A][:1].numpy()
@@ -135,7 +136,7 @@ def test_no_rule_of_that_rank_is_nearer_than_flexlora(count: int, rank: int, see
     exact = mean_product(members)
 
     def distance(strategy: LoraStrategy) -> float:
-        result = strategy.aggregate(1, start_of(members), members)
+        result = combine(strategy, start_of(members), members)
         return float(np.linalg.norm(dense(result) - exact))
 
     best, apart = distance(FlexLora()), distance(FedIT())
@@ -159,7 +160,7 @@ def test_the_order_of_arrival_does_not_change_a_bit(make: Make, seed: int, rng: 
     members = [ClientUpdate(m.client, {**start, **m.adapter}, m.num_examples) for m in members]
     shuffled = list(members)
     rng.shuffle(shuffled)
-    one, two = (make().aggregate(1, start, iter(order)) for order in (members, shuffled))
+    one, two = (combine(make(), start, order) for order in (members, shuffled))
     assert one.keys() == two.keys() == start.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -169,8 +170,8 @@ def test_the_order_of_arrival_does_not_change_a_bit(make: Make, seed: int, rng: 
 def test_fedit_is_fedavg_on_factors(count: int, rank: int, seed: int) -> None:
     members = drawn(count, rank, SHAPE, seed)
     for weighting in ("examples", "uniform"):
-        theirs = FedAvg(weighting).aggregate(1, {}, members)
-        ours = FedIT(weighting).aggregate(1, {}, members)
+        theirs = combine(FedAvg(weighting), {}, members)
+        ours = combine(FedIT(weighting), {}, members)
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -179,7 +180,7 @@ def test_fedit_is_fedavg_on_factors(count: int, rank: int, seed: int) -> None:
 )
 def test_one_client_alone_is_the_next_global_update(make: Make) -> None:
     members = drawn(1, 2, SHAPE, 4)
-    result = make().aggregate(1, start_of(members, residual=3), members)
+    result = combine(make(), start_of(members, residual=3), members)
     np.testing.assert_allclose(dense(result), mean_product(members), atol=1e-5)
 
 
@@ -192,13 +193,13 @@ def test_every_pair_is_treated_on_its_own(make: Make) -> None:
     start = start_of(members, residual=5)
     for kind, shape in (("A", (5, SHAPE[1])), ("B", (SHAPE[0], 5))):
         start[f"{names[1]}.residual_{kind}"] = torch.zeros(shape)
-    both = make().aggregate(1, start, members)
+    both = combine(make(), start, members)
     alone = [
         ClientUpdate(m.client, {n: t for n, t in m.adapter.items() if n.startswith(names[0])}, n)
         for m in members
         for n in [m.num_examples]
     ]
-    result = make().aggregate(1, start, alone)
+    result = combine(make(), start, alone)
     assert torch.equal(both[A], result[A])
     assert torch.equal(both[B], result[B])
 
@@ -208,7 +209,7 @@ def test_flora_draws_for_every_pair_apart() -> None:
     members = drawn(2, 2, SHAPE, 5, modules=names)
     start = start_of(members, residual=4)
     start |= {name.replace("layers.0", "layers.1"): t for name, t in start.items()}
-    result = Flora().aggregate(1, start, members)
+    result = combine(Flora(), start, members)
     assert not torch.equal(result[A], result[A.replace("layers.0", "layers.1")])
 
 
@@ -216,8 +217,8 @@ def test_uniform_weights_ignore_the_numbers_of_examples() -> None:
     members = drawn(3, 2, SHAPE, 6)
     equal = updates([m.adapter for m in members], [1, 1, 1])
     for make in (FlexLora, LoraFair, FedIT):
-        one = make(weighting="uniform").aggregate(1, start_of(members), members)
-        two = make().aggregate(1, start_of(members), equal)
+        one = combine(make(weighting="uniform"), start_of(members), members)
+        two = combine(make(), start_of(members), equal)
         torch.testing.assert_close(one[B], two[B])
 
 
@@ -225,7 +226,7 @@ def test_flora_starts_anew_every_round() -> None:
     members = drawn(2, 3, (30, 40), 7)
     start = {**members[0].adapter, RESIDUAL_A: torch.zeros(6, 40), RESIDUAL_B: torch.zeros(30, 6)}
     first, again, later, other = (
-        strategy.aggregate(server_round, start, members)[A]
+        combine(strategy, start, members, server_round)[A]
         for strategy, server_round in ((Flora(), 1), (Flora(), 1), (Flora(), 2), (Flora(seed=1), 1))
     )
     assert torch.equal(first, again)
@@ -240,10 +241,10 @@ def test_what_was_not_asked_for_is_not_looked_at() -> None:
     """A client that moved the frozen factor all the same does not move the global one."""
     members = drawn(3, 2, SHAPE, 8)
     start = start_of(members)
-    assert torch.equal(FfaLora().aggregate(1, start, members)[A], start[A])
-    kept = FedSaLora(share_b=False).aggregate(1, start, members)
+    assert torch.equal(combine(FfaLora(), start, members)[A], start[A])
+    kept = combine(FedSaLora(share_b=False), start, members)
     assert torch.equal(kept[B], start[B])
-    torch.testing.assert_close(kept[A], FedIT().aggregate(1, start, members)[A])
+    torch.testing.assert_close(kept[A], combine(FedIT(), start, members)[A])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -11,13 +15,15 @@ from fl2ora.strategies.lora.fedex_lora import FedExLora
 from fl2ora.strategies.lora.flexlora import FlexLora
 from fl2ora.strategies.lora.flora import Flora
 from fl2ora.strategies.lora.hetlora import HetLora
-from lora_factors import A, B, M, drawn, pair
+from fl2ora.strategies.updates import ClientUpdate
+from lora_factors import RESIDUAL_A, RESIDUAL_B, A, B, M, dense, drawn, pair
+from planned import begun, combine
 
 START = drawn(1, rank=4)[0].adapter
 
 
 def rank_sent(strategy: RankedLoraStrategy, client: str) -> int:
-    sent = strategy.outgoing(client, START)
+    sent = strategy.plan(1, START, [client]).start_of(client)
     assert {name: t.shape for name, t in sent.items()} == {n: t.shape for n, t in START.items()}
     rows, columns = sent[A].any(dim=1), sent[B].any(dim=0)
     assert torch.equal(rows, columns)
@@ -50,34 +56,37 @@ def test_ranks_that_make_no_sense_are_refused(text: str) -> None:
 
 
 def test_without_ranks_everyone_gets_the_adapter_itself() -> None:
-    assert FlexLora().outgoing("a", START) is START
+    assert begun(FlexLora(), "a", START).plan(1, START, "a").start_of("a") is START
 
 
 def test_ranks_go_round_by_the_order_of_all_clients() -> None:
-    strategy = FlexLora("4,2,1")
-    strategy.clients = ("x", "b", "a", "y")
+    strategy = begun(FlexLora("4,2,1"), "xbay", START)
     assert [rank_sent(strategy, client) for client in "xbay"] == [4, 2, 1, 4]
 
 
-def test_shares_have_their_place_in_their_name() -> None:
-    strategy = HetLora("3,1")
-    assert [rank_sent(strategy, str(client)) for client in (0, 1, 2, 13)] == [3, 1, 3, 1]
-
-
-def test_a_place_that_is_not_known_is_an_error() -> None:
-    with pytest.raises(UserError, match=r"ranks: no place .* client 'site-a'.*site-a:2"):
-        FlexLora("4,2").outgoing("site-a", START)
-
-
-def test_one_rank_for_all_needs_no_place() -> None:
-    assert rank_sent(FlexLora("2"), "site-a") == 2
+def test_one_rank_is_for_all() -> None:
+    strategy = begun(FlexLora("2"), "ab", START)
+    assert [rank_sent(strategy, client) for client in "ab"] == [2, 2]
 
 
 def test_named_ranks_and_those_of_nodes() -> None:
-    strategy = Flora("site-a:3, site-b:2")
-    assert [rank_sent(strategy, f"site-{key}") for key in "abc"] == [3, 2, 4]
-    strategy.client_ranks = {"site-b": 1, "site-c": 2}
-    assert [rank_sent(strategy, f"site-{key}") for key in "abc"] == [3, 1, 2]
+    sites = [f"site-{key}" for key in "abc"]
+    strategy = begun(HetLora("site-a:3, site-b:2"), sites, START)
+    assert [rank_sent(strategy, site) for site in sites] == [3, 2, 4]
+    begun(strategy, sites, START, {"site-b": 1, "site-c": 2})
+    assert [rank_sent(strategy, site) for site in sites] == [3, 1, 2]
+
+
+def test_ranks_of_clients_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(UserError, match=r"ranks: .*the run's 2 clients, such as 'a', found site-z"):
+        begun(FlexLora("a:2, site-z:1"), "ab", START)
+
+
+def test_a_plan_gives_the_same_start_whenever_it_is_asked() -> None:
+    plan = begun(FlexLora("2,3"), "abc", START).plan(1, START, "abc")
+    assert plan.start_of("a") is plan.start_of("a")
+    assert plan.start_of("a") is plan.start_of("c")
+    assert plan.start_of("a") is not plan.start_of("b")
 
 
 @pytest.mark.parametrize(
@@ -93,9 +102,8 @@ def test_ranks_above_the_method_s_are_refused_before_training(
 ) -> None:
     strategy = load(spec, Strategy)
     assert isinstance(strategy, RankedLoraStrategy)
-    strategy.client_ranks = nodes
     with pytest.raises(UserError, match=message):
-        strategy.check(START)
+        begun(strategy, "ab", START, nodes)
 
 
 def test_cutting_leaves_what_is_carried() -> None:
@@ -111,8 +119,11 @@ def test_a_client_of_full_rank_gets_equal_values() -> None:
 
 
 def test_all_that_may_differ_take_ranks() -> None:
-    for make in (FlexLora, HetLora, Flora, FedExLora):
-        assert rank_sent(make("2"), "0") == 2
+    carrying = {**START, RESIDUAL_A: torch.zeros(2, 5), RESIDUAL_B: torch.zeros(7, 2)}
+    for make in (FlexLora, HetLora):
+        assert rank_sent(begun(make("2"), "0", START), "0") == 2
+    for carries in (Flora, FedExLora):
+        assert rank_sent(begun(carries("2"), "0", carrying), "0") == 2
 
 
 def test_padding_is_what_hetlora_averages() -> None:
@@ -121,6 +132,43 @@ def test_padding_is_what_hetlora_averages() -> None:
     high = pair([[0, 0], [0, 3]], [[0, 0], [0, 1]])
     members = drawn(2)
     members = [type(m)(m.client, a, 1) for m, a in zip(members, (low, high), strict=True)]
-    result = HetLora().aggregate(1, low, members)
+    result = combine(HetLora(), low, members)
     assert result[A].tolist() == [[0.25, 0], [0, 0.75]]
     assert result[B].tolist() == [[0.25, 0], [0, 2.25]]
+
+
+@pytest.mark.parametrize("make", [FedExLora, Flora])
+def test_idle_clients_of_any_rank_change_nothing(make: Callable[[str], RankedLoraStrategy]) -> None:
+    """What a client of rank 1 was not sent is no movement of it."""
+    start = {**START, RESIDUAL_A: torch.zeros(5, 5), RESIDUAL_B: torch.zeros(7, 5)}
+    strategy = begun(make("4,1"), "ab", start)
+    plan = strategy.plan(1, start, "ab")
+    idle = [ClientUpdate(client, dict(plan.start_of(client)), 5) for client in "ab"]
+    np.testing.assert_allclose(dense(strategy.aggregate(plan, idle)), dense(start), atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [FedExLora, Flora])
+def test_ranks_of_their_own_add_the_mean_of_what_clients_moved(
+    make: Callable[[str], RankedLoraStrategy],
+) -> None:
+    start = {**START, RESIDUAL_A: torch.zeros(5, 5), RESIDUAL_B: torch.zeros(7, 5)}
+    strategy = begun(make("4,1,2"), "abc", start)
+    plan = strategy.plan(1, start, "abc")
+    moved, expected = [], dense(start)
+    for client, rank, size, factors in zip("abc", (4, 1, 2), (1, 2, 5), drawn(3, 4), strict=True):
+        trained = {**start, **cut_to_rank(factors.adapter, rank)}
+        moved.append(ClientUpdate(client, trained, size))
+        expected += size / 8 * (dense(trained) - dense(plan.start_of(client)))
+    result = strategy.aggregate(plan, moved)
+    np.testing.assert_allclose(dense(result), expected, atol=1e-5)
+
+
+def test_noise_beyond_a_clients_rank_is_not_counted() -> None:
+    strategy = begun(FlexLora("4,1"), "ab", START)
+    plan = strategy.plan(1, START, "ab")
+    quiet = [ClientUpdate(client, dict(plan.start_of(client)), 5) for client in "ab"]
+    noise = torch.tensor([[0.0], [3.0], [3.0], [3.0]]).expand_as(START[A])
+    adapter = {**quiet[1].adapter, A: quiet[1].adapter[A] + noise}
+    noisy = [quiet[0], replace(quiet[1], adapter=adapter)]
+    left, right = (strategy.aggregate(plan, sent) for sent in (quiet, noisy))
+    assert all(torch.equal(left[name], right[name]) for name in START)

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+import planned
 from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
 from fl2ora.strategies.base import Strategy
 from fl2ora.strategies.robust._distances import gram, squared_distances
 from fl2ora.strategies.robust.krum import scores
 from fl2ora.strategies.updates import ClientUpdate
+from planned import begun
 from quadratics import scalar
 
 FIVE = [1.0, 1.2, 0.9, 1.1, 9.0]
@@ -36,7 +39,7 @@ def points(*pairs: tuple[float, float], examples: tuple[int, ...] = ()) -> list[
 
 def combine(spec: str, sent: list[ClientUpdate], current: Adapter | None = None) -> Adapter:
     start = scalar(0.0) if current is None else current
-    return load(spec, Strategy).aggregate(1, start, iter(sent))
+    return planned.combine(load(spec, Strategy), start, sent)
 
 
 def combined(spec: str, *values: float) -> float:
@@ -60,13 +63,17 @@ def combined(spec: str, *values: float) -> float:
         ("krum(malicious=3)", [3.0, 4.0], 3.0),
         ("multi_krum(malicious=1, keep=1)", FIVE, 1.0),
         # Scores .02, .05, .05, .02, 123.25: 1 and 1.1 first, with 1 and 4 examples.
-        ("multi_krum(malicious=1, keep=2)", FIVE, 1.08),
-        ("multi_krum(malicious=1, keep=2, weighting='uniform')", FIVE, 1.05),
-        ("multi_krum(malicious=1)", FIVE, (1 + 2.4 + 2.7 + 4.4) / 10),
-        ("multi_krum(malicious=0)", FIVE, (1 + 2.4 + 2.7 + 4.4 + 45) / 15),
-        ("geometric_median(weighting='uniform')", FIVE, 1.1),
-        ("geometric_median", [1.0, 2.0, 9.0, 10.0], 9.0),  # holds the fifth and sixth of ten
-        ("geometric_median(weighting='uniform')", [1.0, 2.0], 1.5),
+        ("multi_krum(malicious=1, keep=2, weighting='examples')", FIVE, 1.08),
+        ("multi_krum(malicious=1, keep=2)", FIVE, 1.05),
+        ("multi_krum(malicious=1, weighting='examples')", FIVE, (1 + 2.4 + 2.7 + 4.4) / 10),
+        ("multi_krum(malicious=0, weighting='examples')", FIVE, (1 + 2.4 + 2.7 + 4.4 + 45) / 15),
+        ("geometric_median", FIVE, 1.1),
+        (
+            "geometric_median(weighting='examples')",
+            [1.0, 2.0, 9.0, 10.0],
+            9.0,
+        ),  # holds the fifth and sixth of ten
+        ("geometric_median", [1.0, 2.0], 1.5),
         ("geometric_median", [7.0], 7.0),
     ],
 )
@@ -169,7 +176,10 @@ def test_geometric_median_of_a_triangle_is_its_fermat_point() -> None:
 
 def test_geometric_median_with_half_of_the_weight_on_one_client() -> None:
     sent = points((1.0, 0.0), (0.0, 1.0), (5.0, 5.0), examples=(1, 1, 3))
-    assert combine("geometric_median", sent, ORIGIN)["x"].tolist() == [5.0, 5.0]
+    assert combine("geometric_median(weighting='examples')", sent, ORIGIN)["x"].tolist() == [
+        5.0,
+        5.0,
+    ]
 
 
 def test_geometric_median_beats_every_neighbour() -> None:
@@ -179,7 +189,11 @@ def test_geometric_median_beats_every_neighbour() -> None:
         ClientUpdate(str(k), {"x": torch.tensor(row, dtype=torch.float32)}, int(size))
         for k, (row, size) in enumerate(zip(values, sizes, strict=True))
     ]
-    best = combine("geometric_median", sent, {"x": torch.zeros(3)})["x"].numpy().astype(float)
+    best = (
+        combine("geometric_median(weighting='examples')", sent, {"x": torch.zeros(3)})["x"]
+        .numpy()
+        .astype(float)
+    )
 
     def total(point: np.ndarray) -> float:
         return float(sizes @ np.linalg.norm(values - point, axis=1))
@@ -196,7 +210,7 @@ def test_geometric_median_beats_every_neighbour() -> None:
         ("trimmed_mean(cut=0.25)", True),
         ("krum(malicious=2)", True),
         ("multi_krum(malicious=2)", True),
-        ("geometric_median(weighting='uniform')", True),
+        ("geometric_median", True),
     ],
 )
 def test_two_of_nine_clients_cannot_carry_a_robust_one_away(spec: str, holds: bool) -> None:
@@ -223,3 +237,44 @@ def test_two_of_nine_clients_cannot_carry_a_robust_one_away(spec: str, holds: bo
 def test_impossible_arguments_are_refused(spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load(spec, Strategy)
+
+
+@pytest.mark.parametrize(
+    ("spec", "least"),
+    [
+        ("krum(malicious=0)", 3),
+        ("krum", 5),
+        ("multi_krum(malicious=3)", 9),
+        ("trimmed_mean(cut=0.0)", 1),
+        ("trimmed_mean", 5),
+        ("trimmed_mean(cut=0.3)", 4),
+        ("trimmed_mean(cut=0.29)", 4),
+        ("trimmed_mean(cut=0.1)", 10),
+        ("median", 1),
+        ("attacked(inner='krum')", 5),
+        ("local_dp(inner='trimmed_mean')", 5),
+    ],
+)
+def test_with_fewer_clients_than_it_needs_nothing_is_begun_or_asked(spec: str, least: int) -> None:
+    strategy, start = load(spec, Strategy), scalar(0.0)
+    clients = [str(index) for index in range(least)]
+    assert strategy.least_updates == least
+    assert begun(strategy, clients, start).plan(1, start, clients).clients == tuple(clients)
+    if least > 1:
+        with pytest.raises(
+            UserError, match=f"at least {least} clients, found {least - 1} asked in"
+        ):
+            strategy.plan(1, start, clients[1:])
+        with pytest.raises(
+            UserError, match=f"at least {least} clients, found a run of {least - 1}"
+        ):
+            begun(load(spec, Strategy), clients[1:], start)
+
+
+@pytest.mark.parametrize("cut", [0.01, 0.07, 0.1, 0.2, 0.25, 0.29, 0.3, 1 / 3, 0.4, 0.49])
+def test_the_fewest_updates_of_a_trimmed_mean_are_the_first_that_are_trimmed(cut: float) -> None:
+    strategy = load(f"trimmed_mean(cut={cut!r})", Strategy)
+    for count, trims in ((strategy.least_updates - 1, False), (strategy.least_updates, True)):
+        values = [0.0] * (count - 1) + [1e6]
+        result = planned.combine(strategy, scalar(0.0), updates(*values))["x"].item()
+        assert (result == 0.0) is trims

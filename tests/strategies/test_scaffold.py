@@ -14,13 +14,12 @@ from fl2ora.strategies.averaging.scaffold import Scaffold, ScaffoldRule
 from fl2ora.strategies.client_rule import LocalStart
 from fl2ora.strategies.toy_clients import ToyClient
 from fl2ora.strategies.updates import ClientUpdate
+from planned import begun, plan_of
 from quadratics import one_round, play, scalar, two_clients
 
 
 def scaffold(**kwargs: float) -> Scaffold:
-    strategy = Scaffold(**kwargs)
-    strategy.num_clients = 2
-    return strategy
+    return begun(Scaffold(**kwargs), "ab", scalar(0.0))
 
 
 def test_two_rounds_by_hand() -> None:
@@ -30,7 +29,7 @@ def test_two_rounds_by_hand() -> None:
     assert [u.aux["x"].item() for u in updates] == pytest.approx([-0.95, -12.75])
     assert [c.state["x"].item() for c in clients] == pytest.approx([-0.95, -12.75])
     assert first["x"].item() == pytest.approx(1.37)
-    assert strategy.broadcast()["x"].item() == pytest.approx(-6.85)
+    assert strategy.plan(2, first, "ab").aux["x"].item() == pytest.approx(-6.85)
     second, _ = one_round(strategy, 2, first, clients)
     assert second["x"].item() == pytest.approx(2.3195)
 
@@ -52,8 +51,7 @@ def test_it_reaches_the_optimum_with_one_client_a_round() -> None:
 
 
 def test_the_server_counts_all_clients_and_scales_its_step() -> None:
-    strategy = Scaffold(step=0.5)
-    strategy.num_clients = 8
+    strategy = begun(Scaffold(step=0.5), "abcdefgh", scalar(0.0))
     current, _ = one_round(strategy, 1, scalar(0.0), two_clients(2, 0.1))
     assert strategy.state()["c/x"].item() == pytest.approx(-6.85 * 2 / 8)
     assert current["x"].item() == pytest.approx(1.37 / 2)
@@ -72,16 +70,18 @@ def test_a_lost_reply_shifts_the_optimum_as_documented() -> None:
 
 def test_momentum_is_refused_with_the_remedy() -> None:
     start = LocalStart({}, {}, momentum=0.9)
-    with pytest.raises(UserError, match=r"found momentum 0\.9; set momentum = 0\.0 in the run con"):
+    with pytest.raises(UserError, match=r"expected 'sgd\(momentum=0\.0\)'.*found momentum 0\.9"):
         ScaffoldRule().begin(start)
 
 
 def test_updates_without_variates_are_refused() -> None:
     with pytest.raises(ValueError, match="aux: missing: x"):
-        Scaffold().check_update(ClientUpdate("a", scalar(1.0), 1))
+        Scaffold().check_update(plan_of([], scalar(1.0)), ClientUpdate("a", scalar(1.0), 1))
     aux = {"x": torch.zeros(2)}
     with pytest.raises(ValueError, match="aux: x has shape"):
-        Scaffold().check_update(ClientUpdate("a", scalar(1.0), 1, aux=aux))
+        Scaffold().check_update(
+            plan_of([], scalar(1.0)), ClientUpdate("a", scalar(1.0), 1, aux=aux)
+        )
 
 
 def test_a_client_that_diverges_keeps_its_state() -> None:

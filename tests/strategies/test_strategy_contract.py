@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+import fl2ora.strategies
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.plugins import available, load
 from fl2ora.strategies.averaging.fedavg import FedAvg
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.client_rule import ClientRule
 from fl2ora.strategies.contract import check_strategy
 from fl2ora.strategies.updates import ClientUpdate
+from planned import begun
 
 # Specs by whether they hand on a single client's adapter in the first round.
 GENERAL = {
@@ -41,12 +46,13 @@ GENERAL = {
     "local_dp(clip=1e30, noise_multiplier=0)": True,
     "median": True,
     "trimmed_mean": True,
+    "trimmed_mean(cut=0.0)": True,
     "krum": True,
     "krum(malicious=0)": True,
     "multi_krum": True,
-    "multi_krum(keep=2, weighting='uniform')": True,
+    "multi_krum(keep=2, weighting='examples')": True,
     "geometric_median": True,
-    "geometric_median(weighting='uniform')": True,
+    "geometric_median(weighting='examples')": True,
     "attacked(clients='2')": True,
     "attacked(inner='feddyn(alpha=0.1)', clients='2', attack='scaling(factor=3)')": False,
     "attacked(inner='scaffold', clients='2', attack='scaling(factor=3)')": True,
@@ -62,20 +68,24 @@ def test_every_file_is_covered_here_or_with_the_lora_aware_ones() -> None:
     assert [name for name in names if name not in FILES and f'"{name}"' not in lora_aware] == []
 
 
+def alike(spec: str) -> bool:
+    return not spec.startswith("attacked")  # names clients
+
+
 @pytest.mark.parametrize("spec", GENERAL)
 def test_it_keeps_the_contract(spec: str) -> None:
-    check_strategy(spec, averages=GENERAL[spec])
+    check_strategy(spec, averages=GENERAL[spec], alike=alike(spec))
 
 
 @pytest.mark.parametrize("spec", GENERAL)
 def test_it_keeps_the_contract_with_nothing_tuned(spec: str) -> None:
-    check_strategy(spec, start={})
+    check_strategy(spec, start={}, alike=alike(spec))
 
 
 @pytest.mark.parametrize("spec", [spec for spec, averages in GENERAL.items() if not averages])
 def test_those_that_take_steps_of_their_own_are_told_apart(spec: str) -> None:
     with pytest.raises(AssertionError, match="one client"):
-        check_strategy(spec)
+        check_strategy(spec, alike=alike(spec))
 
 
 def test_the_strategies_of_the_command_line(pytestconfig: pytest.Config) -> None:
@@ -85,40 +95,49 @@ def test_the_strategies_of_the_command_line(pytestconfig: pytest.Config) -> None
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_has_at_most_one_client_half_and_it_loads(name: str) -> None:
-    spec = load(name, Strategy).client_rule()
+    clients = [str(index) for index in range(5)]
+    spec = begun(load(name, Strategy), clients, {}).plan(9, {}, clients).rule
     assert not spec or isinstance(load(spec, ClientRule), ClientRule)
 
 
+def test_no_file_loads_flower_or_ray() -> None:
+    """In a process of its own, as everything is loaded in this one."""
+    root = Path(fl2ora.strategies.__path__[0])
+    files = [path.relative_to(root).with_suffix("") for path in root.rglob("*.py")]
+    names = sorted(".".join(("fl2ora.strategies", *file.parts)) for file in files)
+    assert "fl2ora.strategies.averaging.fedavg" in names
+    code = (
+        f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\n"
+        "print(sorted({'flwr', 'ray'} & sys.modules.keys()))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert answer.strip() == "[]"
+
+
 class Renames(FedAvg):
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
-        result = super().aggregate(server_round, current, updates)
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        result = super().aggregate(plan, updates)
         return {f"x.{name}": tensor for name, tensor in result.items()}
 
 
 class ChangesItsInput(FedAvg):
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
-        result = super().aggregate(server_round, current, updates)
-        for name, tensor in current.items():
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        result = super().aggregate(plan, updates)
+        for name, tensor in plan.current.items():
             tensor.copy_(result[name])
         return result
 
 
 class Draws(FedAvg):
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
-        result = super().aggregate(server_round, current, updates)
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        result = super().aggregate(plan, updates)
         return {name: tensor + 1e-4 * torch.randn_like(tensor) for name, tensor in result.items()}
 
 
 class TakesTheFirst(Strategy):
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         return next(iter(updates)).adapter
 
 
@@ -127,20 +146,45 @@ class Forgets(FedAvg):
 
     last: Adapter | None = None
 
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
-        result = super().aggregate(server_round, current, updates)
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        result = super().aggregate(plan, updates)
         before, self.last = self.last or result, result
         return {name: (tensor + before[name]) / 2 for name, tensor in result.items()}
 
 
 class Sums(Strategy):
-    def aggregate(
-        self, server_round: int, current: Adapter, updates: Iterable[ClientUpdate]
-    ) -> Adapter:
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         ordered = sorted(updates, key=lambda update: update.client)
-        return {name: sum(update.adapter[name] for update in ordered) for name in current}  # type: ignore[misc]
+        return {name: sum(update.adapter[name] for update in ordered) for name in plan.current}  # type: ignore[misc]
+
+
+class ReportsNothingSound(FedAvg):
+    def metrics(self) -> dict[str, float]:
+        return {"spread": float("nan")}
+
+
+class TakesTheRecordsName(FedAvg):
+    def metrics(self) -> dict[str, float]:
+        return {"round": 1.0}
+
+
+class StartsSmaller(FedAvg):
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        plan = super().plan(server_round, current, clients)
+        return replace(plan, starts=lambda client: {n: t[:1] for n, t in current.items()})
+
+
+class StartsAnywhere(FedAvg):
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        plan = super().plan(server_round, current, clients)
+        return replace(
+            plan, starts=lambda client: {n: torch.randn_like(t) for n, t in current.items()}
+        )
+
+
+class AsksOthers(FedAvg):
+    def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
+        return super().plan(server_round, current, self.run.clients)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +195,12 @@ class Sums(Strategy):
         (Draws, "determinism: equal rounds"),
         (TakesTheFirst, "order of answers"),
         (Forgets, "state: after loading it"),
-        (Sums, "equal clients: three give another"),
+        (Sums, "equal clients: 3 give another adapter than 1"),
+        (ReportsNothingSound, "metrics: spread: expected a finite number, found nan"),
+        (TakesTheRecordsName, "metrics: the name 'round' is the record's own"),
+        (StartsSmaller, "plan: start of client '1': .* has shape"),
+        (StartsAnywhere, "plan: the start of client '1' differs when asked for again"),
+        (AsksOthers, "plan: expected round 2 of clients"),
     ],
 )
 def test_a_broken_promise_is_named(make: Callable[[], Strategy], promise: str) -> None:

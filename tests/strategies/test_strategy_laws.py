@@ -15,13 +15,15 @@ from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.plugins import load
 from fl2ora.strategies.base import Strategy
 from fl2ora.strategies.updates import ClientUpdate
+from planned import begun, combine, plan_of
 
 SPECS = [
     "fedavg", "fedprox", "feddyn(alpha=0.1)", "fednova", "fednova(mu=0.1, momentum=0.9)",
     "scaffold", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "median", "trimmed_mean", "krum",
-    "multi_krum", "geometric_median", "attacked(inner='fednova')",
+    "multi_krum", "geometric_median", "attacked(inner='fednova', clients='c0')",
 ]  # fmt: skip
 CURRENT: Adapter = {"a": torch.zeros(2), "b": torch.ones(1, 1)}
+CLIENTS = [f"c{index}" for index in range(10)]
 LAW = settings(max_examples=15, deadline=None)
 
 floats = st.floats(-100, 100, width=32)
@@ -50,10 +52,9 @@ def trimmed(spec: str, updates: list[ClientUpdate]) -> list[ClientUpdate]:
 
 
 def aggregate(spec: str, updates: list[ClientUpdate]) -> Adapter:
-    strategy = load(spec, Strategy)
-    strategy.num_clients = 10
-    first = strategy.aggregate(1, CURRENT, trimmed(spec, updates))
-    return strategy.aggregate(2, first, trimmed(spec, updates))
+    strategy = begun(load(spec, Strategy), CLIENTS, CURRENT)
+    first = combine(strategy, CURRENT, trimmed(spec, updates))
+    return combine(strategy, first, trimmed(spec, updates), 2)
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -89,8 +90,8 @@ def test_a_stream_gives_what_a_list_gives(spec: str, updates: list[ClientUpdate]
 
     results = []
     for source in (stream(), trimmed(spec, updates)):
-        strategy = load(spec, Strategy)
-        results.append(strategy.aggregate(1, CURRENT, source))
+        strategy = begun(load(spec, Strategy), CLIENTS, CURRENT)
+        results.append(strategy.aggregate(plan_of(updates, CURRENT), source))
     assert all(torch.equal(results[0][name], results[1][name]) for name in CURRENT)
 
 
@@ -104,7 +105,7 @@ def test_shifting_every_client_shifts_the_result(
         replace(u, adapter={name: t + shift for name, t in u.adapter.items()}) for u in updates
     ]
     strategy = load(spec, Strategy)
-    left = strategy.aggregate(1, CURRENT, updates)
-    right = strategy.aggregate(1, {n: t + shift for n, t in CURRENT.items()}, moved)
+    left = combine(strategy, CURRENT, updates)
+    right = combine(strategy, {n: t + shift for n, t in CURRENT.items()}, moved)
     for name in CURRENT:
         torch.testing.assert_close(left[name] + shift, right[name], rtol=1e-3, atol=1e-2)

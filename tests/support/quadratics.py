@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RunInfo, Strategy
 from fl2ora.strategies.toy_clients import ToyClient, play_round
 from fl2ora.strategies.updates import ClientUpdate
 
@@ -32,19 +32,20 @@ def one_round(
     lost: Sequence[str] = (),
 ) -> tuple[Adapter, list[ClientUpdate]]:
     """Play a round; the replies of ``lost`` clients do not arrive."""
-    updates = play_round(strategy, server_round, current, clients)
+    plan = strategy.plan(server_round, current, [client.key for client in clients])
+    updates = play_round(plan, clients)
     arrived = [update for update in updates if update.client not in lost]
     for update in arrived:
-        strategy.check_update(update)
-    return as_adapter(strategy.aggregate(server_round, current, iter(arrived))), updates
+        strategy.check_update(plan, update)
+    return as_adapter(strategy.aggregate(plan, iter(arrived))), updates
 
 
 def play(
     strategy: Strategy, rounds: int, clients: Sequence[ToyClient], start: float = 0.0
 ) -> float:
     """Return x after some rounds of all clients."""
-    strategy.num_clients = len(clients)
     current = scalar(start)
+    strategy.begin(RunInfo(tuple(client.key for client in clients), current))
     for server_round in range(1, rounds + 1):
         current, _ = one_round(strategy, server_round, current, clients)
     return current["x"].item()

@@ -36,7 +36,8 @@ def toy_grid(
         spec = str(settings.get("client-rule", ""))
         rule = load(spec, ClientRule) if spec else ClientRule()
         received = _tensors(message.content.array_records, "arrays")
-        update = client.train(received, rule, _tensors(message.content.array_records, "aux"))
+        aux = _tensors(message.content.array_records, "aux")
+        update = client.train(received, rule, aux, seed=int(settings["server-round"]))
         if client.state:
             context.state["state"] = ArrayRecord(client.state)
         if fails(index, int(settings["server-round"])):

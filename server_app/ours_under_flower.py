@@ -1,0 +1,124 @@
+"""A strategy of ours under Flower's own loop, ``Strategy.start``."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+
+from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.summary import summarise
+from fl2ora.messages.evaluate import TEST, EvaluateTask, decode_measured, encode_evaluate
+from fl2ora.messages.records import ARRAYS, UnusableMessageError
+from fl2ora.messages.tensors import decode_tensors, encode_tensors
+from fl2ora.messages.train import decode_update, encode_train
+from fl2ora.server_app.client_means import ClientMeans
+from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
+from fl2ora.strategies.updates import ClientUpdate
+
+logger = logging.getLogger(__name__)
+
+
+class OursUnderFlower(FlowerStrategy):
+    """``OursUnderFlower(FedDyn()).start(grid, arrays, num_rounds=3)`` in a ServerApp of your own.
+
+    The clients of the run are the nodes that the grid shows in the first round, their keys the node
+    ids as text; nodes that join later are not asked. The ClientApp must be fl2ora's, or act on the
+    client rule it is sent.
+
+    Args:
+        strategy: one of ours.
+        min_available_nodes: how many nodes to wait for before the first round, as Flower's own
+            strategies do: for ever.
+        spec: sizes of the sums that the nodes measure; those of the run config.
+    """
+
+    def __init__(
+        self, strategy: Strategy, min_available_nodes: int = 1, spec: StatsSpec | None = None
+    ) -> None:
+        self.strategy = strategy
+        self._least_nodes = max(1, min_available_nodes)
+        self._spec = spec or StatsSpec()
+        self._plan: RoundPlan | None = None
+
+    def summary(self) -> None:
+        """Log the strategy's name."""
+        logger.info("Strategy: %s", type(self.strategy).__name__)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Plan the round, and address one train message to every node of the run."""
+        current = decode_tensors(arrays, ARRAYS)
+        if self._plan is None:
+            self.strategy.begin(RunInfo(self._wait_for_nodes(grid), current))
+        shown = {str(node): node for node in grid.get_node_ids()}
+        clients = [client for client in self.strategy.run.clients if client in shown]
+        self._plan = self.strategy.plan(server_round, current, clients)
+        nodes = {shown[client]: client for client in clients}
+        return list(encode_train(self._plan, nodes, server_round, dict(config)))
+
+    def _wait_for_nodes(self, grid: Grid) -> tuple[str, ...]:
+        while len(nodes := sorted(grid.get_node_ids())) < self._least_nodes:
+            logger.info("Waiting for nodes: %d of %d", len(nodes), self._least_nodes)
+            time.sleep(1)
+        return tuple(map(str, nodes))
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate what is usable; ``(None, None)``, which keeps the adapter, of too few."""
+        assert self._plan is not None
+        means = ClientMeans()
+        updates = self._usable(self._plan, replies, means)
+        first = list(islice(updates, self.strategy.least_updates))
+        if len(first) < self.strategy.least_updates:
+            logger.warning("Round %d: only %d usable replies", server_round, len(first))
+            return None, None
+        adapter = self.strategy.aggregate(self._plan, chain(first, updates))
+        metrics = {**means.result(), **self.strategy.metrics()}
+        return encode_tensors(adapter), MetricRecord(dict(metrics))
+
+    def _usable(
+        self, plan: RoundPlan, replies: Iterable[Message], means: ClientMeans
+    ) -> Iterator[ClientUpdate]:
+        waiting = set(plan.clients)
+        for reply in replies:
+            client = str(reply.metadata.src_node_id)
+            try:
+                if client not in waiting:
+                    raise UnusableMessageError("a second reply, or one of a node not asked")
+                waiting.discard(client)
+                update = decode_update(reply, client, plan.start_of(client))
+                self.strategy.check_update(plan, update)
+            except ValueError as error:
+                logger.warning("Reply of client %s not used: %s", client, error)
+                continue
+            means.on_update(plan, update)
+            yield update
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Address one evaluate message to every node the grid shows."""
+        task = EvaluateTask(decode_tensors(arrays, ARRAYS), server_round)
+        return encode_evaluate(task, {node: str(node) for node in grid.get_node_ids()})
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Return the metrics of all nodes' sums together, None where no node answered soundly."""
+        total: CalibrationStats | None = None
+        for reply in replies:
+            try:
+                stats = decode_measured(reply, {TEST: None}, self._spec)[TEST]
+            except UnusableMessageError as error:
+                logger.warning("Sums of node %s not used: %s", reply.metadata.src_node_id, error)
+                continue
+            total = stats if total is None else total + stats
+        return None if total is None else MetricRecord(dict(summarise(total)))

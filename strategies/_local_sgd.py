@@ -1,0 +1,66 @@
+"""Which local optimisers a client half can count on; others are refused, not miscounted."""
+
+from __future__ import annotations
+
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.spec import Spec, parse_spec
+from fl2ora.strategies.client_rule import LocalStart
+
+_DEFAULT_MOMENTUM = 0.9  # of the optimiser ``sgd``, where its spec does not say
+_BY_ROUND = ("constant", "step")  # schedules that do not change within a round by themselves
+
+
+def check_optimiser(strategy: str, optimiser: str, schedule: str, *, momentum: bool) -> None:
+    """Refuse a run's optimiser and schedule unless they are SGD at one rate within a round.
+
+    Args:
+        strategy: named in the message.
+        optimiser: spec, such as ``sgd(momentum=0.9)``.
+        schedule: spec, such as ``cosine(per='round')``.
+        momentum: whether heavy-ball momentum is allowed.
+
+    Raises:
+        UserError: names the key, what was expected and what was found.
+    """
+    spec = parse_spec(optimiser)
+    found = spec.kwargs.get("momentum", spec.args[0] if spec.args else _DEFAULT_MOMENTUM)
+    _refuse(strategy, spec, optimiser, 0.0 if spec.name != "sgd" else found, momentum)
+    if not _constant_within_a_round(parse_spec(schedule)):
+        raise UserError(
+            f"strategy {strategy!r}: schedule: expected a learning rate that is the same for all "
+            f"steps of a round, such as 'constant' or 'cosine(per='round')', found {schedule!r}"
+        )
+
+
+def check_start(strategy: str, start: LocalStart, *, momentum: bool) -> None:
+    """Refuse on the client what ``check_optimiser`` refuses on the server.
+
+    Raises:
+        UserError: names what was expected and what was found.
+    """
+    spec = parse_spec(start.optimiser)
+    _refuse(strategy, spec, start.optimiser, start.momentum, momentum)
+
+
+def _refuse(strategy: str, spec: Spec, text: str, momentum: float, allowed: bool) -> None:
+    sgd = "sgd" if allowed else "sgd(momentum=0.0)"
+    if spec.module is not None or spec.name != "sgd" or spec.kwargs.get("nesterov"):
+        raise UserError(
+            f"strategy {strategy!r}: optimiser: expected {sgd!r}, for which its client half is "
+            f"defined, found {text!r}"
+        )
+    if momentum and not allowed:
+        raise UserError(
+            f"strategy {strategy!r}: optimiser: expected {sgd!r}, since its client half counts "
+            f"plain steps, found momentum {momentum:g}"
+        )
+
+
+def _constant_within_a_round(schedule: Spec) -> bool:
+    if schedule.kwargs.get("per") == "round":
+        return True
+    return (
+        schedule.module is None
+        and schedule.name in _BY_ROUND
+        and not schedule.kwargs.get("warm_up", 0)
+    )
