@@ -12,6 +12,7 @@ from torch import Tensor
 from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError
@@ -100,8 +101,9 @@ class Node:
     def learning_rate(self) -> float:
         """The run's learning rate, or the method's own where the run names none."""
         config = self.config
-        method = load(config.method, TuningMethod)
-        return learning_rate_for(method, config.model, config.optimiser, config.learning_rate)
+        return learning_rate_for(
+            config.method, config.model, config.optimiser, config.learning_rate
+        )
 
     @property
     def device(self) -> torch.device:

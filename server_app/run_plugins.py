@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.calibration.losses.base import Loss
+from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError, problems_of
@@ -66,8 +67,7 @@ def build_plugins(config: RunConfig, problems: Iterable[str] = ()) -> RunPlugins
         "metrics": lambda: run_metrics(config.metrics),
         "optimiser": lambda: check_optimiser(config.optimiser),
         "schedule": lambda: load(config.schedule, Schedule),
-        "method": build("method", lambda: load(config.method, TuningMethod)),
-        "learning-rate": lambda: _check_rate(config, built.get("method")),
+        "method": build("method", lambda: _method_for(config)),
         "strategy": build("strategy", lambda: build_strategy(config)),
         "callbacks": build("callbacks", lambda: build_callbacks(config.callbacks)),
         "calibrator": build("calibrator", lambda: _calibrator_for(config)),
@@ -129,9 +129,10 @@ def _calibrator_for(config: RunConfig) -> Calibrator | None:
     return calibrator
 
 
-def _check_rate(config: RunConfig, method: TuningMethod | None) -> None:
-    if method is not None:
-        learning_rate_for(method, config.model, config.optimiser, config.learning_rate)
+def _method_for(config: RunConfig) -> TuningMethod:
+    method = load(config.method, TuningMethod)
+    learning_rate_for(config.method, config.model, config.optimiser, config.learning_rate)
+    return method
 
 
 def _check_loss(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -15,8 +16,32 @@ from fl2ora.clip_tuning.clip import Clip
 _FILE = "adapter.safetensors"
 
 
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates to start from, of SGD with momentum 0.9; see ``learning_rate_for``.
+
+    Attributes:
+        embedded: for the embedded model, by the tables in docs/tuning.md.
+        published: for every other model.
+        source: where ``published`` comes from.
+    """
+
+    embedded: float
+    published: float
+    source: str
+
+
+NOTHING_TRAINED = Rates(1.0, 1.0, "nothing is trained by gradients, so any value will do")
+
+
 class TuningMethod(ABC):
-    """One way to tune CLIP; constructor arguments are what a spec string may set."""
+    """One way to tune CLIP; constructor arguments are what a spec string may set.
+
+    Attributes:
+        learning_rates: those of a run that sets none. None: such a run is refused.
+    """
+
+    learning_rates: Rates | None = None
 
     @abstractmethod
     def attach(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.selection import TOWER_CHOICES, chosen_towers
 from fl2ora.experiment.arguments import choice
 
@@ -28,6 +28,12 @@ class BitFit(TuningMethod):
             (Singha et al. 2025, arXiv 2512.04305) passes over.
         towers: ``both``, ``vision`` or ``text``.
     """
+
+    learning_rates = Rates(
+        embedded=0.3,
+        published=0.001,
+        source="FL2oRA's code (Singha et al. 2025): SGD",
+    )
 
     def __init__(self, biases: str = "all", towers: str = "both") -> None:
         self.left_out = _QUERY_KEY_VALUE if choice("biases", biases, _BIASES) == "fl2ora" else ()

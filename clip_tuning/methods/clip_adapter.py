@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fl2ora.clip_tuning.classifier import ClipClassifier, unit
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods._sizes import hidden_units
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.prefix.image_prefix import ImagePrefix
 from fl2ora.experiment.arguments import number, whole
 
@@ -26,6 +26,12 @@ class CLIPAdapter(TuningMethod):
         ratio: weight of the network's output; with 0 it has no effect.
         reduction: the hidden layer has D / reduction units.
     """
+
+    learning_rates = Rates(
+        embedded=0.3,
+        published=0.008,
+        source="none for SGD: the embedded model's over (100 / 16.7)^2, by the logit scales",
+    )
 
     def __init__(self, ratio: float = 0.2, reduction: int = 4) -> None:
         self.ratio = number("ratio", ratio, at_least=0, at_most=1)

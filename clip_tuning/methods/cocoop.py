@@ -14,7 +14,7 @@ from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.context import ContextClassifier
 from fl2ora.clip_tuning.methods._sizes import hidden_units
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.clip_tuning.towers import width
 from fl2ora.experiment.arguments import whole
@@ -31,6 +31,12 @@ class CoCoOp(TuningMethod):
         reduction: the hidden layer has D / reduction units.
         init: see ``coop``.
     """
+
+    learning_rates = Rates(
+        embedded=0.3,
+        published=0.002,
+        source="Zhou et al. 2022: SGD, batches of one image",
+    )
 
     def __init__(self, length: int = 4, reduction: int = 16, init: str = "template") -> None:
         self.settings = ContextSettings(whole("length", length, at_least=1), init)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.context import ContextClassifier
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.prompt_layout import POSITIONS, ContextSettings
 from fl2ora.experiment.arguments import choice, whole
 
@@ -29,6 +29,12 @@ class CoOp(TuningMethod):
         position: of the class name: at the ``end``, in the ``middle`` or in ``front``.
         class_specific: vectors of its own for every class; K times as many parameters.
     """
+
+    learning_rates = Rates(
+        embedded=0.03,
+        published=0.002,
+        source="Zhou et al. 2021: SGD",
+    )
 
     def __init__(
         self,

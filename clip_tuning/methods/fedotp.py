@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fl2ora.clip_tuning.classifier import ClipClassifier, unit
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.context import ContextClassifier
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.clip_tuning.transport import transport_plan
 from fl2ora.experiment.arguments import number, whole
@@ -35,6 +35,12 @@ class FedOTP(TuningMethod):
         epsilon: entropy of the plan.
         init: of both contexts; see ``coop``.
     """
+
+    learning_rates = Rates(
+        embedded=0.003,
+        published=0.001,
+        source="Li et al. 2024: SGD",
+    )
 
     def __init__(
         self, length: int = 16, mass: float = 1.0, epsilon: float = 0.1, init: str = "noise"

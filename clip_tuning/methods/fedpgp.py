@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.context import ContextClassifier, noise
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.experiment.arguments import number, whole
 
@@ -34,6 +34,12 @@ class FedPGP(TuningMethod):
         temperature: of the contrast.
         init: of S; see ``coop``. U and V are noise.
     """
+
+    learning_rates = Rates(
+        embedded=0.03,
+        published=0.001,
+        source="the code of Cui et al. 2024: SGD",
+    )
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from torch.nn.functional import gelu
 from fl2ora.clip_tuning.classifier import ClipClassifier, unit
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.context import ContextClassifier
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.clip_tuning.prompts import tokenise
 from fl2ora.clip_tuning.towers import width
@@ -31,6 +31,12 @@ class FedTPG(TuningMethod):
         length: how many context vectors.
         heads: of the cross-attention; must divide the text width.
     """
+
+    learning_rates = Rates(
+        embedded=0.3,
+        published=0.003,
+        source="Qiu et al. 2023: SGD",
+    )
 
     def __init__(self, length: int = 4, heads: int = 4) -> None:
         self.settings = ContextSettings(whole("length", length, at_least=1), init="noise")

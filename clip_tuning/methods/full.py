@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.selection import TOWER_CHOICES, chosen_towers
 from fl2ora.experiment.arguments import choice
 
@@ -22,6 +22,12 @@ class Full(TuningMethod):
     Args:
         towers: ``both``, ``vision`` or ``text``.
     """
+
+    learning_rates = Rates(
+        embedded=0.003,
+        published=0.0001,
+        source="none for SGD (AdamW 3e-5 in Wortsman et al. 2021): a tenth of LoRA's",
+    )
 
     def __init__(self, towers: str = "both") -> None:
         self.towers = chosen_towers(choice("towers", towers, TOWER_CHOICES))

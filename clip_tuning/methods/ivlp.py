@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fl2ora.clip_tuning.classifier import ClipClassifier, unit
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.context import ContextClassifier, noise
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.clip_tuning.selection import chosen_depth
 from fl2ora.clip_tuning.towers import TOWERS, encode_image, width
@@ -29,6 +29,12 @@ class IVLP(TuningMethod):
             them, 9 of 12.
         init: of the text prompts at the input, see ``coop``; all others are noise.
     """
+
+    learning_rates = Rates(
+        embedded=0.03,
+        published=0.0035,
+        source="MaPLe's code for IVLP: SGD",
+    )
 
     def __init__(self, length: int = 2, depth: int = 0, init: str = "template") -> None:
         self.settings = ContextSettings(whole("length", length, at_least=1), init)

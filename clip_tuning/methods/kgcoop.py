@@ -12,7 +12,7 @@ from torch import Tensor
 from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.context import ContextClassifier
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.experiment.arguments import number, whole
 
@@ -28,6 +28,12 @@ class KgCoOp(TuningMethod):
         weight: of the regulariser.
         init: see ``coop``.
     """
+
+    learning_rates = Rates(
+        embedded=0.03,
+        published=0.002,
+        source="Yao et al. 2023: SGD",
+    )
 
     def __init__(self, length: int = 4, weight: float = 8.0, init: str = "template") -> None:
         self.settings = ContextSettings(whole("length", length, at_least=1), init)

@@ -11,7 +11,7 @@ from torch import nn
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.selection import TOWER_CHOICES, chosen_towers
 from fl2ora.experiment.arguments import choice
 
@@ -24,6 +24,12 @@ class LayerNorm(TuningMethod):
     Args:
         towers: ``both``, ``vision`` or ``text``.
     """
+
+    learning_rates = Rates(
+        embedded=0.3,
+        published=0.001,
+        source="FL2oRA's code (Singha et al. 2025): SGD",
+    )
 
     def __init__(self, towers: str = "both") -> None:
         self.towers = chosen_towers(choice("towers", towers, TOWER_CHOICES))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.experiment.arguments import choice
 
 
@@ -25,6 +25,12 @@ class LinearProbe(TuningMethod):
             CLIP's; ``zero``: the first logits are 0.
         bias: whether there is b, 0 at first.
     """
+
+    learning_rates = Rates(
+        embedded=0.003,
+        published=0.0001,
+        source="none for SGD: the embedded model's over (100 / 16.7)^2, by the logit scales",
+    )
 
     def __init__(self, init: str = "text", bias: bool = True) -> None:
         self.init = choice("init", init, ("text", "zero"))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import NOTHING_TRAINED, Rates, TuningMethod
 from fl2ora.experiment.plugins import load
 
 LOGIT_SCALE = "logit_scale"
@@ -23,9 +23,17 @@ class LogitScale(TuningMethod):
     leaves every prediction as it is and moves all confidences at once, so alone it is temperature
     scaling by federated training. It starts at CLIP's value and is not clipped.
 
+    Its default learning rate is the other method's, if that one trains anything.
+
     Args:
         method: spec string of the other method, such as ``lora(rank=4)``.
     """
+
+    learning_rates = Rates(
+        embedded=0.03,
+        published=0.03,
+        source="none: the embedded model's, whose logits spread about as far",
+    )
 
     def __init__(self, method: str = "zero_shot") -> None:
         """Load the other method.
@@ -34,6 +42,8 @@ class LogitScale(TuningMethod):
             UserError: there is no such method, or its arguments are wrong.
         """
         self.method = load(method, TuningMethod)
+        if self.method.learning_rates != NOTHING_TRAINED:
+            self.learning_rates = self.method.learning_rates
 
     def attach(
         self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]

@@ -14,7 +14,7 @@ from torch.nn.functional import kl_div
 from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.context import ContextClassifier
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.experiment.arguments import number, whole
 
@@ -32,6 +32,12 @@ class ProGrad(TuningMethod):
         temperature: of both softmaxes in the divergence.
         init: see ``coop``.
     """
+
+    learning_rates = Rates(
+        embedded=0.03,
+        published=0.002,
+        source="CoOp's, on whose code it builds: SGD",
+    )
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from torch.nn.functional import kl_div, l1_loss
 
 from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
 from fl2ora.clip_tuning.clip import Clip
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.methods.ivlp import TwoTowerClassifier
 from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.experiment.arguments import number, whole
@@ -40,6 +40,12 @@ class PromptSRC(TuningMethod):
         deviation: of the Gaussian, in rounds.
         init: see ``ivlp``.
     """
+
+    learning_rates = Rates(
+        embedded=0.03,
+        published=0.0025,
+        source="Khattak et al. 2023: SGD",
+    )
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fl2ora.clip_tuning.classifier import ClipClassifier, unit
 from fl2ora.clip_tuning.clip import Clip
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.experiment.arguments import number
 
 
@@ -26,6 +26,12 @@ class TaskRes(TuningMethod):
     Args:
         scale: alpha of the paper, 0.5 there (1 on Flowers102).
     """
+
+    learning_rates = Rates(
+        embedded=0.3,
+        published=0.008,
+        source="none for SGD (Adam 2e-3): the embedded model's over (100 / 16.7)^2",
+    )
 
     def __init__(self, scale: float = 0.5) -> None:
         self.scale = number("scale", scale, above=0)

@@ -13,7 +13,7 @@ from transformers.activations import QuickGELUActivation
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods._sizes import hidden_units
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.methods.kgcoop import GuidedClassifier
 from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.clip_tuning.towers import blocks, width
@@ -34,6 +34,12 @@ class TCP(TuningMethod):
         reduction: the hidden layer has D / reduction units.
         init: see ``coop``.
     """
+
+    learning_rates = Rates(
+        embedded=0.03,
+        published=0.002,
+        source="KgCoOp's SGD; Yao et al. 2023 have the same number for Adam",
+    )
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 
 from fl2ora.clip_tuning.classifier import ClipClassifier, unit
 from fl2ora.clip_tuning.clip import Clip
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import NOTHING_TRAINED, TuningMethod
 from fl2ora.experiment.arguments import number, whole
 
 
@@ -35,6 +35,8 @@ class TipAdapter(TuningMethod):
         alpha: weight of the votes, beside logits of CLIP's scale (100 in OpenAI's models).
         beta: sharpness of the votes.
     """
+
+    learning_rates = NOTHING_TRAINED
 
     def __init__(self, shots: int = 16, alpha: float = 1.17, beta: float = 1.0) -> None:
         self.shots = whole("shots", shots, at_least=1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fl2ora.clip_tuning.classifier import ClipClassifier, unit
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.context import noise
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.selection import chosen_depth
 from fl2ora.clip_tuning.towers import encode_image, width
 from fl2ora.experiment.arguments import whole
@@ -27,6 +27,12 @@ class VPT(TuningMethod):
         depth: blocks from the input with prompts of their own; 1 is VPT-shallow, 0 stands for all
             blocks, VPT-deep.
     """
+
+    learning_rates = Rates(
+        embedded=0.03,
+        published=0.0025,
+        source="MaPLe's code for VPT: SGD",
+    )
 
     def __init__(self, length: int = 8, depth: int = 0) -> None:
         self.length = whole("length", length, at_least=1)

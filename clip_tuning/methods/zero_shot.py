@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
-from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.methods.base import NOTHING_TRAINED, TuningMethod
 
 
 class ZeroShot(TuningMethod):
     """The baseline that trains nothing (Radford et al. 2021, arXiv 2103.00020)."""
+
+    learning_rates = NOTHING_TRAINED
 
     def attach(
         self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]

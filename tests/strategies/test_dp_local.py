@@ -18,7 +18,7 @@ from fl2ora.strategies._wrapping import Wrapping
 from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.averaging.fedprox import FedProx
 from fl2ora.strategies.base import Strategy
-from fl2ora.strategies.client_rule import ClientRule
+from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.contract import check_strategy
 from fl2ora.strategies.privacy._noise import change_norm
 from fl2ora.strategies.privacy.local_dp import LocalDp, LocalDpRule
@@ -85,6 +85,20 @@ def test_the_noise_on_a_node_has_the_stated_spread(seed: int | None) -> None:
         assert abs(float(noise.mean())) < 5 * z * clip / math.sqrt(n)
     overlap = float((sent[0] * sent[1]).mean()) / (z * clip) ** 2
     assert abs(overlap) < 5 / math.sqrt(n)  # every client draws for itself
+
+
+def test_the_noise_differs_from_round_to_round() -> None:
+    def noise_of(seed: int, client: str = "a") -> torch.Tensor:
+        rule = LocalDpRule(seed=5)
+        received = {"x": torch.zeros(50)}
+        tuned = {"x": torch.nn.Parameter(torch.zeros(50))}
+        rule.begin(LocalStart(tuned, received, seed=seed, client=client))
+        rule.finish(1)
+        return tuned["x"].detach()
+
+    assert torch.equal(noise_of(1), noise_of(1))
+    assert not torch.isclose(noise_of(1), noise_of(2)).any()  # seeds of a client in two rounds
+    assert not torch.isclose(noise_of(1), noise_of(1, "b")).any()
 
 
 def test_each_client_counts_its_own_releases_and_the_server_the_most() -> None:

@@ -3,9 +3,11 @@
 import dataclasses
 import math
 
+import losses_reference as reference
 import pytest
 import torch
 from losses_cases import CASE_IDS, CASES, full_context, make, random_encoder
+from losses_reference import LABELS, LOGITS
 
 from fl2ora.calibration.losses.base import LossContext
 
@@ -44,6 +46,24 @@ def test_gradient_equals_finite_differences(name, kwargs):
     value(*inputs).backward()
     gradient = scale.grad if name in TEXT else logits.grad
     assert gradient.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("arguments", [{}, {"temperature": 0.5, "threshold": 0.7}])
+def test_soft_avuc_gradient_equals_differences_of_its_formula(arguments):
+    """Entropy moves the soft threshold and the weights; right and wrong move nothing."""
+    logits = torch.tensor(LOGITS, dtype=torch.float64, requires_grad=True)
+    make("soft_avuc", arguments)(logits, torch.tensor(LABELS), LossContext()).backward()
+    step, expected = 1e-6, torch.zeros_like(logits)
+    for i, row in enumerate(LOGITS):
+        for j in range(len(row)):
+            ends = []
+            for sign in (1, -1):
+                moved = [list(values) for values in LOGITS]
+                moved[i][j] += sign * step
+                ends.append(reference.soft_avuc(moved, LABELS, **arguments))
+            expected[i, j] = (ends[0] - ends[1]) / (2 * step)
+    torch.testing.assert_close(logits.grad, expected, rtol=0, atol=1e-8)
+    assert expected.abs().max() > 1e-2
 
 
 def test_acls_gradient_holds_the_largest_logit_fixed_in_its_second_term():
