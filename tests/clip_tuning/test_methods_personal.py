@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from fl2ora.clip_tuning.frozen import begin_all
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -21,6 +20,7 @@ from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.methods.fedotp import FedOTP
 from fl2ora.clip_tuning.methods.fedpgp import FedPGP, contrast
 from fl2ora.clip_tuning.methods.tip_adapter import TipAdapter
+from fl2ora.clip_tuning.prefix.features import prefix_features
 from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.server_app.run_plugins import build_strategy
@@ -159,7 +159,7 @@ def test_tip_adapter_with_one_client_is_the_original(build: Any, random_images: 
     data = random_images(6)
     classifier = build("tip_adapter(shots=2, alpha=3.0, beta=5.5)")
     update = _train(classifier, data, "a")
-    features = begin_all(build("zero_shot"), data.images)
+    features = prefix_features(build("zero_shot"), data.images)
     keys, values = features, torch.eye(3)[data.labels]
     images = build("zero_shot").encode_images(_pixels())
     affinity = images @ keys.T
