@@ -52,7 +52,7 @@ def _pixels(count: int = 4) -> Tensor:
 
 
 @pytest.mark.parametrize("spec", SIZES)
-def test_what_is_sent_and_what_is_kept(build: Any, spec: str) -> None:
+def test_sent_and_kept_parameters_of_personal_methods(build: Any, spec: str) -> None:
     classifier = build(spec)
     sent, kept = SIZES[spec]
     assert {name: tuple(t.shape) for name, t in classifier.export().items()} == sent
@@ -61,7 +61,7 @@ def test_what_is_sent_and_what_is_kept(build: Any, spec: str) -> None:
 
 @pytest.mark.parametrize("spec", SIZES)
 @torch.no_grad()
-def test_the_personal_part_plays_a_part_only_as_a_client(build: Any, spec: str) -> None:
+def test_personal_part_is_used_only_within_as_client(build: Any, spec: str) -> None:
     classifier = build(spec)
     start = classifier.export_personal()
     alone = classifier(_pixels())
@@ -194,7 +194,7 @@ def test_tip_adapter_s_rows_without_images_do_not_vote(build: Any, random_images
     assert bool((difference[:, :2] > 0.01).all())
 
 
-def test_tip_adapter_again_gives_the_same(build: Any, random_images: Any) -> None:
+def test_tip_adapter_gathers_the_same_cache_again(build: Any, random_images: Any) -> None:
     data = random_images(6)
     classifier = build("tip_adapter(shots=2)")
     first = _train(classifier, data, "a").adapter["cache"]
@@ -204,7 +204,7 @@ def test_tip_adapter_again_gives_the_same(build: Any, random_images: Any) -> Non
     assert float(torch.cosine_similarity(augmented, first, dim=-1).min()) > 0.5
 
 
-def test_a_rule_s_gradients_of_what_is_gathered_do_not_stay(build: Any, random_images: Any) -> None:
+def test_gradients_a_rule_leaves_on_the_cache_are_cleared(build: Any, random_images: Any) -> None:
     """FedDyn clips the norm of all gradients, and no optimiser clears those of the cache."""
     data, classifier = random_images(6), build("logit_scale('tip_adapter(shots=2)')")
     start, found = classifier.export(), []
@@ -233,6 +233,8 @@ def test_a_rule_s_gradients_of_what_is_gathered_do_not_stay(build: Any, random_i
         (TipAdapter, {"beta": 0}, "beta: expected a number > 0, found 0"),
     ],
 )
-def test_wrong_arguments(method: Any, arguments: dict[str, Any], message: str) -> None:
+def test_arguments_out_of_range_are_named(
+    method: Any, arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         method(**arguments)
