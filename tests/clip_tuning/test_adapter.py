@@ -21,7 +21,7 @@ from fl2ora.clip_tuning.adapter import (
 )
 
 
-def test_an_adapter_is_a_sorted_float32_copy() -> None:
+def test_as_adapter_returns_sorted_float32_copies() -> None:
     weight = torch.nn.Parameter(torch.arange(6, dtype=torch.float64).view(2, 3))
     made = as_adapter({"b": weight.T, "a": torch.ones(2, dtype=torch.bfloat16), "B": torch.ones(1)})
     assert list(made) == ["B", "a", "b"]
@@ -30,7 +30,7 @@ def test_an_adapter_is_a_sorted_float32_copy() -> None:
     assert made["b"].tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
-def test_changing_the_copy_leaves_the_source() -> None:
+def test_as_adapter_shares_no_memory_with_its_source() -> None:
     source = {"a": torch.zeros(3)}
     made = as_adapter(source)
     made["a"] += 1
@@ -39,14 +39,14 @@ def test_changing_the_copy_leaves_the_source() -> None:
     assert made["a"].tolist() == [1, 1, 1]
 
 
-def test_equal_names_and_shapes_pass_whatever_the_values_and_the_order() -> None:
+def test_check_like_ignores_values_and_order() -> None:
     check_like(
         {"b": torch.ones(2), "a": torch.ones(1)}, {"a": torch.zeros(1), "b": torch.zeros(2)}, "x"
     )
     check_like({}, {}, "x")
 
 
-def test_everything_that_differs_is_in_one_message() -> None:
+def test_check_like_lists_missing_unexpected_and_misshapen_names() -> None:
     expected = {"a": torch.zeros(2, 3), "b": torch.zeros(1), "c": torch.zeros(4)}
     received = {"a": torch.zeros(3, 2), "c": torch.zeros(()), "d": torch.zeros(1)}
     with pytest.raises(AdapterError) as caught:
@@ -57,7 +57,7 @@ def test_everything_that_differs_is_in_one_message() -> None:
     )
 
 
-def test_long_lists_are_cut() -> None:
+def test_error_messages_list_at_most_five_names() -> None:
     names = {f"t{i}": torch.zeros(1) for i in range(8)}
     with pytest.raises(AdapterError, match=r"^x: missing: t0, t1, t2, t3, t4 and 3 more$"):
         check_like({}, names, "x")
@@ -68,25 +68,25 @@ def test_long_lists_are_cut() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_values_that_are_not_finite_are_counted(bad: float) -> None:
+def test_check_finite_counts_nan_and_infinity(bad: float) -> None:
     adapter = {"b": torch.tensor([[1.0, bad], [bad, 0.0]]), "a": torch.zeros(2)}
     with pytest.raises(AdapterError, match=r"^update: b has 2 of 4 values not finite$"):
         check_finite(adapter, "update")
 
 
-def test_finite_extremes_pass() -> None:
+def test_check_finite_accepts_extreme_values() -> None:
     check_finite({"a": torch.tensor([torch.finfo(torch.float32).max, -0.0, 1e-45])}, "x")
     check_finite({"a": torch.zeros(0)}, "x")
 
 
-def test_sizes() -> None:
+def test_num_bytes_and_num_parameters() -> None:
     adapter = {"a": torch.zeros(2, 3), "b": torch.zeros(())}
     assert num_parameters(adapter) == 7
     assert num_bytes(adapter) == 28
     assert num_parameters({}) == num_bytes({}) == 0
 
 
-def test_a_file_gives_back_every_bit(tmp_path: Path) -> None:
+def test_saved_adapter_loads_bit_for_bit(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     adapter = {"b.x": torch.randn(3, 4, generator=generator), "a": torch.tensor(1 / 3)}
     path = tmp_path / "adapter.safetensors"
@@ -97,18 +97,18 @@ def test_a_file_gives_back_every_bit(tmp_path: Path) -> None:
     assert set(load_file(path)) == {"a", "b.x"}  # readable by anyone else
 
 
-def test_views_of_one_tensor_may_be_saved(tmp_path: Path) -> None:
+def test_views_of_one_tensor_can_be_saved(tmp_path: Path) -> None:
     whole = torch.arange(6.0).view(2, 3)
     save_adapter({"a": whole, "b": whole.T, "c": whole[0]}, tmp_path / "x")
     assert load_adapter(tmp_path / "x")["b"].tolist() == whole.T.tolist()
 
 
-def test_an_empty_adapter_survives(tmp_path: Path) -> None:
+def test_an_empty_adapter_can_be_saved_and_loaded(tmp_path: Path) -> None:
     save_adapter({}, tmp_path / "x")
     assert load_adapter(tmp_path / "x") == {}
 
 
-def test_other_precisions_are_widened(tmp_path: Path) -> None:
+def test_half_and_double_precision_files_load_as_float32(tmp_path: Path) -> None:
     save_file({"a": torch.tensor([1.5], dtype=torch.bfloat16)}, tmp_path / "x")
     assert load_adapter(tmp_path / "x")["a"].dtype == torch.float32
 
@@ -123,7 +123,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
     assert str(caught.value).startswith(f"{path}: not a readable safetensors file: ")
 
 
-def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no tensors here, but more than eight bytes")
     for path in (tmp_path / "missing", tmp_path, tmp_path / "text"):
         with pytest.raises(AdapterError, match="not a readable safetensors file"):

@@ -75,7 +75,7 @@ def test_a_class_is_the_mean_of_its_prompts_unit_features(tiny_clip: Clip) -> No
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-6)
 
 
-def test_one_template_needs_no_mean(tiny_clip: Clip) -> None:
+def test_one_template_gives_its_own_unit_feature(tiny_clip: Clip) -> None:
     with torch.no_grad():
         found = ClipClassifier(tiny_clip, NAMES, TEMPLATE).encode_classes()
     expected = normalize(_features(tiny_clip, "a photo of a ankle boot."), dim=0)
@@ -136,7 +136,9 @@ Damage = Callable[[dict[str, Tensor], str], object]
         (lambda a, name: a[name][1, :1].fill_(math.inf), "{name} has 1 of 64 values not finite"),
     ],
 )  # fmt: skip
-def test_a_wrong_adapter_is_refused_whole(tiny_clip: Clip, damage: Damage, message: str) -> None:
+def test_restore_refuses_a_wrong_adapter_and_changes_nothing(
+    tiny_clip: Clip, damage: Damage, message: str
+) -> None:
     classifier = _lora(tiny_clip)
     before = classifier.export()
     adapter = {name: torch.ones_like(tensor) for name, tensor in before.items()}
@@ -149,7 +151,7 @@ def test_a_wrong_adapter_is_refused_whole(tiny_clip: Clip, damage: Damage, messa
     assert all(torch.equal(after[n], before[n]) for n in before)
 
 
-def test_predictions_are_made_in_batches_of_any_size(tiny_clip: Clip, random_images: Maker) -> None:
+def test_batch_size_changes_no_prediction(tiny_clip: Clip, random_images: Maker) -> None:
     classifier = _lora(tiny_clip)
     images = random_images(7, side=40).images
     whole = predict(classifier, images)
@@ -162,20 +164,18 @@ def test_predictions_are_made_in_batches_of_any_size(tiny_clip: Clip, random_ima
     torch.testing.assert_close(whole, direct, rtol=1e-6, atol=1e-6)
 
 
-def test_predictions_of_no_images_are_no_rows(tiny_clip: Clip, random_images: Maker) -> None:
+def test_predict_of_no_images_returns_no_rows(tiny_clip: Clip, random_images: Maker) -> None:
     assert predict(_lora(tiny_clip), random_images(0).images).shape == (0, 3)
 
 
-def test_grey_images_are_as_good_as_rgb(tiny_clip: Clip, random_images: Maker) -> None:
+def test_grey_images_are_read_as_equal_rgb_channels(tiny_clip: Clip, random_images: Maker) -> None:
     classifier = _lora(tiny_clip)
     grey = random_images(3, channels=1, side=28).images
     found = predict(classifier, grey)
     assert torch.equal(found, predict(classifier, grey.expand(-1, 3, -1, -1)))
 
 
-def test_dropout_is_off_whatever_mode_the_classifier_was_left_in(
-    tiny_clip: Clip, random_images: Maker
-) -> None:
+def test_predict_turns_dropout_off(tiny_clip: Clip, random_images: Maker) -> None:
     torch.manual_seed(0)
     classifier = LoRA(dropout=0.5).attach(tiny_clip, NAMES, TEMPLATE)
     classifier.restore({n: torch.ones_like(t) for n, t in classifier.export().items()})
@@ -215,7 +215,7 @@ def test_equal_arguments_build_equal_adapters(tiny_clip_folder: Path) -> None:
         ("tiny", "lora(ranks=1)", "did you mean 'rank'?"),
     ],
 )
-def test_what_cannot_be_built_is_one_message(
+def test_build_errors_name_model_method_or_argument(
     tiny_clip_folder: Path, model: str, method: str, message: str
 ) -> None:
     source = str(tiny_clip_folder) if model == "tiny" else model
@@ -246,7 +246,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch, cuda: int, mps: bool) -> None:
         (0, True, "mps", "mps"),
     ],
 )
-def test_devices(
+def test_resolve_device(
     monkeypatch: pytest.MonkeyPatch, cuda: int, mps: bool, wanted: str, found: str
 ) -> None:
     _machine(monkeypatch, cuda, mps)
@@ -254,15 +254,13 @@ def test_devices(
 
 
 @pytest.mark.parametrize("wanted", ["cuda", "cuda:0", "cuda:2", "mps"])
-def test_a_device_that_is_not_there_is_never_replaced(
-    monkeypatch: pytest.MonkeyPatch, wanted: str
-) -> None:
+def test_a_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
     _machine(monkeypatch, 2 if wanted == "cuda:2" else 0, False)
     with pytest.raises(UserError, match=f"^device '{wanted}' was asked for, but torch sees "):
         resolve_device(wanted)
 
 
-def test_a_method_saves_its_adapter(tiny_clip: Clip, tmp_path: Path) -> None:
+def test_default_save_writes_adapter_safetensors(tiny_clip: Clip, tmp_path: Path) -> None:
     """As ``adapter.safetensors`` unless it has a format of its own, as LoRA does."""
     classifier = _lora(tiny_clip)
     TuningMethod.save(ZeroShot(), classifier, tmp_path / "new" / "folder")

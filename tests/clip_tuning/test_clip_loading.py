@@ -34,7 +34,7 @@ def _edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_a_folder_gives_what_transformers_reads(tiny_clip_folder: Path) -> None:
+def test_a_folder_loads_as_with_transformers(tiny_clip_folder: Path) -> None:
     clip = load_clip(str(tiny_clip_folder))
     theirs = CLIPModel.from_pretrained(tiny_clip_folder)
     assert clip.model.state_dict().keys() == theirs.state_dict().keys()
@@ -48,7 +48,7 @@ def test_a_folder_gives_what_transformers_reads(tiny_clip_folder: Path) -> None:
     assert clip.name == str(tiny_clip_folder)
 
 
-def test_it_is_frozen_in_evaluation_mode_and_float32(folder: Path) -> None:
+def test_a_loaded_clip_is_frozen_float32_and_in_evaluation_mode(folder: Path) -> None:
     def halve(state: dict[str, torch.Tensor]) -> None:
         for name in state:
             state[name] = state[name].half()
@@ -61,18 +61,20 @@ def test_it_is_frozen_in_evaluation_mode_and_float32(folder: Path) -> None:
     assert {p.dtype for p in clip.model.parameters()} == {torch.float32}
 
 
-def test_the_embedded_one_loads_by_its_name() -> None:
+def test_embedded_model_loads_by_name() -> None:
     clip = load_clip("embedded")
     assert clip.name == "embedded"
     assert clip.preprocessing.size == clip.model.config.vision_config.image_size
 
 
-def test_home_is_understood(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_in_the_path_is_the_home_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     assert load_clip("~/clip").name == "~/clip"
 
 
-def test_tensors_too_many_are_let_through(folder: Path) -> None:
+def test_unexpected_tensors_in_the_file_are_ignored(folder: Path) -> None:
     """Checkpoints of older transformers hold ``position_ids`` too."""
     _edit_weights(
         folder,
@@ -143,7 +145,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES)
-def test_the_part_at_fault_is_named(
+def test_loading_errors_name_the_file_at_fault(
     folder: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(folder)
@@ -154,19 +156,19 @@ def test_the_part_at_fault_is_named(
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./no-such-folder", "~/no-such-folder"])
-def test_a_folder_that_is_not_there_is_never_looked_for_on_a_hub(name: str) -> None:
+def test_a_missing_folder_is_not_looked_up_on_the_hub(name: str) -> None:
     with pytest.raises(UserError, match=f"^model: folder '{name}' does not exist$"):
         load_clip(name)
 
 
-def test_a_hub_name_that_cannot_be_had_is_one_line() -> None:
+def test_an_unreachable_hub_name_is_a_one_line_error() -> None:
     with pytest.raises(UserError) as caught:
         load_clip("nobody/no-such-clip")
     assert str(caught.value).startswith("model 'nobody/no-such-clip': expected config.json; ")
     assert "\n" not in str(caught.value)
 
 
-def test_openai_s_end_of_text_rule_is_understood(folder: Path) -> None:
+def test_eos_token_id_2_means_the_highest_id(folder: Path) -> None:
     """Their files say 2 where the end of text has the highest id."""
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["eos_token_id"] = 2

@@ -36,7 +36,7 @@ def _features(model: Any, tokenizer: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return images, texts
 
 
-def test_it_is_small_float32_and_in_evaluation_mode(embedded: Any) -> None:
+def test_embedded_model_is_small_float32_and_in_evaluation_mode(embedded: Any) -> None:
     model, _, _ = embedded
     assert not model.training
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -44,7 +44,7 @@ def test_it_is_small_float32_and_in_evaluation_mode(embedded: Any) -> None:
     assert 1 < model.logit_scale.exp().item() <= 100.1
 
 
-def test_loading_leaves_the_global_generator_alone() -> None:
+def test_loading_leaves_the_global_generator_unchanged() -> None:
     before = torch.get_rng_state()
     load_embedded()
     assert torch.equal(torch.get_rng_state(), before)
@@ -98,7 +98,7 @@ def test_preprocessing_is_openais_at_the_models_size(embedded: Any) -> None:
     assert preprocessor["resample"] == 3  # bicubic
 
 
-def test_transformers_reads_the_export_bit_by_bit(embedded: Any, tmp_path: Path) -> None:
+def test_transformers_loads_the_export_bit_for_bit(embedded: Any, tmp_path: Path) -> None:
     model, tokenizer, preprocessor = embedded
     export_embedded(tmp_path)
     again = CLIPModel.from_pretrained(tmp_path).eval()
@@ -114,7 +114,7 @@ def test_transformers_reads_the_export_bit_by_bit(embedded: Any, tmp_path: Path)
     assert saved == preprocessor
 
 
-def test_saving_rounds_to_half_precision_and_loading_gives_it_back(tmp_path: Path) -> None:
+def test_saved_weights_are_half_precision_and_load_exactly(tmp_path: Path) -> None:
     tokenizer = new_tokenizer(TEXTS)
     model = new_model(tokenizer, seed=1)
     save_embedded(model, tokenizer, new_preprocessor(), tmp_path / "new" / "folder")
@@ -200,7 +200,7 @@ def test_weights_of_another_model_are_named(copied: Path) -> None:
         load_embedded(copied)
 
 
-def test_a_tokenizer_that_is_none_is_named(copied: Path) -> None:
+def test_a_file_that_is_no_tokenizer_is_named(copied: Path) -> None:
     (copied / "tokenizer.json").write_text('{"version": "1.0"}')
     with pytest.raises(ValueError, match=r"tokenizer.json: expected a tokenizer"):
         load_embedded(copied)

@@ -37,14 +37,14 @@ def two() -> tuple[list[Factors], list[float]]:
     return [factors_of(update.adapter, M) for update in example_two()], [0.25, 0.75]
 
 
-def test_stacking_weights_one_factor_and_so_is_exact() -> None:
+def test_stacked_factors_give_the_exact_weighted_mean_product() -> None:
     product = stacked(*two())
     assert product.rank == 2
     expected = [[1.375, 4.5], [0.125, -1.5]]  # by hand from Ex-E2
     np.testing.assert_allclose(product.b @ product.a, expected, atol=1e-12)
 
 
-def test_what_averaging_apart_loses_is_the_cross_covariance() -> None:
+def test_error_of_averaging_factors_apart_is_the_cross_covariance() -> None:
     products, weights = two()
     lost = centred(products, weights)
     np.testing.assert_allclose(lost.b @ lost.a, [[-0.1875, 0.75], [0.28125, -1.125]], atol=1e-12)
@@ -55,7 +55,7 @@ def test_what_averaging_apart_loses_is_the_cross_covariance() -> None:
     assert norm(stacked(products, weights).minus(mean)) == pytest.approx(1.393694, abs=1e-6)
 
 
-def test_equal_factors_lose_nothing_at_all() -> None:
+def test_averaging_equal_factors_has_no_error() -> None:
     clients = drawn(5, same_a=True)
     weights = [1 / 5] * 5
     assert norm(centred([factors_of(c.adapter, M) for c in clients], weights)) < 1e-14
@@ -115,7 +115,7 @@ def test_a_deficient_product_keeps_directions_to_learn_in() -> None:
     torch.testing.assert_close(best.b @ best.a, 4 * one.b @ one.a)
 
 
-def test_nothing_has_no_norm_and_no_singular_values() -> None:
+def test_norm_and_singular_values_of_a_zero_product() -> None:
     nothing = Factors(factors(2, 3, 4).a, torch.zeros(3, 2, dtype=torch.float64))
     assert norm(nothing) == 0
     best, lost = best_of_rank(nothing, 2)
@@ -123,7 +123,7 @@ def test_nothing_has_no_norm_and_no_singular_values() -> None:
     assert not best.b.any()
 
 
-def test_a_norm_survives_cancellation() -> None:
+def test_norm_of_a_product_that_nearly_cancels() -> None:
     """A Gram matrix would be off by 1e-8 of the terms that cancel."""
     product = factors(3, 8, 7)
     assert norm(product.minus(product)) < 1e-13 * norm(product)
@@ -141,7 +141,7 @@ def test_cutting_to_a_rank_keeps_shapes() -> None:
     assert not cut.b[:, 2:].any()
 
 
-def test_pairs_and_residuals_are_told_apart() -> None:
+def test_pair_names_leave_out_residuals() -> None:
     adapter = pair((1, 2), (3, 4))
     assert pair_names({**adapter, "alone.lora_A.weight": adapter[A], "bias": adapter[A]}) == [M]
     assert residual_of(adapter, M) is None
@@ -178,7 +178,7 @@ def test_a_residual_that_moves_counts_as_part_of_the_update() -> None:
     assert change_cosine(across, start, before) == pytest.approx(0.0, abs=1e-12)
 
 
-def test_the_mean_product_of_the_first_example() -> None:
+def test_mean_product_of_two_clients() -> None:
     products = [factors_of(update.adapter, M) for update in example_one()]
     product = stacked(products, [0.5, 0.5])
     np.testing.assert_allclose(product.b @ product.a, np.diag([0.5, 0.5]))

@@ -110,7 +110,7 @@ def test_parameters_on_vit_b_16(
         ({"targets": "q, o"}, {"text_model", "vision_model"}, {"q_proj", "out_proj"}),
     ],
 )
-def test_what_is_tuned_is_what_was_asked_for(
+def test_tuned_names_follow_towers_and_targets(
     tiny_clip: Clip, arguments: dict[str, str], towers: set[str], projections: set[str]
 ) -> None:
     names = list(_attach(tiny_clip, LoRA(**arguments)).export())  # type: ignore[arg-type]
@@ -140,7 +140,7 @@ def test_arguments_out_of_range_are_named(arguments: dict[str, object], message:
         LoRA(**arguments)  # type: ignore[arg-type]
 
 
-def test_the_first_logits_are_zero_shot_s(tiny_clip: Clip, tiny_clip_folder: Path) -> None:
+def test_first_logits_equal_zero_shot(tiny_clip: Clip, tiny_clip_folder: Path) -> None:
     classifier = _attach(tiny_clip)
     export = classifier.export()
     assert all(bool((t == 0).all()) == ("lora_B" in name) for name, t in export.items())
@@ -156,7 +156,7 @@ def test_the_first_logits_are_zero_shot_s(tiny_clip: Clip, tiny_clip_folder: Pat
         (LoRA(rank=1, alpha=0.5), 0.5),
     ],
 )
-def test_the_weights_are_w_plus_s_b_a(
+def test_effective_weights_are_w_plus_s_b_a(
     tiny_clip: Clip, tiny_clip_folder: Path, lora: LoRA, scale: float
 ) -> None:
     classifier = _attach(tiny_clip, lora)
@@ -192,7 +192,7 @@ def _train(classifier: ClipClassifier, data: LabelledImages, steps: int, seed: i
     return torch.tensor(update.metrics["loss"])
 
 
-def test_training_moves_every_tuned_tensor_and_no_other(
+def test_training_changes_every_tuned_tensor_and_no_other(
     tiny_clip: Clip, random_images: Maker
 ) -> None:
     """B is zero at first, so A has a gradient only from the second step on."""
@@ -212,7 +212,7 @@ def test_training_moves_every_tuned_tensor_and_no_other(
     assert not classifier.training
 
 
-def test_training_learns(tiny_clip: Clip, random_images: Maker) -> None:
+def test_training_lowers_the_loss(tiny_clip: Clip, random_images: Maker) -> None:
     classifier, data = _attach(tiny_clip, LoRA(dropout=0.0)), random_images(6)
     first = float(_train(classifier, data, steps=1))
     _train(classifier, data, steps=30)
@@ -255,6 +255,6 @@ def test_peft_reads_what_is_saved(tiny_clip: Clip, tiny_clip_folder: Path, tmp_p
     assert (config["r"], config["lora_alpha"], config["use_rslora"]) == (3, 2.0, True)
 
 
-def test_the_adapter_is_small(tiny_clip: Clip) -> None:
+def test_adapter_size_is_that_of_the_factors(tiny_clip: Clip) -> None:
     # 2 towers x 2 layers x 3 projections x 2 x (32 + 32)
     assert num_parameters(_attach(tiny_clip).export()) == 1536

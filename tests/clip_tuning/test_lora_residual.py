@@ -77,7 +77,7 @@ def attached_start(folder: Path) -> Adapter:
     return attached(load_clip(str(folder)), LoRA(alpha=2.0)).export()
 
 
-def test_the_weights_are_w_plus_s_times_both_products(
+def test_effective_weights_are_w_plus_s_times_both_products(
     tiny_clip: Clip, tiny_clip_folder: Path
 ) -> None:
     classifier = attached(tiny_clip)
@@ -94,7 +94,7 @@ def test_the_weights_are_w_plus_s_times_both_products(
     assert float((logits(classifier) - logits(fresh)).abs().max()) > 0.1
 
 
-def test_training_leaves_the_residual_as_it_came(tiny_clip: Clip, random_images: Maker) -> None:
+def test_training_leaves_the_residual_unchanged(tiny_clip: Clip, random_images: Maker) -> None:
     classifier = attached(tiny_clip)
     start = filled(classifier)
     plan = TrainingPlan(
@@ -109,7 +109,7 @@ def test_training_leaves_the_residual_as_it_came(tiny_clip: Clip, random_images:
         assert torch.equal(tensor, start[name]) == (name in classifier.carried), name
 
 
-def test_restoring_is_strict_about_the_residual_too(tiny_clip: Clip) -> None:
+def test_restore_refuses_an_adapter_without_residuals(tiny_clip: Clip) -> None:
     classifier = attached(tiny_clip)
     adapter = filled(classifier)
     name = next(iter(classifier.carried))
@@ -120,7 +120,7 @@ def test_restoring_is_strict_about_the_residual_too(tiny_clip: Clip) -> None:
     assert all(torch.equal(classifier.export()[n], t) for n, t in adapter.items())
 
 
-def test_a_copy_and_other_devices_keep_it_working(tiny_clip: Clip) -> None:
+def test_a_deep_copy_and_a_moved_model_keep_the_residual(tiny_clip: Clip) -> None:
     classifier = attached(tiny_clip)
     filled(classifier)
     expected = logits(classifier)
@@ -141,7 +141,7 @@ def test_disabled_adapters_are_zero_shot_clip(tiny_clip: Clip, tiny_clip_folder:
 
 
 @pytest.mark.parametrize("rslora", [True, False])
-def test_peft_reads_both_as_one_adapter(
+def test_peft_loads_factors_and_residual_as_one_adapter(
     tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path, rslora: bool
 ) -> None:
     method = LoRAResidual(residual_rank=3, alpha=2.0, rslora=rslora)
@@ -179,7 +179,7 @@ def test_saving_leaves_the_model_as_it_was(tiny_clip: Clip, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("rank", [0, -1, True])
-def test_a_rank_that_makes_no_sense_is_refused(rank: int) -> None:
+def test_residual_rank_below_one_is_refused(rank: int) -> None:
     with pytest.raises(ValueError, match="residual_rank: expected a whole number >= 1"):
         LoRAResidual(residual_rank=rank)
 

@@ -76,7 +76,7 @@ def test_kgcoop_s_guides_are_those_of_all_templates(build: Any) -> None:
         assert not torch.allclose(build("kgcoop").encode_classes(), expected, atol=1e-3)
 
 
-def test_most_methods_add_no_loss(build: Any) -> None:
+def test_methods_without_an_extra_loss(build: Any) -> None:
     for spec in ("zero_shot", "lora", "coop", "maple", "vpt", "clip_adapter", "prograd"):
         classifier = build(spec)
         assert classifier.extra_loss(classifier.run(_pixels())) is None
@@ -94,7 +94,7 @@ def test_most_methods_add_no_loss(build: Any) -> None:
         ((-3, 1), (1, 1), 1.0, (-2, 2)),
     ],
 )
-def test_prograd_takes_out_what_opposes(
+def test_prograd_removes_the_opposing_part_of_a_gradient(
     gradient: tuple[float, ...], guide: tuple[float, ...], strength: float, expected: Any
 ) -> None:
     found = aligned(torch.tensor(gradient).float(), torch.tensor(guide).float(), strength)
@@ -102,7 +102,7 @@ def test_prograd_takes_out_what_opposes(
 
 
 @pytest.mark.parametrize(("strength", "temperature"), [(1.0, 1.0), (0.7, 2.0)])
-def test_prograd_s_step(build: Any, strength: float, temperature: float) -> None:
+def test_prograd_gradient_of_a_whole_step(build: Any, strength: float, temperature: float) -> None:
     classifier = build(f"prograd(length=4, strength={strength}, temperature={temperature})")
     with torch.no_grad():
         classifier.context += 0.3 * torch.randn(4, 32, generator=torch.Generator().manual_seed(2))
@@ -223,7 +223,7 @@ def test_tcp_s_tokens_come_from_zero_shot_features(build: Any) -> None:
 
 
 @torch.no_grad()
-def test_cocoop_gives_every_image_its_own_classes(build: Any) -> None:
+def test_cocoop_encodes_class_features_for_every_image(build: Any) -> None:
     classifier = build("cocoop(length=4, reduction=4)")
     weights = {k: v + 0.1 * torch.ones_like(v) for k, v in classifier.export().items()}
     classifier.restore(weights)
@@ -277,7 +277,7 @@ def test_a_linear_probe_is_linear(build: Any) -> None:
 
 
 @torch.no_grad()
-def test_fedtpg_writes_one_context_for_a_set_of_names(build: Any) -> None:
+def test_fedtpg_context_depends_on_all_class_names(build: Any) -> None:
     """Whatever their order, and another one for other names."""
     one, two = build("fedtpg"), build("fedtpg", names=NAMES[::-1])
     other = build("fedtpg", names=("cat", "fish"))
@@ -313,7 +313,7 @@ def test_fedtpg_s_network(build: Any) -> None:
 
 
 @torch.no_grad()
-def test_the_logit_scale_moves_confidences_and_no_prediction(build: Any) -> None:
+def test_logit_scale_changes_confidences_and_no_prediction(build: Any) -> None:
     classifier = build("logit_scale")
     before = classifier(_pixels())
     export = classifier.export()
@@ -322,7 +322,7 @@ def test_the_logit_scale_moves_confidences_and_no_prediction(build: Any) -> None
     torch.testing.assert_close(classifier(_pixels()), before / 4)
 
 
-def test_the_other_method_is_named_if_it_is_wrong(build: Any) -> None:
+def test_logit_scale_names_an_unknown_inner_method(build: Any) -> None:
     with pytest.raises(UserError, match="did you mean 'lora'"):
         build("logit_scale('loro')")
 

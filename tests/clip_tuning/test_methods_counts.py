@@ -112,13 +112,13 @@ def _count(
 
 
 @pytest.mark.parametrize(("spec", "expected"), B16.items())
-def test_on_vit_b_16(
+def test_parameter_counts_on_vit_b_16(
     shapes: dict[str, CLIPModel | SiglipModel], tiny_clip: Clip, spec: str, expected: int
 ) -> None:
     assert _count(shapes, "b16", tiny_clip, spec) == expected
 
 
-def test_vit_b_32_differs_in_patches_and_positions_alone(
+def test_parameter_counts_on_vit_b_32(
     shapes: dict[str, CLIPModel | SiglipModel], tiny_clip: Clip
 ) -> None:
     for spec in ("lora", "layer_norm", "bitfit", "maple", "vpt", "tcp", "fedtpg"):
@@ -144,7 +144,7 @@ L14 = {
 
 
 @pytest.mark.parametrize(("spec", "expected"), L14.items())
-def test_on_vit_l_14(
+def test_parameter_counts_on_vit_l_14(
     shapes: dict[str, CLIPModel | SiglipModel], tiny_clip: Clip, spec: str, expected: int
 ) -> None:
     assert _count(shapes, "l14", tiny_clip, spec) == expected
@@ -165,7 +165,7 @@ SIGLIP_B16 = {
 
 
 @pytest.mark.parametrize(("spec", "expected"), SIGLIP_B16.items())
-def test_on_siglip_b_16(
+def test_parameter_counts_on_siglip_b_16(
     shapes: dict[str, CLIPModel | SiglipModel], tiny_clip: Clip, spec: str, expected: int
 ) -> None:
     assert _count(shapes, "siglip-b16", tiny_clip, spec) == expected
@@ -179,7 +179,7 @@ def test_on_siglip_b_16(
         ("tcp(block=12)", "block: expected one of the model's text blocks 1 to 11, found 12"),
     ],
 )
-def test_a_tower_that_is_too_short_is_named(
+def test_depth_beyond_the_tower_is_refused(
     shapes: dict[str, CLIPModel | SiglipModel], tiny_clip: Clip, spec: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):

@@ -67,16 +67,14 @@ def twelve() -> CLIPModel:
         ("3,3", [3], [3]),
     ],
 )
-def test_blocks_by_name_and_by_index(
-    twelve: CLIPModel, wanted: str, text: list[int], vision: list[int]
-) -> None:
+def test_chosen_blocks(twelve: CLIPModel, wanted: str, text: list[int], vision: list[int]) -> None:
     parsed = parse_blocks(wanted)
     assert chosen_blocks(twelve, "text", parsed) == list(text)
     assert chosen_blocks(twelve, "vision", parsed) == list(vision)
 
 
 @pytest.mark.parametrize("wanted", ["", "top2", "-1", "1-3", "all,1"])
-def test_what_names_no_blocks_is_refused(wanted: str) -> None:
+def test_unknown_block_names_are_refused(wanted: str) -> None:
     with pytest.raises(ValueError, match=rf"^blocks: expected .*, found {wanted!r}$"):
         LoRA(blocks=wanted)
 
@@ -85,7 +83,7 @@ def test_what_names_no_blocks_is_refused(wanted: str) -> None:
     ("blocks", "found"),
     [("2", "'2'"), ("0,7", "'0,7'"), ("top3", "'top3'"), ("bottom", "'bottom'")],
 )
-def test_a_model_without_such_blocks_says_so(tiny_clip: Clip, blocks: str, found: str) -> None:
+def test_blocks_the_model_lacks_are_refused(tiny_clip: Clip, blocks: str, found: str) -> None:
     message = (
         f"blocks: expected blocks of the model's vision tower, which has 0 to 1, found {found}"
     )
@@ -93,7 +91,7 @@ def test_a_model_without_such_blocks_says_so(tiny_clip: Clip, blocks: str, found
         _attach(tiny_clip, LoRA(blocks=blocks))
 
 
-def test_depths(twelve: CLIPModel) -> None:
+def test_chosen_depth(twelve: CLIPModel) -> None:
     assert chosen_depth(twelve, 0, ("text",), twelfths=9) == 9
     assert chosen_depth(twelve, 0, ("vision", "text"), twelfths=9) == 5
     assert chosen_depth(twelve, 0, ("vision", "text"), twelfths=12) == 6
@@ -102,7 +100,7 @@ def test_depths(twelve: CLIPModel) -> None:
         chosen_depth(twelve, 7, ("text", "vision"), twelfths=9)
 
 
-def test_names_of_what_is_tuned(tiny_clip: Clip) -> None:
+def test_tuned_names_of_dora_on_one_block(tiny_clip: Clip) -> None:
     lora = LoRA(targets="k, fc2", blocks="1", dora=True, rank=3)
     shapes = {name: tuple(t.shape) for name, t in _attach(tiny_clip, lora).export().items()}
     expected = {}
@@ -115,7 +113,9 @@ def test_names_of_what_is_tuned(tiny_clip: Clip) -> None:
     assert shapes == expected
 
 
-def test_dora_sets_the_length_of_every_row(tiny_clip: Clip, tiny_clip_folder: Path) -> None:
+def test_dora_weights_have_rows_of_the_tuned_lengths(
+    tiny_clip: Clip, tiny_clip_folder: Path
+) -> None:
     """``m (W + s B A) / |W + s B A|``, row by row, with m in training."""
     classifier = _changed(_attach(tiny_clip, LoRA(rank=4, alpha=3.0, dora=True, targets="q,fc1")))
     adapter = classifier.export()
@@ -140,7 +140,7 @@ def test_dora_sets_the_length_of_every_row(tiny_clip: Clip, tiny_clip_folder: Pa
         {"dora": True, "rslora": False, "towers": "text"},
     ],
 )
-def test_a_saved_adapter_is_a_start(
+def test_start_from_an_adapter_of_ours(
     tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path, options: dict[str, object]
 ) -> None:
     first = LoRA(**options)  # type: ignore[arg-type]
@@ -160,7 +160,7 @@ def test_a_saved_adapter_is_a_start(
     assert before == after
 
 
-def test_an_adapter_made_with_peft_alone_is_a_start(
+def test_start_from_an_adapter_of_peft(
     tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path
 ) -> None:
     """Also one whose initialisation would change the base weights."""
@@ -188,7 +188,7 @@ def test_an_adapter_made_with_peft_alone_is_a_start(
     assert torch.equal(_logits(ours), _logits(expected))
 
 
-def test_a_folder_that_is_no_start_is_named(tiny_clip: Clip, tmp_path: Path) -> None:
+def test_start_refuses_a_folder_without_a_lora_adapter(tiny_clip: Clip, tmp_path: Path) -> None:
     message = "start: expected a folder with adapter_config.json and adapter_model.safetensors"
     with pytest.raises(ValueError, match=f"^{message}, found none at '{tmp_path}/none'$"):
         _attach(tiny_clip, LoRA(start=str(tmp_path / "none")))
@@ -215,7 +215,7 @@ def test_weights_that_do_not_fit_their_settings_are_named(
     ("options", "found"),
     [({"rank": 4}, "rank"), ({"dora": True, "alpha": 2.0}, "alpha, dora")],
 )
-def test_a_start_stands_alone(options: dict[str, object], found: str) -> None:
+def test_start_refuses_further_arguments(options: dict[str, object], found: str) -> None:
     with pytest.raises(
         ValueError, match=f"^start: expected no argument beside it.* found {found}$"
     ):

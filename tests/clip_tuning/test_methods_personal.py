@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from fl2ora.clip_tuning.frozen import begin_all
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -22,6 +21,7 @@ from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.methods.fedotp import FedOTP
 from fl2ora.clip_tuning.methods.fedpgp import FedPGP, contrast
 from fl2ora.clip_tuning.methods.tip_adapter import TipAdapter
+from fl2ora.clip_tuning.prefix.features import prefix_features
 from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.server_app.run_plugins import build_strategy
@@ -53,7 +53,7 @@ def _pixels(count: int = 4) -> Tensor:
 
 
 @pytest.mark.parametrize("spec", SIZES)
-def test_what_is_sent_and_what_is_kept(build: Any, spec: str) -> None:
+def test_sent_and_kept_parameters_of_personal_methods(build: Any, spec: str) -> None:
     classifier = build(spec)
     sent, kept = SIZES[spec]
     assert {name: tuple(t.shape) for name, t in classifier.export().items()} == sent
@@ -62,7 +62,7 @@ def test_what_is_sent_and_what_is_kept(build: Any, spec: str) -> None:
 
 @pytest.mark.parametrize("spec", SIZES)
 @torch.no_grad()
-def test_the_personal_part_plays_a_part_only_as_a_client(build: Any, spec: str) -> None:
+def test_personal_part_is_used_only_within_as_client(build: Any, spec: str) -> None:
     classifier = build(spec)
     start = classifier.export_personal()
     alone = classifier(_pixels())
@@ -160,7 +160,7 @@ def test_tip_adapter_with_one_client_is_the_original(build: Any, random_images: 
     data = random_images(6)
     classifier = build("tip_adapter(shots=2, alpha=3.0, beta=5.5)")
     update = _train(classifier, data, "a")
-    features = begin_all(build("zero_shot"), data.images)
+    features = prefix_features(build("zero_shot"), data.images)
     keys, values = features, torch.eye(3)[data.labels]
     images = build("zero_shot").encode_images(_pixels())
     affinity = images @ keys.T
@@ -195,7 +195,7 @@ def test_tip_adapter_s_rows_without_images_do_not_vote(build: Any, random_images
     assert bool((difference[:, :2] > 0.01).all())
 
 
-def test_tip_adapter_again_gives_the_same(build: Any, random_images: Any) -> None:
+def test_tip_adapter_gathers_the_same_cache_again(build: Any, random_images: Any) -> None:
     data = random_images(6)
     classifier = build("tip_adapter(shots=2)")
     first = _train(classifier, data, "a").adapter["cache"]
@@ -205,7 +205,7 @@ def test_tip_adapter_again_gives_the_same(build: Any, random_images: Any) -> Non
     assert float(torch.cosine_similarity(augmented, first, dim=-1).min()) > 0.5
 
 
-def test_a_rule_s_gradients_of_what_is_gathered_do_not_stay(build: Any, random_images: Any) -> None:
+def test_gradients_a_rule_leaves_on_the_cache_are_cleared(build: Any, random_images: Any) -> None:
     """FedDyn clips the norm of all gradients, and no optimiser clears those of the cache."""
     data, classifier = random_images(6), build("logit_scale('tip_adapter(shots=2)')")
     start, found = classifier.export(), []
@@ -233,6 +233,8 @@ def test_a_rule_s_gradients_of_what_is_gathered_do_not_stay(build: Any, random_i
         (TipAdapter, {"beta": 0}, "beta: expected a number > 0, found 0"),
     ],
 )
-def test_wrong_arguments(method: Any, arguments: dict[str, Any], message: str) -> None:
+def test_arguments_out_of_range_are_named(
+    method: Any, arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         method(**arguments)

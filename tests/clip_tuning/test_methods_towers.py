@@ -73,7 +73,7 @@ def _inputs(clip: Clip, tower: str, run: Any) -> list[Tensor]:
 
 
 @torch.no_grad()
-def test_vision_prompts_stand_after_the_patches(tiny_clip: Clip) -> None:
+def test_vision_prompts_are_appended_after_the_patches(tiny_clip: Clip) -> None:
     prompts = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(2))
     inserted = {0: prompts[0], 1: prompts[1]}
     run = lambda: encode_image(tiny_clip.model, _pixels(), inserted)  # noqa: E731
@@ -88,7 +88,7 @@ def test_vision_prompts_stand_after_the_patches(tiny_clip: Clip) -> None:
 
 
 @torch.no_grad()
-def test_a_shallow_prompt_goes_through_all_blocks(tiny_clip: Clip) -> None:
+def test_a_shallow_vision_prompt_passes_all_blocks(tiny_clip: Clip) -> None:
     prompts = torch.randn(3, 32, generator=torch.Generator().manual_seed(2))
     run = lambda: encode_image(tiny_clip.model, _pixels(), {0: prompts})  # noqa: E731
     first, second = _inputs(tiny_clip, "vision", run)
@@ -143,7 +143,7 @@ def _shown(clip: Clip, layout: Layout) -> list[str]:
         (ContextSettings(1, "my {}?"), ["0y cat?", "0y ankle boot?"]),
     ],
 )  # fmt: skip
-def test_where_the_vectors_stand(
+def test_layout_of_context_vectors_by_position(
     tiny_clip: Clip, settings: ContextSettings, expected: list[str]
 ) -> None:
     template = settings.template(("weird {}, drawn", "unused {}"))
@@ -156,7 +156,7 @@ def _context(clip: Clip, settings: ContextSettings) -> Tensor:
     return ContextClassifier(clip, ("cat", "boot"), ("a dog or {}.",), settings).context.detach()
 
 
-def test_words_initialise_the_last_vectors_and_noise_the_others(tiny_clip: Clip) -> None:
+def test_initial_context_is_noise_then_words(tiny_clip: Clip) -> None:
     table = tiny_clip.model.text_model.embeddings.token_embedding.weight
     ids = tiny_clip.tokenizer("a dog or")["input_ids"][1:-1]
     assert torch.equal(_context(tiny_clip, ContextSettings(3)), table[ids[:3]])
@@ -167,7 +167,7 @@ def test_words_initialise_the_last_vectors_and_noise_the_others(tiny_clip: Clip)
     assert float(noise.mean()) == pytest.approx(0, abs=0.002)
 
 
-def test_every_class_draws_its_own_noise_and_shares_the_words(tiny_clip: Clip) -> None:
+def test_class_specific_contexts_share_words_and_differ_in_noise(tiny_clip: Clip) -> None:
     settings = ContextSettings(10, class_specific=True)
     context = _context(tiny_clip, settings)
     words = len("a dog or")
@@ -176,13 +176,13 @@ def test_every_class_draws_its_own_noise_and_shares_the_words(tiny_clip: Clip) -
     assert not torch.equal(context[0, :-words], context[1, :-words])
 
 
-def test_a_context_that_leaves_no_room_is_named(tiny_clip: Clip) -> None:
+def test_a_context_too_long_for_the_text_tower_is_refused(tiny_clip: Clip) -> None:
     message = "the prompt of 'elephant' has 79 tokens with 68 context vectors; .* takes 77$"
     with pytest.raises(UserError, match=message):
         lay_out(tiny_clip.tokenizer, "{}.", ("cat", "elephant"), ContextSettings(68, "noise"), 77)
 
 
-def test_words_that_melt_into_the_name_are_named() -> None:
+def test_template_words_that_merge_with_the_name_are_refused() -> None:
     clip = load_clip("embedded")
     settings = ContextSettings(2, position="front")
     message = r"^template 'a \{\}ing': expected words with the same tokens .* next to 'draw'"

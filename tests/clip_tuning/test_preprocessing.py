@@ -60,7 +60,7 @@ def _config(size: int, resize: int | None = None) -> dict[str, Any]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_evaluation_is_what_transformers_does(height: int, width: int, channels: int) -> None:
+def test_evaluation_equals_transformers(height: int, width: int, channels: int) -> None:
     """Up to PIL's rounding to whole bytes, once after each of its two passes."""
     photo = _photo(height, width, channels)
     ours = Preprocessing.from_config(_config(32), 32).evaluation(photo)
@@ -70,14 +70,14 @@ def test_evaluation_is_what_transformers_does(height: int, width: int, channels:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1.5 / 255 / SMALLEST_STD)
 
 
-def test_a_crop_smaller_than_the_resize_is_what_transformers_does() -> None:
+def test_crop_smaller_than_resize_equals_transformers() -> None:
     photo = _photo(71, 97)
     config = _config(32, resize=40)
     ours = Preprocessing.from_config(config, 32).evaluation(photo)
     torch.testing.assert_close(ours, _theirs(photo, config), rtol=0, atol=1.5 / 255 / SMALLEST_STD)
 
 
-def test_at_clip_s_own_size() -> None:
+def test_evaluation_at_224_pixels() -> None:
     photo = _photo(240, 333)
     ours = Preprocessing.from_config(_config(224), 224).evaluation(photo)
     torch.testing.assert_close(
@@ -102,7 +102,7 @@ def test_statistics_come_from_the_file() -> None:
     assert found[0, :, 0, 0].tolist() == [1.0, 1.5, 4.0]
 
 
-def test_a_batch_is_its_images_one_by_one() -> None:
+def test_a_batch_equals_its_images_one_by_one() -> None:
     photos = torch.cat([_photo(40, 50, seed=seed) for seed in range(3)])
     made = Preprocessing(32, 32)
     whole = made.evaluation(photos)
@@ -125,7 +125,9 @@ def test_a_batch_is_its_images_one_by_one() -> None:
         ),
     ],
 )  # fmt: skip
-def test_files_old_and_new_are_read(config: dict[str, Any], expected: Preprocessing) -> None:
+def test_from_config_reads_old_and_new_files(
+    config: dict[str, Any], expected: Preprocessing
+) -> None:
     assert Preprocessing.from_config(config, 32) == expected
 
 
@@ -152,7 +154,7 @@ def _squashing(**values: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("height", "width"), [*SIZES, (32, 90), (240, 333)])
-def test_squashing_is_what_transformers_does(height: int, width: int, channels: int) -> None:
+def test_squashing_equals_transformers(height: int, width: int, channels: int) -> None:
     """As above, up to PIL's rounding.
 
     Pillow scales the width first, as we do; from 13 on the height where that shrinks much more
@@ -169,7 +171,7 @@ def test_squashing_is_what_transformers_does(height: int, width: int, channels: 
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1.5 / 255 / 0.5)
 
 
-def test_a_clip_s_file_may_ask_for_squashing() -> None:
+def test_squashing_from_a_clip_file() -> None:
     photo = _photo(71, 97)
     config = {**_config(32), "size": {"height": 32, "width": 32}, "do_center_crop": False}
     made = Preprocessing.from_config(config, 32)
@@ -183,13 +185,13 @@ def test_a_clip_s_file_may_ask_for_squashing() -> None:
 @pytest.mark.parametrize(
     "config", [{}, {"do_center_crop": None, "image_mean": None}, _squashing()], ids=str
 )
-def test_siglip_s_file_may_leave_all_out(config: dict[str, Any]) -> None:
+def test_defaults_of_a_siglip_file(config: dict[str, Any]) -> None:
     expected = Preprocessing(32, 32, HALF, HALF, squash=True)
     assert Preprocessing.from_config(config, 32, SIGLIP_FILE) == expected
 
 
 @pytest.mark.parametrize("augmentation", ["flip", "crop_flip"])
-def test_squashing_takes_random_crops_and_flips_too(augmentation: Any) -> None:
+def test_augmentation_with_squashing(augmentation: Any) -> None:
     photos = torch.cat([_photo(28, 40, seed=seed) for seed in range(8)])
     first, other = (
         Preprocessing(32, 32, squash=squash).training(photos, augmentation, _generator())
@@ -213,7 +215,7 @@ def test_squashing_takes_random_crops_and_flips_too(augmentation: Any) -> None:
         ({}, (32, 48), "image_size: expected a square, found 32x48"),
     ],
 )  # fmt: skip
-def test_what_squashing_cannot_do_is_refused(
+def test_unsupported_keys_without_centre_crop_are_refused(
     values: dict[str, Any], image_size: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -224,13 +226,13 @@ def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_no_augmentation_is_evaluation_and_draws_nothing() -> None:
+def test_augmentation_none_equals_evaluation_and_draws_nothing() -> None:
     made, photo, rng = Preprocessing(32, 32), _photo(40, 50), _generator()
     assert torch.equal(made.training(photo, "none", rng), made.evaluation(photo))
     assert torch.equal(rng.get_state(), _generator().get_state())
 
 
-def test_flips_only_flip() -> None:
+def test_flip_mirrors_or_leaves_each_image() -> None:
     photos = torch.cat([_photo(40, 50, seed=seed) for seed in range(64)])
     made = Preprocessing(32, 32)
     plain = made.evaluation(photos)
@@ -257,7 +259,7 @@ def test_augmentation_depends_on_its_generator_alone(augmentation: Any, channels
 
 
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (40, 100), (100, 30), (32, 32), (5, 7)])
-def test_crops_stay_in_range(height: int, width: int) -> None:
+def test_crops_of_any_shape_stay_in_range(height: int, width: int) -> None:
     photos = _photo(height, width).expand(50, -1, -1, -1)
     unit = Preprocessing(32, 32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     crops = unit.training(photos, "crop_flip", _generator())
@@ -266,14 +268,14 @@ def test_crops_stay_in_range(height: int, width: int) -> None:
     assert 0 <= float(crops.min()) <= float(crops.max()) <= 1
 
 
-def test_a_crop_of_one_colour_is_that_colour() -> None:
+def test_crop_of_a_constant_image_is_constant() -> None:
     flat = torch.full((4, 3, 20, 30), 51, dtype=torch.uint8)
     unit = Preprocessing(32, 32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     crops = unit.training(flat, "crop_flip", _generator())
     torch.testing.assert_close(crops, torch.full_like(crops, 0.2), rtol=0, atol=1e-5)
 
 
-def test_crops_show_a_box_of_the_image_within_the_limits_of_area_and_shape() -> None:
+def test_crop_boxes_keep_the_limits_of_area_and_ratio() -> None:
     """On an image whose channels hold the coordinates, a crop's corners tell its box."""
     side = 128
     ramp = torch.linspace(0, 255, side).round().to(torch.uint8)
@@ -301,7 +303,7 @@ def test_crops_show_a_box_of_the_image_within_the_limits_of_area_and_shape() -> 
     assert float(centre.std(0).min()) > 0.08
 
 
-def test_the_file_of_the_tiny_clip_is_in_transformers_form(tiny_clip_folder: Path) -> None:
+def test_tiny_clip_file_is_in_transformers_form(tiny_clip_folder: Path) -> None:
     processor = CLIPImageProcessorPil.from_pretrained(tiny_clip_folder)
     photo = _photo(40, 50)
     picture = Image.fromarray(photo[0].permute(1, 2, 0).numpy())

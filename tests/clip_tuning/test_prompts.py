@@ -14,7 +14,7 @@ from fl2ora.experiment.errors import UserError
 TEXTS = ["a cat.", "a photo of an ankle boot.", "", "été"]
 
 
-def test_prompts_come_class_by_class() -> None:
+def test_fill_templates_orders_prompts_by_class() -> None:
     assert fill_templates(["cat", "dog"], ["a {}.", "the {}!"]) == [
         "a cat.", "the cat!", "a dog.", "the dog!",
     ]  # fmt: skip
@@ -24,7 +24,7 @@ def test_underscores_are_read_as_spaces() -> None:
     assert fill_templates(["ankle_boot_x"], ["my_{}"]) == ["my_ankle boot x"]
 
 
-def test_a_class_name_is_no_template() -> None:
+def test_braces_in_a_class_name_are_kept() -> None:
     assert fill_templates(["{} {0}"], ["a {}"]) == ["a {} {0}"]
 
 
@@ -45,7 +45,7 @@ def test_ids_are_as_long_as_the_longest_text(tiny_clip: Clip) -> None:
 
 
 @pytest.mark.parametrize("eos", [257, 2])
-def test_cutting_the_padding_changes_no_feature(
+def test_padding_length_changes_no_clip_feature(
     tiny_clip_folder: Path, tiny_clip: Clip, eos: int
 ) -> None:
     """By both of transformers' rules: the highest id (with ``eos_token_id`` 2) and the first."""
@@ -66,7 +66,7 @@ def test_cutting_the_padding_changes_no_feature(
     assert float(torch.cdist(cut, cut).fill_diagonal_(9).min()) > 0.1  # texts are told apart
 
 
-def test_reading_at_another_place_would_be_seen(tiny_clip: Clip) -> None:
+def test_features_read_one_token_off_differ(tiny_clip: Clip) -> None:
     """The test above can fail: pooling at the last position gives other features."""
     ids = tokenise(tiny_clip.tokenizer, TEXTS, 77)
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_reading_at_another_place_would_be_seen(tiny_clip: Clip) -> None:
     assert not torch.allclose(pooled[0], states[0, -1], atol=1e-3)
 
 
-def test_a_prompt_that_is_too_long_is_named_with_both_lengths(tiny_clip: Clip) -> None:
+def test_a_prompt_too_long_is_refused_with_both_lengths(tiny_clip: Clip) -> None:
     few_letters_many_bytes = "é" * 40
     with pytest.raises(UserError) as caught:
         tokenise(tiny_clip.tokenizer, ["x" * 60, few_letters_many_bytes], 77)
@@ -86,6 +86,6 @@ def test_a_prompt_that_is_too_long_is_named_with_both_lengths(tiny_clip: Clip) -
     assert tokenise(tiny_clip.tokenizer, ["x" * 75], 77).shape == (1, 77)
 
 
-def test_the_explicit_rule_is_what_the_file_says(tiny_clip_folder: Path) -> None:
+def test_tiny_clip_pools_at_its_eos_token_id(tiny_clip_folder: Path) -> None:
     clip = load_clip(str(tiny_clip_folder))
     assert clip.model.config.text_config.eos_token_id == clip.tokenizer.eos_token_id == 257

@@ -26,7 +26,7 @@ def damaged(tiny_siglip_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_siglip_folder, tmp_path / "siglip"))
 
 
-def test_a_folder_gives_what_transformers_reads(tiny_siglip_folder: Path) -> None:
+def test_a_folder_loads_as_with_transformers(tiny_siglip_folder: Path) -> None:
     clip = load_clip(str(tiny_siglip_folder))
     theirs = SiglipModel.from_pretrained(tiny_siglip_folder).state_dict()
     assert clip.model.state_dict().keys() == theirs.keys()
@@ -77,7 +77,7 @@ def _know_no_words(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(content))
 
 
-def test_files_as_published_are_understood(damaged: Path) -> None:
+def test_published_file_layout_loads(damaged: Path) -> None:
     """They pad with the end of text and leave the ids to defaults, one outside the vocabulary."""
     _tokenizer_config(pad_token=END)(damaged)
     config = json.loads((damaged / "config.json").read_text())
@@ -89,7 +89,7 @@ def test_files_as_published_are_understood(damaged: Path) -> None:
     assert clip.tokenizer.pad_token_id == clip.tokenizer.eos_token_id == 1
 
 
-def test_the_tokenizer_knows_what_it_pads_with(damaged: Path) -> None:
+def test_tokenizer_pads_with_its_pad_token(damaged: Path) -> None:
     """SigLIP 2's files leave the model's id at a default that is another token."""
     _config("text_config", pad_token_id=1)(damaged)
     assert load_clip(str(damaged)).tokenizer.pad_token_id == 0
@@ -108,7 +108,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES)
-def test_the_part_at_fault_is_named(
+def test_loading_errors_name_the_file_at_fault(
     damaged: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(damaged)

@@ -33,7 +33,9 @@ def _cheapest(cost: np.ndarray, mass: float) -> float:
 
 @pytest.mark.parametrize("mass", [1.0, 0.7, 0.3])
 @pytest.mark.parametrize(("rows", "columns"), [(4, 2), (7, 3), (9, 1)])
-def test_with_little_entropy_it_is_the_exact_solver_s(mass: float, rows: int, columns: int) -> None:
+def test_plan_with_little_entropy_equals_the_linear_programme(
+    mass: float, rows: int, columns: int
+) -> None:
     cost = _costs(rows, columns, seed=rows)
     plan = transport_plan(cost, mass, epsilon=0.025, **EXACT)
     # Entropy costs at most epsilon log(number of entries) of the mass.
@@ -45,7 +47,7 @@ def test_with_little_entropy_it_is_the_exact_solver_s(mass: float, rows: int, co
 
 
 @pytest.mark.parametrize("mass", [1.0, 0.6])
-def test_it_is_the_entropic_optimum(mass: float) -> None:
+def test_plan_is_the_entropic_optimum(mass: float) -> None:
     """Against a general solver of the same convex problem."""
     cost, epsilon = _costs(5, 2, seed=3), 0.1
 
@@ -69,7 +71,7 @@ def test_it_is_the_entropic_optimum(mass: float) -> None:
     np.testing.assert_allclose(plan.numpy(), solved.x.reshape(5, 2), atol=2e-4)
 
 
-def test_closed_forms() -> None:
+def test_plans_with_closed_forms() -> None:
     one = transport_plan(_costs(6, 1), 1.0)
     torch.testing.assert_close(one, torch.full((6, 1), 1 / 6))  # one column: nothing to choose
     equal = transport_plan(torch.ones(4, 3), 0.5)
@@ -81,19 +83,19 @@ def test_closed_forms() -> None:
     torch.testing.assert_close(plan, torch.tensor([[ratio * b, b], [b, ratio * b]]))
 
 
-def test_a_constant_changes_nothing() -> None:
+def test_adding_a_constant_to_costs_changes_no_plan() -> None:
     cost = _costs(5, 2)
     torch.testing.assert_close(transport_plan(cost + 0.3, 0.5), transport_plan(cost, 0.5))
 
 
-def test_less_mass_leaves_the_dearest_out() -> None:
+def test_mass_below_one_leaves_out_the_most_expensive_rows() -> None:
     cost = torch.tensor([[0.1, 0.1], [0.2, 0.2], [1.9, 1.9]])
     rows = transport_plan(cost, 0.6, 0.025, **EXACT).sum(dim=1)
     assert float(rows[2]) < 1e-6
     assert float(rows[0]) == pytest.approx(1 / 3, abs=1e-5)
 
 
-def test_a_problem_does_not_see_its_neighbours() -> None:
+def test_a_plan_does_not_depend_on_the_rest_of_the_batch() -> None:
     costs = torch.cat([_costs(3, 8, 2), 10 * _costs(1, 8, 2) / 10, torch.zeros(1, 8, 2)])
     together = transport_plan(costs, 0.8)
     for index in range(len(costs)):
@@ -102,7 +104,7 @@ def test_a_problem_does_not_see_its_neighbours() -> None:
 
 
 @pytest.mark.parametrize("mass", [1.0, 0.5])
-def test_the_steepest_costs_stay_finite(mass: float) -> None:
+def test_plans_of_extreme_costs_are_finite(mass: float) -> None:
     cost = torch.tensor([[0.0, 2.0], [2.0, 2.0], [2.0, 2.0], [2.0, 0.0]])
     plan = transport_plan(cost, mass, 0.025)
     assert bool(torch.isfinite(plan).all())

@@ -94,7 +94,9 @@ def _save_model(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_step_and_one_evaluation(tmp_path: Path, random_images: Maker) -> None:
+def test_one_training_step_and_one_evaluation_at_vit_b_16_size(
+    tmp_path: Path, random_images: Maker
+) -> None:
     _save_tokenizer(tmp_path)
     _save_model(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +14,6 @@ from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
-from fl2ora.clip_tuning.methods.base import TuningMethod
-from fl2ora.clip_tuning.prediction import predict
-from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.images import LabelledImages
 
 NAMES = ("cat", "ankle_boot", "dog")
@@ -48,16 +44,6 @@ def some_pixels(count: int = 4) -> Tensor:
 def logits_of(classifier: ClipClassifier) -> Tensor:
     found: Tensor = classifier(some_pixels())
     return found
-
-
-def restores_to_the_same_logits(folder: str, spec: str) -> None:
-    one, two = changed(build(folder, spec)), build(folder, spec, seed=1)
-    export = one.export()
-    assert list(export) == sorted(export)
-    assert bool(export) == (spec != "zero_shot")
-    two.restore(export)
-    assert all(torch.equal(two.export()[name], export[name]) for name in export)
-    assert torch.equal(logits_of(one), logits_of(two))
 
 
 def every_tuned_tensor_matters(folder: str, spec: str) -> None:
@@ -105,17 +91,6 @@ def training_changes_what_is_exported_and_nothing_else(
         assert bool(torch.isfinite(parameter.grad).all()), name
     for name in classifier.tuned:
         assert not torch.equal(update.adapter[name], before[name]), name
-
-
-def saved_loads_and_gives_equal_logits(
-    folder: str, spec: str, target: Path, images: Tensor
-) -> None:
-    method = load(spec, TuningMethod)
-    classifier = changed(build(folder, spec))
-    method.save(classifier, target)
-    fresh = build(folder, spec, seed=1)
-    fresh.restore(method.load(target))
-    assert torch.equal(predict(fresh, images), predict(classifier, images))
 
 
 def what_is_called_frozen_is(folder: str, spec: str) -> None:
