@@ -12,6 +12,8 @@ from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.calibration.losses.base import Loss
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.optimisers.base import load_optimiser
+from fl2ora.clip_tuning.schedules.base import Schedule
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError, problems_of
 from fl2ora.experiment.plugins import find, load
@@ -65,7 +67,7 @@ def build_plugins(config: RunConfig, problems: Iterable[str] = ()) -> RunPlugins
         "protocol": build("protocol", lambda: load(config.protocol, Protocol)),
         "loss": lambda: _check_loss(config.loss),
         "metrics": lambda: run_metrics(config.metrics),
-        "optimiser": lambda: check_optimiser(config.optimiser),
+        "optimiser": lambda: load_optimiser(config.optimiser),
         "schedule": lambda: load(config.schedule, Schedule),
         "method": build("method", lambda: _method_for(config)),
         "strategy": build("strategy", lambda: build_strategy(config)),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from fl2ora.client_app.optimisers.base import Optimiser
+from fl2ora.clip_tuning.optimisers.base import Optimiser
 from fl2ora.experiment.arguments import number
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fl2ora.client_app.schedules.base import Progress, Schedule
+from fl2ora.clip_tuning.schedules.base import Progress, Schedule
 from fl2ora.experiment.arguments import number, whole
 
 

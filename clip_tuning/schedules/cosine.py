@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fl2ora.client_app.schedules._over_run import OverRun
+from fl2ora.clip_tuning.schedules._over_run import OverRun
 from fl2ora.experiment.arguments import number
 
 

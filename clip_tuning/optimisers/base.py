@@ -80,7 +80,7 @@ class FromTorch(Optimiser):
 def load_optimiser(text: str) -> Optimiser:
     """Return the optimiser that a spec string describes.
 
-    >>> from fl2ora.client_app.optimisers.base import load_optimiser
+    >>> from fl2ora.clip_tuning.optimisers.base import load_optimiser
     >>> weights = [nn.Parameter(torch.zeros(3))]
     >>> load_optimiser("sgd(momentum=0.5)").make(weights, 0.1).defaults["momentum"]
     0.5

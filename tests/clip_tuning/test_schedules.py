@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, StepLR
 
-from fl2ora.client_app.schedules.base import Progress, Schedule
+from fl2ora.clip_tuning.schedules.base import Progress, Schedule
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import available, load
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fl2ora.client_app.optimisers.base import Optimiser, load_optimiser
+from fl2ora.clip_tuning.optimisers.base import Optimiser, load_optimiser
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import available
 
