@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.calibration.losses._weighted_sum import WeightedSum
 from fl2ora.calibration.losses.base import Loss
-from fl2ora.calibration.stats import StatsSpec
+from fl2ora.calibration.metrics.table import chosen_metrics, spec_for
 from fl2ora.client_app.calibrator_sums import calibration_sums, evaluate_calibrated
 from fl2ora.client_app.evaluation import local_evaluate
 from fl2ora.client_app.node import Node
@@ -137,7 +137,8 @@ def evaluate(message: Message, context: Context) -> Message:
     settings = message.content.config_records[CONFIG]
     classifier = node.classifier() if settings[ROUND] else node.zero_shot_classifier()
     classifier.restore(_adapter(message, ARRAYS))
-    spec = StatsSpec(num_bins=node.config.num_bins)
+    metrics = chosen_metrics(node.config.metrics)
+    spec = spec_for(metrics, node.config.num_bins, len(node.federation.class_names))
     data, batch = node.data.test, node.config.eval_batch_size
     begun = node.begun("test") if settings[ROUND] else None
     if CALIBRATOR in settings:

@@ -73,6 +73,7 @@ class RunConfig:
     calibrator: str = _key(
         "none", "post-hoc: calibration/calibrators, fitted after the last round", parse=parse_spec
     )
+    metrics: str = _key("default", "what is measured, such as default + classwise_ece")
     num_rounds: int = _key(10, "rounds of federated training", minimum=0)
     num_clients: int = _key(0, "clients to wait for; 0: as many as there are nodes", minimum=0)
     fraction_train: float = _key(1.0, "share of clients sampled per round", above=0, maximum=1)

@@ -13,8 +13,10 @@ from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.plugins import load
 from fl2ora.reporting.run_summary import write_summary
-from fl2ora.reporting.tables import metrics_table, write_csv
+from fl2ora.reporting.tables import metrics_table, write_classwise, write_csv
+from fl2ora.server_app.calibrating import SUFFIX
 from fl2ora.server_app.evaluation import Evaluation
+from fl2ora.server_app.metrics_by_source import CLIENTS_TEST, SERVER_TEST
 
 CALIBRATORS = "calibrators"
 
@@ -56,8 +58,23 @@ def report(
         calibrated: the central test set's sums after post-hoc calibration, if there was any.
     """
     write_csv(folder)
+    write_classwise(folder, evaluation.class_names, _measured(evaluation, calibrated))
     figures = _draw(folder, config, evaluation, calibrated) if config.figures else []
     write_summary(folder, config, figures)
+
+
+def _measured(
+    evaluation: Evaluation, calibrated: CalibrationStats | None
+) -> dict[tuple[int, str], CalibrationStats]:
+    """Return the sums at hand by round and source."""
+    last = max(evaluation.history)
+    measured = {(at, SERVER_TEST): stats for at, stats in evaluation.history.items()}
+    if evaluation.clients:
+        nothing = CalibrationStats.zero(evaluation.spec)
+        measured[last, CLIENTS_TEST] = sum(evaluation.clients.values(), start=nothing)
+    if calibrated is not None:
+        measured[last, SERVER_TEST + SUFFIX] = calibrated
+    return measured
 
 
 def _draw(
@@ -67,7 +84,7 @@ def _draw(
     calibrated: CalibrationStats | None,
 ) -> list[Path]:
     # Matplotlib takes a second to load, and the first round need not wait for it.
-    from fl2ora.reporting.figures import (
+    from fl2ora.reporting.plots import (
         clients_figure,
         reliability_figure,
         rounds_figure,

@@ -8,6 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 
 from fl2ora.calibration.calibrators.base import Parameters
+from fl2ora.calibration.metrics.table import chosen_metrics
 from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
@@ -29,7 +30,7 @@ from fl2ora.reporting.events import Tracker
 from fl2ora.reporting.logits import SavedLogits
 from fl2ora.server_app.handshake import Peer
 from fl2ora.server_app.held_out import HeldOut
-from fl2ora.server_app.metrics_by_source import PERSONAL_TEST, all_figures, client_figures
+from fl2ora.server_app.metrics_by_source import PERSONAL_TEST, all_metrics, client_metrics
 
 
 class Evaluation:
@@ -41,11 +42,13 @@ class Evaluation:
         config: of the run.
         federation: the server's data.
         classifier: on its device; its tuned parameters are overwritten by each ``measure``.
-        tracker: told of every figure.
+        tracker: told of every metric.
 
     Attributes:
         history: the central test set's sums by round; 0 is zero-shot.
         clients: each client's sums at the last evaluation, by its key.
+        metrics: what is measured.
+        class_names: of the data.
         spec: sizes of all sums.
         on_nodes: the clients' images are measured where they lie.
 
@@ -77,6 +80,8 @@ class Evaluation:
         self._tracker = tracker
         self.history: dict[int, CalibrationStats] = {}
         self.clients: dict[str, CalibrationStats] = {}
+        self.metrics = chosen_metrics(config.metrics)
+        self.class_names = federation.class_names
         self.spec = self._held_out.spec
 
     def measure_zero_shot(self, zero_shot: ClipClassifier) -> None:
@@ -84,7 +89,7 @@ class Evaluation:
         self._measure(0, zero_shot, {})
 
     def measure(self, server_round: int, adapter: Adapter) -> None:
-        """Measure an adapter and log all its figures."""
+        """Measure an adapter and log all its metrics."""
         self._classifier.restore(adapter)
         self._measure(server_round, self._classifier, adapter)
 
@@ -97,9 +102,10 @@ class Evaluation:
             clients = shared if self.on_nodes else clients
         self.history[server_round] = central
         self.clients = clients
-        figures = all_figures(central, clients, self._config.resamples)
-        figures |= client_figures(own, self._config.resamples, PERSONAL_TEST)
-        for source, values in figures.items():
+        resamples = self._config.resamples
+        found = all_metrics(central, clients, resamples, metrics=self.metrics)
+        found |= client_metrics(own, resamples, PERSONAL_TEST, self.metrics)
+        for source, values in found.items():
             self._tracker.metrics(server_round, source, values)
 
     def score(self, adapter: Adapter, zero_shot: ClipClassifier) -> SavedLogits:

@@ -25,7 +25,7 @@ from fl2ora.server_app.artifacts import report, save_fitted, save_model
 from fl2ora.server_app.calibrating import SUFFIX, FederatedFit, measure_calibrated
 from fl2ora.server_app.evaluation import Evaluation
 from fl2ora.server_app.handshake import Peer, shake_hands
-from fl2ora.server_app.metrics_by_source import all_figures
+from fl2ora.server_app.metrics_by_source import all_metrics
 from fl2ora.server_app.rounds import Rounds
 from fl2ora.server_app.run_plugins import (
     build_run_calibrator,
@@ -109,8 +109,8 @@ def _calibrate(
     central, clients = measure_calibrated(calibrator, parameters, saved, evaluation.spec)
     if evaluation.on_nodes:
         clients = evaluation.ask_calibrated(adapter, parameters)
-    figures = all_figures(central, clients, config.resamples, SUFFIX)
-    for source, values in figures.items():
+    found = all_metrics(central, clients, config.resamples, SUFFIX, evaluation.metrics)
+    for source, values in found.items():
         tracker.metrics(config.num_rounds, source, values)
     return central
 

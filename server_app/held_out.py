@@ -8,7 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.metrics.table import chosen_metrics, spec_for
+from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.feature_cache import digest, shared_cache
 from fl2ora.clip_tuning.frozen import table, table_key
@@ -29,12 +30,13 @@ class HeldOut:
         federation: its data.
         peers: clients whose held-out images are measured here too; each must hold a share of
             ``federation``. All share the global adapter, so slicing one pass over the union gives
-            exactly the figures they would compute themselves.
+            exactly the metrics they would compute themselves.
     """
 
     def __init__(self, config: RunConfig, federation: Federation, peers: Sequence[Peer]) -> None:
         """Collect the images once."""
-        self.spec = StatsSpec(num_bins=config.num_bins)
+        metrics = chosen_metrics(config.metrics)
+        self.spec = spec_for(metrics, config.num_bins, len(federation.class_names))
         self._batch = config.eval_batch_size
         cache = shared_cache(config.cache_gib, config.cache_dir)
         self._cache = cache if config.cache_features else None

@@ -8,6 +8,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.calibration.losses.base import Loss
+from fl2ora.calibration.metrics.table import chosen_metrics
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.experiment.config import RunConfig
@@ -70,6 +71,13 @@ def build_run_calibrator(text: str) -> Calibrator | None:
     return None if text == "none" else load(text, Calibrator)
 
 
+def _check_metrics(text: str) -> None:
+    try:
+        chosen_metrics(text)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def check_views(config: RunConfig, classifier: ClipClassifier) -> None:
     """Refuse fixed views where nothing of them could be kept.
 
@@ -105,6 +113,7 @@ def check_plugins(config: RunConfig) -> None:
         "loss": lambda: _check_loss(config.loss),
         "strategy": lambda: _strategy_for(config),
         "calibrator": lambda: build_run_calibrator(config.calibrator),
+        "metrics": lambda: _check_metrics(config.metrics),
     }
     problems = []
     for key, check in checks.items():
