@@ -1,4 +1,4 @@
-"""Speed and memory of the calibration figures beside torchmetrics, netcal and scikit-learn.
+"""Speed and memory of the calibration metrics beside torchmetrics, netcal and scikit-learn.
 
 One set of float32 probabilities ``(rows, classes)`` is drawn; then every contender computes what it
 can of ECE, MCE, equal-mass ECE, Brier score and NLL, each in a forked process of its own that sees
@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Figures = dict[str, float]
-Contender = Callable[[Any, Any], Figures]
+Metrics = dict[str, float]
+Contender = Callable[[Any, Any], Metrics]
 
 NUM_BINS = 15
 OURS = "fl2ora"
@@ -35,12 +35,12 @@ APPETITE = {"netcal": 9.0, "scikit-learn": 50.0, "torchmetrics": 4.0}
 
 
 class Result(NamedTuple):
-    """Processor and wall seconds of the best run, peak bytes beside the array, the figures."""
+    """Processor and wall seconds of the best run, peak bytes beside the array, the metrics."""
 
     processor: float
     wall: float
     memory: int
-    figures: Figures
+    metrics: Metrics
 
 
 def draw(rows: int, classes: int, seed: int = 0) -> tuple[Any, Any]:
@@ -60,25 +60,25 @@ def draw(rows: int, classes: int, seed: int = 0) -> tuple[Any, Any]:
     return probabilities, labels
 
 
-def pooled(probabilities: Any, labels: Any) -> Figures:
+def pooled(probabilities: Any, labels: Any) -> Metrics:
     """The whole set, exact, in one pass."""
     from fl2ora.calibration.summary import summarise_pooled
 
     return _picked(summarise_pooled(probabilities, labels, num_bins=NUM_BINS))
 
 
-def streamed(probabilities: Any, labels: Any) -> Figures:
+def streamed(probabilities: Any, labels: Any) -> Metrics:
     """The whole set from additive sums, fed 1,024 rows at a time; equal-mass ECE approximate."""
     from fl2ora.calibration.accumulator import CalibrationAccumulator
 
-    accumulator = CalibrationAccumulator()
+    accumulator = CalibrationAccumulator("probabilities", num_bins=NUM_BINS)
     for start in range(0, len(labels), 1024):
         part = slice(start, start + 1024)
-        accumulator.update_probabilities(probabilities[part], labels[part])
-    return _picked(accumulator.summary())
+        accumulator.update(probabilities[part], labels[part])
+    return _picked(accumulator.compute())
 
 
-def torchmetrics(probabilities: Any, labels: Any) -> Figures:
+def torchmetrics(probabilities: Any, labels: Any) -> Metrics:
     """ECE and MCE; the library has neither equal-mass ECE, nor Brier score, nor NLL."""
     import torch
     from torchmetrics.functional.classification import multiclass_calibration_error
@@ -91,7 +91,7 @@ def torchmetrics(probabilities: Any, labels: Any) -> Figures:
     }
 
 
-def netcal(probabilities: Any, labels: Any) -> Figures:
+def netcal(probabilities: Any, labels: Any) -> Metrics:
     """ECE, MCE and equal-mass ECE (with its own cuts); it has neither Brier score nor NLL."""
     from netcal.metrics import ECE, MCE
 
@@ -102,7 +102,7 @@ def netcal(probabilities: Any, labels: Any) -> Figures:
     }
 
 
-def scikit_learn(probabilities: Any, labels: Any) -> Figures:
+def scikit_learn(probabilities: Any, labels: Any) -> Metrics:
     """Brier score and NLL, which complete the set where the two others have none."""
     from sklearn.metrics import brier_score_loss, log_loss
 
@@ -124,7 +124,7 @@ CONTENDERS: dict[str, Contender] = {
 }
 
 
-def _picked(summary: Figures) -> Figures:
+def _picked(summary: Metrics) -> Metrics:
     return {name: summary[name] for name in ("ece", "mce", "ace", "brier", "nll")}
 
 
@@ -153,9 +153,9 @@ def _in_child(
     runs = []
     for _ in range(repeats):
         wall, processor = time.perf_counter(), time.process_time()
-        figures = CONTENDERS[name](probabilities, labels)
+        metrics = CONTENDERS[name](probabilities, labels)
         runs.append((time.process_time() - processor, time.perf_counter() - wall))
-    pipe.send(Result(*min(runs), max(0, _status_bytes("VmHWM") - before), figures))
+    pipe.send(Result(*min(runs), max(0, _status_bytes("VmHWM") - before), metrics))
 
 
 def measure(name: str, probabilities: Any, labels: Any, threads: int, repeats: int) -> Result:
@@ -189,7 +189,7 @@ def main() -> None:
         f"{arguments.rows:,} x {arguments.classes:,} float32, {probabilities.nbytes / 1e9:.1f} GB, "
         f"{arguments.threads} threads, best of {arguments.repeats}\n"
     )
-    print("| contender | rows | figures | cpu s | wall s | cpu us/row | peak memory | times ours |")
+    print("| contender | rows | metrics | cpu s | wall s | cpu us/row | peak memory | times ours |")
     print("|---|---|---|---|---|---|---|---|")
     per_row: dict[str, float] = {}
     remarks: list[str] = []
@@ -202,23 +202,23 @@ def main() -> None:
         result = measure(name, *part, arguments.threads, arguments.repeats)
         per_row[name] = result.processor / rows
         print(
-            f"| {name} | {rows:,} | {' '.join(result.figures)} | {result.processor:.2f} "
+            f"| {name} | {rows:,} | {' '.join(result.metrics)} | {result.processor:.2f} "
             f"| {result.wall:.2f} | {1e6 * per_row[name]:.2f} | {result.memory / 1e6:,.0f} MB "
             f"| {per_row[name] / per_row[OURS]:.1f} |",
             flush=True,
         )
-        remarks += _differences(name, result.figures, measure(OURS, *part, 1, 1))
+        remarks += _differences(name, result.metrics, measure(OURS, *part, 1, 1))
     both = (per_row["torchmetrics"] + per_row["netcal"]) / per_row[OURS]
     print(f"\nWhat torchmetrics and netcal have of the set takes {both:.1f} times as long as ours.")
-    print("\n".join(remarks) if remarks else f"All figures agree within {TOLERANCE}.")
+    print("\n".join(remarks) if remarks else f"All metrics agree within {TOLERANCE}.")
 
 
-def _differences(name: str, figures: Figures, reference: Result) -> list[str]:
-    """Return a line for each of ``figures`` that differs from ours on the same rows."""
+def _differences(name: str, metrics: Metrics, reference: Result) -> list[str]:
+    """Return a line for each of ``metrics`` that differs from ours on the same rows."""
     return [
-        f"{name}: {figure} is {value:.6f}, ours {reference.figures[figure]:.6f}"
-        for figure, value in figures.items()
-        if not abs(value - reference.figures[figure]) <= TOLERANCE
+        f"{name}: {metric} is {value:.6f}, ours {reference.metrics[metric]:.6f}"
+        for metric, value in metrics.items()
+        if not abs(value - reference.metrics[metric]) <= TOLERANCE
     ]
 
 

@@ -1,4 +1,4 @@
-"""The one binning rule every calibration figure uses: equal-width, right-closed bins of [0, 1].
+"""The one binning rule every calibration metric uses: equal-width, right-closed bins of [0, 1].
 
 Edges are ``j / M`` in float64, computed once per ``M`` and shared by every client and every
 metric: two formulas for "the same" edge may differ in the last bit (``linspace(0, 1, 6)[3]`` is

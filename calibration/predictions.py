@@ -36,6 +36,7 @@ __all__ = [
     "probabilities_of",
     "scores_of",
     "scores_of_block",
+    "two_class_probabilities",
 ]
 
 
@@ -86,11 +87,43 @@ def probabilities_of(logits: ArrayLike) -> Tensor:
 
     Raises:
         ValueError: not two-dimensional, or a row holds NaN or an infinity.
+
+    Example:
+        >>> probabilities_of(np.log(np.array([[3.0, 1.0]]))).tolist()
+        [[0.75, 0.25]]
     """
     check_rows(logits, "logits")
     parts = split_rows(logits, least=torch.float64)
     blocks = [_softmax(part, logits).probabilities for _, part in parts]
     return torch.cat(blocks) if blocks else torch.zeros(tuple(logits.shape), dtype=torch.float64)
+
+
+def two_class_probabilities(scores: ArrayLike) -> Tensor:
+    """Return ``(N, 2)`` float64 probabilities of classes 0 and 1 from binary ``scores (N,)``.
+
+    Args:
+        scores: probability of class 1.
+
+    Raises:
+        ValueError: not one-dimensional, no floats, or a score is NaN or outside [0, 1].
+
+    Example:
+        >>> two_class_probabilities(np.array([0.25, 1.0])).tolist()
+        [[0.75, 0.25], [0.0, 1.0]]
+    """
+    given = torch.as_tensor(scores).detach()
+    if given.ndim != 1 or not given.is_floating_point():
+        raise ValueError(
+            f"binary scores must be floats of shape (N,), found {given.dtype} {tuple(given.shape)}"
+        )
+    s = given.double()
+    outside = ~((s >= 0) & (s <= 1))
+    if outside.any():
+        raise ValueError(
+            f"{int(outside.sum())} of {len(s)} binary scores lie outside [0, 1] or are NaN "
+            f"(first: {float(s[outside][0])})"
+        )
+    return torch.stack([1 - s, s], dim=1)
 
 
 def blocks_of_logits(logits: ArrayLike, labels: ArrayLike) -> Iterator[Block]:

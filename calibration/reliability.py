@@ -80,7 +80,17 @@ class Band:
 
 
 def reliability_bins(stats: CalibrationStats) -> ReliabilityBins:
-    """Return the M bins; exact from additive sums."""
+    """Return the M bins; exact from additive sums.
+
+    Example:
+        >>> from fl2ora.calibration import CalibrationStats, StatsSpec
+        >>> p = np.array([[0.9, 0.1]] * 4 + [[0.6, 0.4]])
+        >>> spec = StatsSpec(num_bins=2)
+        >>> stats = CalibrationStats.from_probabilities(p, np.array([0, 0, 0, 1, 0]), spec)
+        >>> bins = reliability_bins(stats)
+        >>> bins.count.tolist(), bins.accuracy.tolist(), bins.confidence.round(4).tolist()
+        ([0.0, 5.0], [nan, 0.8], [nan, 0.84])
+    """
     count = stats.count.copy()
     nothing = np.full(len(count), math.nan)
     return ReliabilityBins(

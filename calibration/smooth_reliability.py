@@ -40,7 +40,7 @@ class SmoothCurve:
     bandwidth: float
 
 
-def smooth_reliability(
+def smooth_curve(
     stats: CalibrationStats, *, points: int = 201, bandwidth: float | None = None
 ) -> SmoothCurve:
     """Return the smoothed accuracy; all NaN without examples or without a fine histogram.
@@ -98,7 +98,7 @@ def smooth_band(
 
     Args:
         stats: the sums that ``curve`` was made from.
-        curve: of ``smooth_reliability(stats, ...)``.
+        curve: of ``smooth_curve(stats, ...)``.
         rng: equal generators give equal bands.
         draws: how many.
         level: coverage, in (0, 1).

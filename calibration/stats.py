@@ -19,7 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl2ora.calibration.binning import Floats
-from fl2ora.calibration.predictions import ArrayLike, blocks_of_logits, blocks_of_probabilities
+from fl2ora.calibration.predictions import (
+    ArrayLike,
+    blocks_of_logits,
+    blocks_of_probabilities,
+    two_class_probabilities,
+)
 from fl2ora.calibration.stats_spec import StatsSpec
 from fl2ora.calibration.summation import sums_of
 
@@ -93,6 +98,12 @@ class CalibrationStats:
 
         Raises:
             ValueError: wrong shapes, NaN or infinite logits, labels outside ``0 .. K - 1``.
+
+        Example:
+            >>> logits = np.log(np.array([[0.8, 0.2], [0.6, 0.4]]))
+            >>> stats = CalibrationStats.from_logits(logits, np.array([0, 1]))
+            >>> round(float(stats.confidence.sum()), 4), float(stats.correct.sum())
+            (1.4, 1.0)
         """
         _check_classes(logits, spec)
         return cls(spec, **sums_of(blocks_of_logits(logits, labels), spec))
@@ -110,6 +121,25 @@ class CalibrationStats:
         """
         _check_classes(probabilities, spec)
         return cls(spec, **sums_of(blocks_of_probabilities(probabilities, labels), spec))
+
+    @classmethod
+    def from_binary_scores(
+        cls, scores: ArrayLike, labels: ArrayLike, spec: StatsSpec = DEFAULT_SPEC
+    ) -> Self:
+        """Return the sums over ``scores (N,)``, probabilities of class 1, and ``labels (N,)``.
+
+        The confidence is that of the predicted class, ``max(s, 1 - s)``, in [1/2, 1]. How well the
+        score itself is calibrated is in the class-wise sums of class 1.
+
+        Raises:
+            ValueError: a score lies outside [0, 1], or a label is neither 0 nor 1.
+
+        Example:
+            >>> stats = CalibrationStats.from_binary_scores(np.array([0.9, 0.2]), np.array([1, 0]))
+            >>> stats.num_examples, round(float(stats.confidence.sum()), 4)
+            (2, 1.7)
+        """
+        return cls.from_probabilities(two_class_probabilities(scores), labels, spec)
 
     @classmethod
     def from_arrays(

@@ -22,7 +22,7 @@ class StatsSpec:
         num_bins: ``M``, equal-width confidence bins of ECE and its relatives.
         num_classes: ``K``; 0 leaves it open. Needed when ``classwise``.
         fine_bins: ``G``, bins of the fine histogram behind equal-mass ECE, smooth ECE, KS and AURC;
-            0 leaves the histogram out, and those figures become NaN.
+            0 leaves the histogram out, and those metrics become NaN.
         classwise: also keep the sums of class-wise and top-label ECE.
     """
 

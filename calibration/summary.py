@@ -1,4 +1,4 @@
-"""The dozen figures a run reports, from additive statistics."""
+"""The metrics of one set of examples, and how they spread over clients, from additive sums."""
 
 from __future__ import annotations
 
@@ -8,95 +8,124 @@ from collections.abc import Sequence
 import numpy as np
 
 from fl2ora.calibration.binning import Floats
-from fl2ora.calibration.metrics.adaptive import adaptive_ece_of, equal_mass_error
-from fl2ora.calibration.metrics.binned import (
-    accuracy_of,
-    confidence_of,
-    ece_of,
-    mce_of,
-    mce_weighted_of,
-    over_confidence_of,
-    under_confidence_of,
-)
+from fl2ora.calibration.metrics.table import DEFAULT, Metric, spec_for
 from fl2ora.calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
-from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.calibration.summation import sums_of_scores
 
 
-def summarise(stats: CalibrationStats) -> dict[str, float]:
-    """Return the reported figures of the examples in ``stats``; plain floats.
+def summarise(stats: CalibrationStats, metrics: Sequence[Metric] = DEFAULT) -> dict[str, float]:
+    """Return ``metrics`` of the examples in ``stats`` by name, as plain floats.
 
-    The same function serves one client, pooled data and added clients. All figures are exact from
-    additive sums except ``ace``, which comes from the fine histogram: how far it can be from the
-    exact equal-mass ECE is ``fl2ora.calibration.metrics.adaptive.adaptive_ece_of(stats).bound``.
+    The same function serves one client, pooled data and added clients. Metrics that need the fine
+    histogram are approximate; their ``*_of`` functions give a bound.
+
+    Args:
+        stats: the sums, which must hold what the metrics need, see ``spec_for``.
+        metrics: of ``METRICS``, for example ``chosen_metrics("default + auroc")``.
 
     Returns:
-        ``num_examples``; as fractions ``accuracy``, ``confidence`` (mean), ``ece``, ``mce``,
-        ``mce_weighted``, ``ace``, ``over_confidence`` and ``under_confidence`` (they sum to
-        ``ece``); ``nll`` in nats and ``brier`` in [0, 2], per example. Without examples every
-        figure but ``num_examples`` is NaN; without a fine histogram ``ace`` is NaN.
+        ``num_examples``, then the metrics. Without examples every metric is NaN, without a fine
+        histogram those that need it.
+
+    Raises:
+        ValueError: a metric needs sums by class and ``stats`` has none.
+
+    Example:
+        >>> import numpy as np
+        >>> p = np.array([[0.8, 0.2]] * 10)  # ten predictions of confidence 0.8, six of them right
+        >>> stats = CalibrationStats.from_probabilities(p, np.array([0] * 6 + [1] * 4))
+        >>> found = summarise(stats)
+        >>> found["num_examples"], found["accuracy"], round(found["ece"], 4)
+        (10.0, 0.6, 0.2)
     """
-    n = stats.num_examples
     return {
-        "num_examples": float(n),
-        "accuracy": accuracy_of(stats),
-        "confidence": confidence_of(stats),
-        "ece": ece_of(stats),
-        "mce": mce_of(stats),
-        "mce_weighted": mce_weighted_of(stats),
-        "ace": adaptive_ece_of(stats).value,
-        "nll": float(stats.nll) / n if n else math.nan,
-        "brier": float(stats.brier) / n if n else math.nan,
-        "over_confidence": over_confidence_of(stats),
-        "under_confidence": under_confidence_of(stats),
+        "num_examples": float(stats.num_examples),
+        **{metric.name: metric.of(stats) for metric in metrics},
     }
 
 
 def summarise_pooled(
-    probabilities: ArrayLike, labels: ArrayLike, *, num_bins: int = 15
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    metrics: Sequence[Metric] = DEFAULT,
+    *,
+    num_bins: int = 15,
 ) -> dict[str, float]:
     """Return ``summarise`` of pooled ``probabilities (N, K)`` and ``labels (N,)``, all exact.
 
-    One pass; ``ace`` is the exact equal-mass ECE, which sums alone cannot give.
+    Example:
+        >>> import numpy as np
+        >>> p = np.array([[0.8, 0.2]] * 10)
+        >>> round(summarise_pooled(p, np.array([0] * 6 + [1] * 4))["ace"], 4)
+        0.44
     """
     scores = scores_of(blocks_of_probabilities(probabilities, labels))
-    spec = StatsSpec(num_bins=num_bins, fine_bins=0)
-    summary = summarise(CalibrationStats(spec, **sums_of_scores(scores, spec)))
-    summary["ace"] = equal_mass_error(scores.confidence, scores.correct, num_bins)
+    from_sums = [metric for metric in metrics if metric.of_scores is None]
+    spec = spec_for(from_sums, num_bins, probabilities.shape[1])
+    if spec.classwise:
+        stats = CalibrationStats.from_probabilities(probabilities, labels, spec)
+    else:
+        stats = CalibrationStats(spec, **sums_of_scores(scores, spec))
+    summary = {"num_examples": float(stats.num_examples)}
+    for metric in metrics:
+        exact = metric.of_scores
+        summary[metric.name] = exact(scores, num_bins) if exact else metric.of(stats)
     return summary
 
 
-def summarise_clients(clients: Sequence[CalibrationStats]) -> dict[str, float]:
-    """Return the spread of client-local figures, under names that never look like pooled ones.
+def summarise_clients(
+    clients: Sequence[CalibrationStats], metrics: Sequence[Metric] = DEFAULT
+) -> dict[str, float]:
+    """Return the spread of the clients' own metrics, under names that never look like pooled ones.
 
     The mean over clients of a calibration error is another quantity than the error of the pooled
     data, ``summarise(sum(clients))``, and never below it when weighted: errors of opposite sign
     cancel between clients.
 
     Args:
-        clients: the sums of each client; those without examples are left out.
+        clients: the sums of each client; those without examples are left out, and where a metric
+            is NaN those for which it is, such as AUROC where nothing is wrong.
+        metrics: of ``METRICS``.
 
     Returns:
-        ``num_clients`` (with examples) and, for every figure of ``summarise``, with ``<figure>``
-        its name: ``client_mean_<figure>`` (each client counts once),
-        ``client_weighted_mean_<figure>`` (by examples), ``client_std_<figure>`` (population),
-        ``client_min_<figure>`` and ``client_max_<figure>``; NaN without clients.
+        ``num_clients`` (with examples) and, for every metric, with ``<name>`` its name:
+        ``client_mean_<name>`` (each client counts once), ``client_weighted_mean_<name>`` (by
+        examples), ``client_std_<name>`` (population), ``client_min_<name>`` and
+        ``client_max_<name>``; NaN without clients. For a metric with a direction also
+        ``client_worst_<name>``, and for one that stands beside another its value at the client
+        where that other one is worst.
     """
-    parts = [summarise(stats) for stats in clients if stats.num_examples]
+    parts = [summarise(stats, metrics) for stats in clients if stats.num_examples]
+    weights = np.array([part["num_examples"] for part in parts])
+    columns = {m.name: np.array([part[m.name] for part in parts]) for m in metrics}
     result = {"num_clients": float(len(parts))}
-    for name in summarise(CalibrationStats.zero(StatsSpec(1, fine_bins=0))):
-        if name == "num_examples":
-            continue
-        values = np.array([part[name] for part in parts])
-        weights = np.array([part["num_examples"] for part in parts])
-        found = _spread(values, weights) if parts else [math.nan] * 5
-        kinds = ("mean", "weighted_mean", "std", "min", "max")
+    kinds = ("mean", "weighted_mean", "std", "min", "max")
+    for name, values in columns.items():
+        found = _spread(values, weights)
         result |= {f"client_{kind}_{name}": x for kind, x in zip(kinds, found, strict=True)}
+    for metric in metrics:
+        lead = next((other for other in metrics if other.name == metric.beside), metric)
+        if lead.better is not None:
+            at = _worst(columns[lead.name], lead)
+            worst = math.nan if at is None else float(columns[metric.name][at])
+            result[f"client_worst_{metric.name}"] = worst
     return result
 
 
 def _spread(values: Floats, weights: Floats) -> list[float]:
+    known = ~np.isnan(values)
+    values, weights = values[known], weights[known]
+    if not values.size:
+        return [math.nan] * 5
     mean = float(values.mean())
     spread = float(values.std()) if math.isfinite(mean) else math.nan
     weighted = float(np.average(values, weights=weights))
     return [mean, weighted, spread, float(values.min()), float(values.max())]
+
+
+def _worst(values: Floats, metric: Metric) -> int | None:
+    """Return which client has the worst value, the first of equals; None where all are NaN."""
+    if np.isnan(values).all():
+        return None
+    return int(np.nanargmax(values) if metric.better == "lower" else np.nanargmin(values))

@@ -25,6 +25,7 @@ from typing import Literal
 
 import numpy as np
 
+from fl2ora.calibration.metrics.table import DEFAULT
 from fl2ora.calibration.resampling import (
     client_resampler,
     gap_noise,
@@ -32,15 +33,12 @@ from fl2ora.calibration.resampling import (
     without_classwise,
 )
 from fl2ora.calibration.stats import CalibrationStats
-from fl2ora.calibration.summary import summarise
 
 Over = Literal["examples", "clients"]
 Figures = Callable[[CalibrationStats], dict[str, float]]
 Draw = Callable[[np.random.Generator], CalibrationStats]
 
-GAP_FIGURES = frozenset(
-    ("ece", "mce", "mce_weighted", "ace", "over_confidence", "under_confidence")
-)
+GAP_FIGURES = frozenset(metric.name for metric in DEFAULT if metric.gap)
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ class Interval:
 
 
 def reported_figures(stats: CalibrationStats) -> dict[str, float]:
-    """Return ``summarise(stats)`` without ``num_examples``, which has no uncertainty."""
-    return {name: value for name, value in summarise(stats).items() if name != "num_examples"}
+    """Return the default metrics that can be resampled."""
+    return {metric.name: metric.of(stats) for metric in DEFAULT if metric.resampled}
 
 
 def intervals_over_examples(

@@ -7,7 +7,8 @@ from torch import Tensor
 from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.calibration.losses._weighted_sum import WeightedSum
 from fl2ora.calibration.losses.base import Loss
-from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.calibration.metrics.table import chosen_metrics, spec_for
+from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.client_app.calibrator_sums import calibration_sums, evaluate_calibrated
 from fl2ora.client_app.evaluation import local_evaluate
 from fl2ora.client_app.node import Node
@@ -77,7 +78,8 @@ def evaluate(node: Node, kept: ClientState, task: EvaluateTask) -> dict[str, Cal
     """Return the sums of each part that is asked for; in round 0 those of zero-shot CLIP."""
     classifier = node.classifier() if task.round else node.zero_shot_classifier()
     classifier.restore(task.adapter)
-    spec = StatsSpec(num_bins=node.config.num_bins)
+    metrics = chosen_metrics(node.config.metrics)
+    spec = spec_for(metrics, node.config.num_bins, len(node.federation.class_names))
     batch = node.config.eval_batch_size
 
     def measured(part: str) -> CalibrationStats:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
-from fl2ora.reporting.tables import SHOWN, shown_rows
+from fl2ora.reporting.tables import shown_metrics, shown_rows
 
 SOURCES = ("server-test", "clients-test")
 
@@ -27,15 +27,16 @@ def calibrate(
         bool, typer.Option("--json", help="End the output with one JSON line.")
     ] = False,
 ) -> None:
-    """Fit a calibrator on a run's calibration logits and report its test figures before and after.
+    """Fit a calibrator on a run's calibration logits and report its test metrics before and after.
 
     The fit is the one the federation would have made: the same sums, without the messages.
     """
     config = _config(run_dir)
     # Imported here so that a mistake above is answered before torch is loaded.
-    from fl2ora.calibration.stats import CalibrationStats, StatsSpec
-    from fl2ora.reporting.figures import reliability_figure
+    from fl2ora.calibration.metrics.table import chosen_metrics, spec_for
+    from fl2ora.calibration.stats import CalibrationStats
     from fl2ora.reporting.logits import SavedLogits
+    from fl2ora.reporting.plots import reliability_figure
     from fl2ora.server_app.artifacts import save_fitted
     from fl2ora.server_app.calibrating import fit_saved
     from fl2ora.server_app.evaluation import SUFFIX, measure_saved
@@ -47,24 +48,26 @@ def calibrate(
         raise UserError("--calibrator: expected a calibrator, found 'none'")
     saved = SavedLogits.load(run_dir)
     parameters = fit_saved(chosen, saved)
-    spec = StatsSpec(num_bins=config.num_bins)
+    metrics = chosen_metrics(config.metrics)
+    num_classes = saved.server_test.logits.shape[1]
+    spec = spec_for(metrics, config.num_bins, num_classes)
     central, clients = measure_saved(chosen, parameters, saved, spec)
     parts = {"": saved.server_test, **saved.test}
     before = {n: CalibrationStats.from_logits(p.logits, p.labels, spec) for n, p in parts.items()}
     untouched = before.pop("")
-    figures: dict[str, dict[str, float]] = {
-        **all_metrics(untouched, before, config.resamples),
-        **all_metrics(central, clients, config.resamples, SUFFIX),
+    found: dict[str, dict[str, float]] = {
+        **all_metrics(untouched, before, config.resamples, metrics=metrics),
+        **all_metrics(central, clients, config.resamples, SUFFIX, metrics),
     }
-    folder = save_fitted(run_dir, calibrator, chosen, parameters, saved.server_test.logits.shape[1])
+    folder = save_fitted(run_dir, calibrator, chosen, parameters, num_classes)
     panels = {"before": untouched, "after": central}
     reliability_figure(panels, folder / "reliability", title=calibrator)
-    (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     console = Console(stderr=as_json, highlight=False)
-    console.print(_table(figures, config.num_rounds, SUFFIX))
-    console.print(f"Calibrator, figures and table are in {folder.resolve()}", soft_wrap=True)
+    console.print(_table(found, config.num_rounds, SUFFIX))
+    console.print(f"Calibrator, metrics and plot are in {folder.resolve()}", soft_wrap=True)
     if as_json:
-        print(json.dumps({"calibrator_dir": str(folder.resolve()), "figures": figures}))
+        print(json.dumps({"calibrator_dir": str(folder.resolve()), "metrics": found}))
 
 
 def _config(run_dir: Path) -> RunConfig:
@@ -83,14 +86,13 @@ def _config(run_dir: Path) -> RunConfig:
         ) from None
 
 
-def _table(figures: dict[str, dict[str, float]], last: int, suffix: str) -> Table:
-    """Return the figures before and after, side by side."""
+def _table(found: dict[str, dict[str, float]], last: int, suffix: str) -> Table:
+    """Return the metrics before and after, side by side."""
+    names = [name for source in SOURCES for name in (source, source + suffix) if name in found]
+    rows = pd.DataFrame([{"round": last, "source": name, **found[name]} for name in names])
     table = Table(title="Before and after calibration")
-    for name in ("source", *SHOWN):
-        table.add_column(name if name == "source" else name.upper(), justify="right")
-    for source in SOURCES:
-        for name in (source, source + suffix):
-            if name in figures:
-                row = pd.DataFrame([{"round": last, "source": name, **figures[name]}])
-                table.add_row(name, *shown_rows(row, name)[0][1:])
+    for title in ("source", *(metric.title for metric in shown_metrics(rows))):
+        table.add_column(title, justify="right")
+    for name in names:
+        table.add_row(name, *shown_rows(rows, name)[0][1:])
     return table

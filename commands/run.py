@@ -17,7 +17,7 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.spec import parse_spec
 from fl2ora.reporting.run_directory import runs_root
-from fl2ora.reporting.tables import SHOWN, metrics_table, shown_rows
+from fl2ora.reporting.tables import metrics_table, shown_metrics, shown_rows
 
 
 class Engine(StrEnum):
@@ -93,9 +93,10 @@ def _name(settings: dict[str, bool | int | float | str]) -> str:
 def _report(console: Console, folder: Path, seconds: float) -> None:
     """Print the table of the central held-out set."""
     table = Table(title="Central held-out set (server-test)")
-    for name in ("round", *SHOWN):
-        table.add_column("round" if name == "round" else name.upper(), justify="right")
-    rows = shown_rows(metrics_table(folder), "server-test")
+    metrics = metrics_table(folder)
+    for title in ("round", *(metric.title for metric in shown_metrics(metrics))):
+        table.add_column(title, justify="right")
+    rows = shown_rows(metrics, "server-test")
     if not rows:
         raise UserError(f"{folder}: the run left no metrics")
     for row in rows:

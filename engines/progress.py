@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
 from fl2ora.reporting.tables import show
 
@@ -81,20 +82,22 @@ class RoundsView:
                 self._loss = f"loss {event['loss']:.4f}" if event.get("loss") is not None else ""
                 self._loss += f"  {event['duration']:.1f} s"
             case "metrics" if event["source"] == "server-test":
-                self._line(self._figures(event))
+                self._line(self._metrics(event))
             case "finished":
                 self.ended = True
             case "failed":
                 self.ended, self.failure = True, str(event["message"])
 
-    def _figures(self, event: dict[str, Any]) -> str:
+    def _metrics(self, event: dict[str, Any]) -> str:
         number = event["round"]
         name = f"round {number}/{self._num_rounds}" if number else "zero-shot"
-        values = {k: float("nan") if event[k] is None else event[k] for k in ("accuracy", "ece")}
-        return (
-            f"{name:>12}  accuracy {show('accuracy', values['accuracy']):>8}"
-            f"  ECE {show('ece', values['ece']):>8}  {self._loss}"
-        )
+        line = f"{name:>12}"
+        for metric in calibration.METRICS:
+            if metric.headline and metric.name in event:
+                value = event[metric.name]
+                shown = show(metric, float("nan") if value is None else value)
+                line += f"  {metric.title} {shown:>8}"
+        return f"{line}  {self._loss}"
 
     def _line(self, text: str, style: str = "") -> None:
         self._console.print(text, style=style or None, markup=False, highlight=False)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from fl2ora.calibration.metrics.binned import ece_of
 from fl2ora.calibration.reliability import reliability_bins
 from fl2ora.calibration.stats import CalibrationStats
-from fl2ora.reporting.figure_style import (
+from fl2ora.reporting.plot_style import (
     BLACK,
     COLUMN,
     LIGHT,
@@ -36,7 +36,7 @@ def clients_size(shown: int) -> tuple[float, float]:
 
 
 def draw_clients(figure: Figure, clients: Mapping[str, CalibrationStats], limit: int) -> None:
-    """Draw the panels of ``fl2ora.reporting.figures.clients_figure`` on an empty figure."""
+    """Draw the panels of ``fl2ora.reporting.plots.clients_figure`` on an empty figure."""
     ranked = sorted(
         ((name, stats) for name, stats in clients.items() if stats.num_examples),
         key=lambda item: (-ece_of(item[1]), item[0]),
@@ -52,8 +52,8 @@ def draw_clients(figure: Figure, clients: Mapping[str, CalibrationStats], limit:
         panel.set_axis_off()
     for index, (name, stats) in enumerate(shown):
         panel = axes.flat[index]
-        figures = f"ECE {percent(ece_of(stats))}, N {stats.num_examples:,}"
-        draw_head(panel, fitted(name, width / columns - 0.3), figures)
+        values = f"ECE {percent(ece_of(stats))}, N {stats.num_examples:,}"
+        draw_head(panel, fitted(name, width / columns - 0.3), values)
         draw_bins(panel, stats, faded=True)
         _draw_strip(panel, stats)
         lowest, first = index + columns >= len(shown), index % columns == 0

@@ -20,11 +20,11 @@ class Tracker(Protocol):
         """Take note of one event."""
 
     def metrics(self, server_round: int, source: str, values: Mapping[str, float]) -> None:
-        """Take note of the figures of one source after one round (0 is zero-shot)."""
+        """Take note of the metrics of one source after one round (0 is zero-shot)."""
 
 
 class JsonLines:
-    """Writes every event to ``events.jsonl`` and every figure to ``metrics.jsonl`` at once.
+    """Writes every event to ``events.jsonl`` and every metric to ``metrics.jsonl`` at once.
 
     Args:
         folder: existing run directory.

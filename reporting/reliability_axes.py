@@ -16,7 +16,7 @@ from fl2ora.calibration.metrics.binned import accuracy_of, confidence_of
 from fl2ora.calibration.reliability import ReliabilityBins, accuracy_band, reliability_bins
 from fl2ora.calibration.smooth_reliability import SmoothCurve, smooth_band
 from fl2ora.calibration.stats import CalibrationStats
-from fl2ora.reporting.figure_style import BLACK, BLUE, GREEN, LIGHT, SKY, SMALL, VERMILLION, no_data
+from fl2ora.reporting.plot_style import BLACK, BLUE, GREEN, LIGHT, SKY, SMALL, VERMILLION, no_data
 
 LEVEL = 0.95
 FEW = 30  # examples: with fewer the interval of an accuracy is wider than about 0.3
@@ -38,12 +38,12 @@ _ACCURACY: _Look = {"color": BLACK, "linewidth": 1.0}
 _CONFIDENCE: _Look = {"color": BLACK, "linewidth": 1.0, "linestyle": (0, (1, 1))}
 
 
-def draw_head(axes: Axes, name: str, figures: str) -> None:
-    """Write a panel's name in bold and, smaller, the figures below it."""
-    lines = figures.count("\n") + 1
+def draw_head(axes: Axes, name: str, values: str) -> None:
+    """Write a panel's name in bold and, smaller, the values below it."""
+    lines = values.count("\n") + 1
     axes.set_title(name, loc="left", fontweight="bold", pad=4 + 1.25 * SMALL * lines)
     axes.annotate(
-        figures, (0, 1), (0, 3), "axes fraction", "offset points",
+        values, (0, 1), (0, 3), "axes fraction", "offset points",
         fontsize=SMALL, va="bottom", linespacing=1.2, annotation_clip=False,
     )  # fmt: skip
 

@@ -9,11 +9,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fl2ora.calibration.metrics.binned import accuracy_of, ece_of, mce_of
+from fl2ora.calibration.metrics.binned import accuracy_of, ece_of, mce_count_of, mce_of
 from fl2ora.calibration.metrics.smooth import smooth_ece_of
-from fl2ora.calibration.smooth_reliability import smooth_reliability
+from fl2ora.calibration.smooth_reliability import smooth_curve
 from fl2ora.calibration.stats import CalibrationStats
-from fl2ora.reporting.figure_style import COLUMN, NOTHING, PAGE, empty, fitted, percent
+from fl2ora.reporting.plot_style import COLUMN, NOTHING, PAGE, empty, fitted, percent
 from fl2ora.reporting.reliability_axes import (
     draw_bins,
     draw_counts,
@@ -42,12 +42,12 @@ def panels_size(count: int, title: str = "") -> tuple[float, float]:
 def draw_reliability(
     figure: Figure, panels: Mapping[str, CalibrationStats], title: str = ""
 ) -> None:
-    """Draw the panels of ``fl2ora.reporting.figures.reliability_figure`` on an empty figure."""
+    """Draw the panels of ``fl2ora.reporting.plots.reliability_figure`` on an empty figure."""
     _draw(figure, panels, title, _binned, ("examples", keys_of_bins()))
 
 
 def draw_smooth(figure: Figure, panels: Mapping[str, CalibrationStats], title: str = "") -> None:
-    """Draw the panels of ``fl2ora.reporting.figures.smooth_figure`` on an empty figure."""
+    """Draw the panels of ``fl2ora.reporting.plots.smooth_figure`` on an empty figure."""
     _draw(figure, panels, title, _smooth, ("density", keys_of_curve()))
 
 
@@ -86,17 +86,22 @@ def _binned(above: Axes, below: Axes, stats: CalibrationStats) -> str:
     draw_bins(above, stats)
     draw_counts(below, stats)
     ece, mce = percent(ece_of(stats)), percent(mce_of(stats))
-    return f"{_size(stats)}\nECE {ece}, MCE {mce}"
+    return f"{_size(stats)}\nECE {ece}, MCE {mce}{_images(stats)}"
 
 
 def _smooth(above: Axes, below: Axes, stats: CalibrationStats) -> str:
     error = smooth_ece_of(stats).value
     width = min(error, _WIDEST) if error > 0 else None
-    curve = smooth_reliability(stats, bandwidth=width)
+    curve = smooth_curve(stats, bandwidth=width)
     draw_density(below, stats, curve)
     draw_curve(above, stats, curve)
     sigma = "-" if math.isnan(curve.bandwidth) else f"{curve.bandwidth:.2g}"
     return f"{_size(stats)}\nsmooth ECE {percent(error)}, σ {sigma}"
+
+
+def _images(stats: CalibrationStats) -> str:
+    """Return how many images decide the MCE."""
+    return f" ({mce_count_of(stats):,.0f})" if stats.num_examples else ""
 
 
 def _size(stats: CalibrationStats) -> str:

@@ -1,4 +1,4 @@
-"""Accuracy and ECE over the rounds."""
+"""The headline metrics, accuracy and ECE, over the rounds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from fl2ora.reporting.figure_style import BLUE, GREEN, VERMILLION, no_data
+from fl2ora.calibration.metrics.table import METRICS
+from fl2ora.reporting.plot_style import BLUE, GREEN, VERMILLION, no_data
 
-_METRICS = {"accuracy": "accuracy (%)", "ece": "ECE (%)"}
+_METRICS = [metric for metric in METRICS if metric.headline]
 _LINES: dict[str, dict[str, Any]] = {
     "server-test": {"color": BLUE, "marker": "o", "label": "server's test set"},
     "clients-test": {"color": VERMILLION, "marker": "s", "label": "clients' images, pooled"},
@@ -26,13 +27,13 @@ _MARKERS = 12  # a line, at most: more would hide it
 
 
 def draw_rounds(figure: Figure, table: pd.DataFrame) -> None:
-    """Draw the two panels of ``fl2ora.reporting.figures.rounds_figure`` on an empty figure."""
+    """Draw the two panels of ``fl2ora.reporting.plots.rounds_figure`` on an empty figure."""
     panels = figure.subplots(len(_METRICS), 1, sharex=True)
     handles: dict[str, Any] = {}
-    for axes, (metric, label) in zip(panels, _METRICS.items(), strict=True):
-        drawn = {source: _line(axes, table, metric, source) for source in _LINES}
+    for axes, metric in zip(panels, _METRICS, strict=True):
+        drawn = {source: _line(axes, table, metric.name, source) for source in _LINES}
         handles |= {source: line for source, line in drawn.items() if line is not None}
-        axes.set_ylabel(label)
+        axes.set_ylabel(f"{metric.title} (%)")
         axes.grid(axis="y")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
         if not any(line is not None for line in drawn.values()):
@@ -49,7 +50,7 @@ def draw_rounds(figure: Figure, table: pd.DataFrame) -> None:
 
 
 def _line(axes: Axes, table: pd.DataFrame, metric: str, source: str) -> Any:
-    """Draw one source, with its band; return the line, or None without a single figure."""
+    """Draw one source, with its band; return the line, or None without a single value."""
     values = _values(table, metric, source)
     if not values.notna().any():
         return None
@@ -64,7 +65,7 @@ def _line(axes: Axes, table: pd.DataFrame, metric: str, source: str) -> Any:
 
 
 def _values(table: pd.DataFrame, metric: str, source: str) -> pd.Series[float]:
-    """Return the figures of one source by round, the last where a round stands twice."""
+    """Return the values of one source by round, the last where a round stands twice."""
     if not {"round", "source", metric} <= set(table.columns):
         return pd.Series(dtype=float)
     rows = table[table["source"] == source].drop_duplicates("round", keep="last")

@@ -8,7 +8,7 @@ from pathlib import Path
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
-from fl2ora.reporting.tables import SHOWN, metrics_table, shown_rows
+from fl2ora.reporting.tables import metrics_table, shown_metrics, shown_rows
 
 SUMMARY_FILE = "summary.md"
 _HEAD = (
@@ -18,13 +18,13 @@ _HEAD = (
 _SOURCES = {
     "server-test": "Central held-out set",
     "clients-test": "Clients' held-out images, pooled (sums added)",
-    "clients-test-mean": "Plain mean over the clients' own figures",
-    "clients-test-sd": "Standard deviation over the clients' own figures",
-    "clients-test-worst": "Worst client, figure by figure",
+    "clients-test-mean": "Plain mean over the clients' own values",
+    "clients-test-sd": "Standard deviation over the clients' own values",
+    "clients-test-worst": "Worst client, metric by metric",
     "clients-test-personal": "Clients' own models on their held-out images, pooled",
     "clients-test-personal-mean": "Plain mean over the clients' own models",
     "clients-test-personal-sd": "Standard deviation over the clients' own models",
-    "clients-test-personal-worst": "Worst client with its own model, figure by figure",
+    "clients-test-personal-worst": "Worst client with its own model, metric by metric",
 }
 
 
@@ -35,10 +35,11 @@ def write_summary(folder: Path, config: RunConfig, figures: Sequence[Path]) -> P
     lines += [f"- {key}: `{flat[key]}`" for key in _HEAD]
     lines += _averaged(folder)
     table = metrics_table(folder)
+    head = ["round", *(metric.title for metric in shown_metrics(table))]
     for source, title in _SOURCES.items():
         rows = shown_rows(table, source)
         if rows:
-            lines += ["", f"## {title} (`{source}`)", "", *_markdown(["round", *SHOWN], rows)]
+            lines += ["", f"## {title} (`{source}`)", "", *_markdown(head, rows)]
     lines += _drops(folder)
     for figure in figures:
         if figure.suffix == ".png":

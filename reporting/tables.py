@@ -1,19 +1,22 @@
-"""The figures of a run as tables: a CSV of everything, and the few columns people compare."""
+"""The metrics of a run as tables: CSVs of everything, and the few columns people compare."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.reporting.events import METRICS_FILE, read_lines
 
+if TYPE_CHECKING:
+    from fl2ora.calibration import CalibrationStats, Metric
+
 CSV_FILE = "metrics.csv"
-SHOWN = ("accuracy", "ece", "mce", "nll")
-_PERCENT = frozenset({"accuracy", "ece", "mce", "confidence", "ace", "mce_weighted"})
+CLASSWISE_FILE = "classwise.csv"
 
 
 def metrics_table(folder: Path) -> pd.DataFrame:
@@ -34,27 +37,77 @@ def write_csv(folder: Path) -> Path:
     return path
 
 
+def write_classwise(
+    folder: Path,
+    class_names: Sequence[str],
+    measured: Mapping[tuple[int, str], CalibrationStats],
+) -> Path | None:
+    """Write ``classwise.csv``: a row for every class of every source and round.
+
+    Columns are ``round``, ``source``, ``class`` (its index), ``name``, ``examples`` (with that
+    label), ``predicted`` (as that class), and the metrics that have a value for each class.
+
+    Args:
+        folder: the run directory.
+        class_names: ``(K,)`` in the order of the labels.
+        measured: sums by round and source.
+
+    Returns:
+        The path; None, and no file, where the sums were not kept by class.
+    """
+    metrics = [metric for metric in calibration.METRICS if metric.by_class is not None]
+    rows = []
+    for (server_round, source), stats in measured.items():
+        if not stats.spec.classwise:
+            continue
+        columns = {
+            "examples": stats.class_label.sum(axis=1).astype(int),
+            "predicted": stats.top_count.sum(axis=1).astype(int),
+            **{m.name: m.by_class(stats) for m in metrics if m.by_class is not None},
+        }
+        rows += [
+            {"round": server_round, "source": source, "class": index, "name": name}
+            | {column: values[index] for column, values in columns.items()}
+            for index, name in enumerate(class_names)
+        ]
+    if not rows:
+        return None
+    path = folder / CLASSWISE_FILE
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def shown_metrics(table: pd.DataFrame) -> tuple[Metric, ...]:
+    """Return the metrics of the table that people are shown, in order."""
+    return tuple(m for m in calibration.METRICS if m.shown and m.name in table.columns)
+
+
 def shown_rows(table: pd.DataFrame, source: str) -> list[list[str]]:
-    """Return one row of text per evaluated round of ``source``: round, then ``SHOWN``."""
+    """Return one row of text per evaluated round of ``source``: round, then ``shown_metrics``."""
     rows = table[table["source"] == source].sort_values("round")
+    metrics = shown_metrics(table)
     return [
         ["zero-shot" if row["round"] == 0 else str(int(row["round"]))]
-        + [_with_interval(name, row) for name in SHOWN]
+        + [_cell(metric, row) for metric in metrics]
         for row in rows.to_dict("records")
     ]
 
 
-def _with_interval(name: str, row: Mapping[Hashable, Any]) -> str:
-    """Return a figure, ECE with its 95 % interval where there is one."""
-    text = show(name, float(row[name]))
-    low, high = (float(row.get(f"{name}_{end}", math.nan)) for end in ("low", "high"))
-    if name != "ece" or low != low:
+def _cell(metric: Metric, row: Mapping[Hashable, Any]) -> str:
+    """Return a metric's value, with what stands beside it and its 95 % interval if it has one."""
+    text = show(metric, float(row[metric.name]))
+    for other in calibration.METRICS:
+        count = float(row.get(other.name, math.nan)) if other.beside == metric.name else math.nan
+        if count == count:
+            text += f" ({count:,.1f})".replace(".0)", ")")
+    low, high = (float(row.get(f"{metric.name}_{end}", math.nan)) for end in ("low", "high"))
+    if not metric.interval_shown or low != low:
         return text
     return f"{text} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
-def show(name: str, value: float) -> str:
-    """Return a figure as people read it: percent with its sign, or a plain number."""
+def show(metric: Metric, value: float) -> str:
+    """Return a value as people read it: a fraction in percent with its sign, or a plain number."""
     if value != value:
         return "-"
-    return f"{100 * value:.2f} %" if name in _PERCENT else f"{value:.4f}"
+    return f"{100 * value:.2f} %" if metric.unit == "fraction" else f"{value:.4f}"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fl2ora.calibration.calibrated import calibrated_stats
 from fl2ora.calibration.calibrators.base import Calibrator, Parameters
+from fl2ora.calibration.metrics.table import chosen_metrics, spec_for
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
@@ -22,8 +23,10 @@ from fl2ora.reporting.logits import SavedLogits, Scored
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.held_out import HeldOut
 from fl2ora.server_app.metrics_by_source import (
+    CLIENTS_TEST,
     CLIENTS_VALIDATION,
     PERSONAL_TEST,
+    SERVER_TEST,
     all_metrics,
     client_metrics,
 )
@@ -57,6 +60,7 @@ class Evaluation:
         history: the central test set's sums by round; 0 is zero-shot.
         clients: each client's sums at the last evaluation, by its key.
         calibrated: the central test set's sums after the run's calibrator, if it has one.
+        class_names: of the central test set.
         on_nodes: the clients' images are measured where they lie.
 
     Raises:
@@ -83,7 +87,9 @@ class Evaluation:
         self._nodes, self._config = clients, config
         self._classifier, self._zero_shot = classifier, zero_shot
         self._validation = validation
-        self._spec = StatsSpec(num_bins=config.num_bins)
+        self.class_names = federation.class_names
+        self._metrics = chosen_metrics(config.metrics)
+        self._spec = spec_for(self._metrics, config.num_bins, len(self.class_names))
         self._scores: dict[int, _Scores] = {}
         self._adapter: Adapter | None = None  # last measured
         self.history: dict[int, CalibrationStats] = {}
@@ -131,7 +137,18 @@ class Evaluation:
             task = EvaluateTask(adapter, number, (TEST,), spec, parameters)
             clients = self._nodes.evaluate(task, self._spec)[TEST]
         self.calibrated = central
-        return all_metrics(central, clients, self._config.resamples, SUFFIX)
+        return all_metrics(central, clients, self._config.resamples, SUFFIX, self._metrics)
+
+    def by_source(self) -> dict[tuple[int, str], CalibrationStats]:
+        """Return the pooled sums at hand by round and source."""
+        last = max(self.history)
+        found = {(number, SERVER_TEST): stats for number, stats in self.history.items()}
+        if self.clients:
+            nothing = CalibrationStats.zero(self._spec)
+            found[last, CLIENTS_TEST] = sum(self.clients.values(), start=nothing)
+        if self.calibrated is not None:
+            found[last, SERVER_TEST + SUFFIX] = self.calibrated
+        return found
 
     def panels(self) -> dict[str, CalibrationStats]:
         """Return the central test set's sums before and after, by the names plots show."""
@@ -156,10 +173,14 @@ class Evaluation:
                 logits = self._held_out.calibration_logits(classifier)
                 found[VALIDATION] = self._each(logits, self._held_out.calibration)
         self.clients = found[TEST]
-        draws = self._config.resamples
-        metrics = all_metrics(self.history[number], self.clients, draws)
-        metrics |= client_metrics(found.get(PERSONAL, {}), draws, PERSONAL_TEST)
-        return metrics | client_metrics(found.get(VALIDATION, {}), draws, CLIENTS_VALIDATION)
+        return self._sources(self.history[number], found)
+
+    def _sources(self, central: CalibrationStats, found: Mapping[str, Sums]) -> Sources:
+        draws, metrics = self._config.resamples, self._metrics
+        sources = all_metrics(central, found[TEST], draws, metrics=metrics)
+        for part, source in ((PERSONAL, PERSONAL_TEST), (VALIDATION, CLIENTS_VALIDATION)):
+            sources |= client_metrics(found.get(part, {}), draws, source, metrics)
+        return sources
 
     def _on_nodes(
         self, number: int, classifier: ClipClassifier, adapter: Adapter

@@ -16,7 +16,7 @@ from fl2ora.federated_data.clients import load_federation
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.reporting.events import JsonLines
 from fl2ora.reporting.run_directory import create_run_directory
-from fl2ora.reporting.tables import write_csv
+from fl2ora.reporting.tables import write_classwise, write_csv
 from fl2ora.server_app.artifacts import save_fitted, save_model
 from fl2ora.server_app.callbacks.base import RunContext
 from fl2ora.server_app.calibrating import fit_in_federation
@@ -100,7 +100,9 @@ def _finish(run: Run, state: RunState, plugins: RunPlugins) -> None:
         if plugins.calibrator is not None:
             _calibrate(run, state, plugins)
     finally:
+        evaluation = context.evaluation
         write_csv(context.folder)
+        write_classwise(context.folder, evaluation.class_names, evaluation.by_source())
         for callback in run.callbacks:
             callback.on_end(context)
     if context.config.num_rounds and not state.updates:

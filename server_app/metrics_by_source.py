@@ -1,9 +1,10 @@
-"""What is reported of sums: figures with their uncertainty, and the spread over clients."""
+"""What is reported of sums: metrics with their uncertainty, and the spread over clients."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from fl2ora.calibration.metrics.table import DEFAULT, Metric
 from fl2ora.calibration.significance import spiegelhalter_test
 from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.calibration.summary import summarise, summarise_clients
@@ -12,78 +13,88 @@ from fl2ora.calibration.uncertainty import intervals_over_examples
 SERVER_TEST = "server-test"
 CLIENTS_TEST = "clients-test"
 PERSONAL_TEST = "clients-test-personal"
-_HIGHER_IS_BETTER = frozenset({"accuracy"})
-_NEITHER = frozenset({"confidence"})
+CLIENTS_VALIDATION = "clients-validation"
 
 
-def pooled_figures(stats: CalibrationStats, resamples: int) -> dict[str, float]:
-    """Return the figures of pooled data, their intervals, and a test of calibration.
+def pooled_metrics(
+    stats: CalibrationStats, resamples: int, metrics: Sequence[Metric] = DEFAULT
+) -> dict[str, float]:
+    """Return the metrics of pooled data, their intervals, and a test of calibration.
 
     Args:
         stats: the pooled sums.
         resamples: bootstrap draws over examples; 0 leaves the intervals out.
+        metrics: of the run.
 
     Returns:
-        The names of ``summarise``; for each but ``num_examples`` its 95 % interval as
+        The names of ``summarise``; for each metric that is ``resampled`` its 95 % interval as
         ``<name>_low`` and ``<name>_high``; ``spiegelhalter_z`` and its two-sided ``_p``.
     """
-    figures = summarise(stats)
-    if resamples and stats.num_examples:
-        for name, interval in intervals_over_examples(stats, resamples=resamples).items():
-            figures[f"{name}_low"], figures[f"{name}_high"] = interval.low, interval.high
+    found = summarise(stats, metrics)
+    resampled = [metric for metric in metrics if metric.resampled]
+    if resamples and stats.num_examples and resampled:
+
+        def values(drawn: CalibrationStats) -> dict[str, float]:
+            return {metric.name: metric.of(drawn) for metric in resampled}
+
+        gaps = {metric.name for metric in resampled if metric.gap}
+        intervals = intervals_over_examples(stats, figures=values, gaps=gaps, resamples=resamples)
+        for name, interval in intervals.items():
+            found[f"{name}_low"], found[f"{name}_high"] = interval.low, interval.high
     test = spiegelhalter_test(stats)
-    figures["spiegelhalter_z"], figures["spiegelhalter_p"] = test.statistic, test.p_value
-    return figures
+    found["spiegelhalter_z"], found["spiegelhalter_p"] = test.statistic, test.p_value
+    return found
 
 
-def all_figures(
+def all_metrics(
     central: CalibrationStats,
     clients: Mapping[str, CalibrationStats],
     resamples: int,
     suffix: str = "",
+    metrics: Sequence[Metric] = DEFAULT,
 ) -> dict[str, dict[str, float]]:
-    """Return every source's figures, each under a name that says which it is.
+    """Return every source's metrics, each under a name that says which it is.
 
-    ``server-test`` is the central test set, the others those of ``client_figures``.
+    ``server-test`` is the central test set, the others those of ``client_metrics``.
 
     Args:
         central: sums of the central test set.
         clients: each client's sums by its key; may be empty.
-        resamples: see ``pooled_figures``.
+        resamples: see ``pooled_metrics``.
         suffix: ends every source's name.
+        metrics: of the run.
     """
-    found = {SERVER_TEST: pooled_figures(central, resamples)}
-    found |= client_figures(clients, resamples, CLIENTS_TEST)
+    found = {SERVER_TEST: pooled_metrics(central, resamples, metrics)}
+    found |= client_metrics(clients, resamples, CLIENTS_TEST, metrics)
     return {name + suffix: values for name, values in found.items()}
 
 
-def client_figures(
-    clients: Mapping[str, CalibrationStats], resamples: int, source: str
+def client_metrics(
+    clients: Mapping[str, CalibrationStats],
+    resamples: int,
+    source: str,
+    metrics: Sequence[Metric] = DEFAULT,
 ) -> dict[str, dict[str, float]]:
-    """Return the figures of the clients' pooled data, and how they spread over the clients.
+    """Return the metrics of the clients' pooled data, and how they spread over the clients.
 
     ``source`` itself is the pooled data (sums added). ``<source>-mean``, ``-sd`` and ``-worst`` are
-    the plain mean, the population standard deviation and the worst of the clients' own figures;
-    clients without held-out images are left out.
+    the plain mean, the population standard deviation and the worst of the clients' own values, as
+    ``summarise_clients`` has them; clients without held-out images are left out.
 
     Args:
         clients: each client's sums by its key; may be empty.
-        resamples: see ``pooled_figures``.
+        resamples: see ``pooled_metrics``.
         source: ``clients-test`` where all clients have the global model, ``clients-test-personal``
             where each has its own.
+        metrics: of the run.
     """
     measured = [stats for stats in clients.values() if stats.num_examples]
     if not measured:
         return {}
     pooled = sum(measured[1:], start=measured[0])
-    found = {source: pooled_figures(pooled, resamples)}
-    spread = summarise_clients(measured)
-    names = [name for name in summarise(pooled) if name != "num_examples"]
-    for kind, ending in (("mean", "-mean"), ("std", "-sd")):
-        found[source + ending] = {n: spread[f"client_{kind}_{n}"] for n in names}
-    found[f"{source}-worst"] = {
-        name: spread[f"client_{'min' if name in _HIGHER_IS_BETTER else 'max'}_{name}"]
-        for name in names
-        if name not in _NEITHER
-    }
+    found = {source: pooled_metrics(pooled, resamples, metrics)}
+    spread = summarise_clients(measured, metrics)
+    for kind, ending in (("mean", "-mean"), ("std", "-sd"), ("worst", "-worst")):
+        keys = {metric.name: f"client_{kind}_{metric.name}" for metric in metrics}
+        found[source + ending] = {n: spread[key] for n, key in keys.items() if key in spread}
     return found

@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.calibration.losses.base import Loss
+from fl2ora.calibration.metrics.table import chosen_metrics
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.optimisers.base import load_optimiser
@@ -66,7 +67,7 @@ def build_plugins(config: RunConfig, problems: Iterable[str] = ()) -> RunPlugins
         "partition": build("partition", lambda: load(config.partition, Partitioner)),
         "protocol": build("protocol", lambda: load(config.protocol, Protocol)),
         "loss": lambda: _check_loss(config.loss),
-        "metrics": lambda: run_metrics(config.metrics),
+        "metrics": lambda: _check_metrics(config.metrics),
         "optimiser": lambda: load_optimiser(config.optimiser),
         "schedule": lambda: load(config.schedule, Schedule),
         "method": build("method", lambda: _method_for(config)),
@@ -129,6 +130,13 @@ def _calibrator_for(config: RunConfig) -> Calibrator | None:
             "expected a fraction above 0, found 0"
         )
     return calibrator
+
+
+def _check_metrics(text: str) -> None:
+    try:
+        chosen_metrics(text)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _method_for(config: RunConfig) -> TuningMethod:

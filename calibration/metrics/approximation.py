@@ -1,4 +1,4 @@
-"""A figure that additive sums give only approximately, with a bound on how far off it can be."""
+"""A metric that additive sums give only approximately, with a bound on how far off it can be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Approximation(NamedTuple):
     """A value and its guarantee: ``|value - exact| <= bound``, whatever the examples were.
 
     Attributes:
-        value: the approximate figure; NaN where there is nothing to measure.
+        value: the approximate metric; NaN where there is nothing to measure.
         bound: the largest possible error, computed from the same sums; same unit as ``value``.
     """
 

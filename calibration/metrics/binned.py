@@ -1,4 +1,4 @@
-"""Figures of the reliability diagram: everything that follows from per-bin sums.
+"""Metrics of the reliability diagram: everything that follows from per-bin sums.
 
 All of them are exact from additive client sums: the ``*_of(stats)`` forms take the
 ``CalibrationStats`` of one client, of the pooled data or of added clients alike; the other forms
@@ -90,6 +90,17 @@ def mce_of(stats: CalibrationStats, *, min_count: int = 1) -> float:
     return float(gaps.max()) if gaps.size else math.nan
 
 
+def mce_count_of(stats: CalibrationStats) -> float:
+    """Return how many examples the bin holds whose gap is ``mce_of``; exact from additive sums.
+
+    Of equal gaps the fullest bin counts. NaN without examples. An MCE of one or two examples says
+    nothing about the model.
+    """
+    bins = filled_bins_of(stats)
+    gaps = np.abs(bins.gap)
+    return float(bins.count[gaps == gaps.max()].max()) if gaps.size else math.nan
+
+
 def mce_weighted_of(stats: CalibrationStats) -> float:
     """Return ``max_b w_b |s_b|``, never above ECE; exact from additive sums.
 
@@ -153,14 +164,29 @@ def debiased_ce_of(stats: CalibrationStats) -> float:
 
 
 def ece(probabilities: ArrayLike, labels: ArrayLike, *, num_bins: int = 15) -> float:
-    """Return the ECE of pooled ``probabilities (N, K)``, ``labels (N,)``; see ``ece_of``."""
+    """Return the ECE of pooled ``probabilities (N, K)``, ``labels (N,)``; see ``ece_of``.
+
+    Example:
+        >>> import numpy as np
+        >>> p = np.array([[0.8, 0.2]] * 10)  # ten predictions of confidence 0.8, six of them right
+        >>> round(ece(p, np.array([0] * 6 + [1] * 4)), 4)
+        0.2
+    """
     return ece_of(bin_stats(probabilities, labels, num_bins))
 
 
 def mce(
     probabilities: ArrayLike, labels: ArrayLike, *, num_bins: int = 15, min_count: int = 1
 ) -> float:
-    """Return the MCE of pooled ``probabilities (N, K)``, ``labels (N,)``; see ``mce_of``."""
+    """Return the MCE of pooled ``probabilities (N, K)``, ``labels (N,)``; see ``mce_of``.
+
+    Example:
+        >>> import numpy as np
+        >>> p = np.array([[0.8, 0.2]] * 9 + [[0.6, 0.4]])
+        >>> labels = np.array([0] * 9 + [1])
+        >>> round(mce(p, labels), 4), round(mce(p, labels, min_count=2), 4)  # one example decides
+        (0.6, 0.2)
+    """
     return mce_of(bin_stats(probabilities, labels, num_bins), min_count=min_count)
 
 

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from fl2ora.calibration.metrics.approximation import Approximation
-from fl2ora.calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
+from fl2ora.calibration.predictions import ArrayLike, Scores, blocks_of_probabilities, scores_of
 from fl2ora.calibration.stats import CalibrationStats
 
 
@@ -21,8 +21,18 @@ def ks_error(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Return the KS error of pooled ``probabilities (N, K)`` and ``labels (N,)``: exact.
 
     A fraction; NaN without examples. From sums it is only approximate: ``ks_error_of``.
+
+    Example:
+        >>> import numpy as np
+        >>> p = np.array([[0.6, 0.4], [0.9, 0.1]])  # wrong, then right: gaps .6 and -.1
+        >>> round(ks_error(p, np.array([1, 0])), 4)
+        0.3
     """
-    scores = scores_of(blocks_of_probabilities(probabilities, labels))
+    return ks_error_of_scores(scores_of(blocks_of_probabilities(probabilities, labels)))
+
+
+def ks_error_of_scores(scores: Scores) -> float:
+    """Return the KS error of the examples behind ``scores``: exact."""
     if not scores.confidence.size:
         return math.nan
     order = np.argsort(scores.confidence, kind="stable")

@@ -82,7 +82,13 @@ def brier_parts_of(stats: CalibrationStats) -> BrierParts:
 
 
 def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Return ``brier_of`` pooled ``probabilities (N, K)`` and ``labels (N,)``."""
+    """Return ``brier_of`` pooled ``probabilities (N, K)`` and ``labels (N,)``.
+
+    Example:
+        >>> import numpy as np
+        >>> round(brier(np.array([[0.8, 0.2]]), np.array([0])), 4)  # .2 squared, twice
+        0.08
+    """
     return brier_of(bin_stats(probabilities, labels, 1))
 
 
@@ -100,6 +106,11 @@ def nll(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Return ``nll_of`` pooled ``probabilities (N, K)`` and ``labels (N,)``.
 
     Infinite when a label has probability exactly 0: where logits exist, use ``nll_from_logits``.
+
+    Example:
+        >>> import numpy as np
+        >>> round(nll(np.array([[0.5, 0.5]]), np.array([0])), 4)  # ln 2
+        0.6931
     """
     return nll_of(bin_stats(probabilities, labels, 1))
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from fl2ora.calibration.binning import Floats
 from fl2ora.calibration.metrics.approximation import Approximation
-from fl2ora.calibration.predictions import ArrayLike, blocks_of_probabilities, scores_of
+from fl2ora.calibration.predictions import ArrayLike, Scores, blocks_of_probabilities, scores_of
 from fl2ora.calibration.stats import CalibrationStats
 
 _GRID = 1 << 14  # cells; spreading linearly errs by at most 0.97 / (8 GRID^2 s^2)
@@ -33,8 +33,18 @@ def smooth_ece(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
     Exact up to the grid of 16,384 cells: below 1e-6 for values above 0.03. A fraction; NaN without
     examples. From sums it is approximate: ``smooth_ece_of``.
+
+    Example:
+        >>> import numpy as np
+        >>> p = np.array([[0.8, 0.2]] * 10)  # ten predictions of confidence 0.8, six of them right
+        >>> round(smooth_ece(p, np.array([0] * 6 + [1] * 4)), 4)
+        0.2
     """
-    scores = scores_of(blocks_of_probabilities(probabilities, labels))
+    return smooth_ece_of_scores(scores_of(blocks_of_probabilities(probabilities, labels)))
+
+
+def smooth_ece_of_scores(scores: Scores) -> float:
+    """Return the smooth ECE of the examples behind ``scores``, exact up to the grid."""
     if not scores.confidence.size:
         return math.nan
     residuals = (scores.correct - scores.confidence) / len(scores.correct)

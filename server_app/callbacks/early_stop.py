@@ -10,8 +10,8 @@ from fl2ora.calibration.metrics.table import METRICS
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.errors import UserError, listed, nearest
 from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport
+from fl2ora.server_app.metrics_by_source import CLIENTS_VALIDATION
 
-VALIDATION_SOURCE = "clients-validation"
 
 
 class EarlyStop(Callback):
@@ -51,7 +51,7 @@ class EarlyStop(Callback):
         """
         if len(report.metrics) == 1:  # of training alone: nothing was measured in this round
             return None
-        value = report.metrics.get(VALIDATION_SOURCE, {}).get(self._metric, math.nan)
+        value = report.metrics.get(CLIENTS_VALIDATION, {}).get(self._metric, math.nan)
         if math.isnan(value):
             raise UserError(
                 "early_stop: expected clients with calibration images, found none; raise "
@@ -65,7 +65,7 @@ class EarlyStop(Callback):
             return None
         best = self._sign * self._best
         return Reaction(
-            stop=f"{self._metric} of {VALIDATION_SOURCE} not better than {best:.6g} for "
+            stop=f"{self._metric} of {CLIENTS_VALIDATION} not better than {best:.6g} for "
             f"{self._since} measured rounds"
         )
 

@@ -13,14 +13,14 @@ class Plots(Callback):
         """Draw into the run directory."""
         # Matplotlib takes a second to load, and the first round need not wait for it.
         from fl2ora.reporting.plots import (
-            clients_plot,
-            reliability_plot,
-            rounds_plot,
-            smooth_plot,
+            clients_figure,
+            reliability_figure,
+            rounds_figure,
+            smooth_figure,
         )
 
         panels, folder = run.evaluation.panels(), run.folder
-        reliability_plot(panels, folder / "reliability")
-        smooth_plot(panels, folder / "smooth")
-        rounds_plot(metrics_table(folder), folder / "rounds")
-        clients_plot(run.evaluation.clients, folder / "clients")
+        reliability_figure(panels, folder / "reliability")
+        smooth_figure(panels, folder / "smooth")
+        rounds_figure(metrics_table(folder), folder / "rounds")
+        clients_figure(run.evaluation.clients, folder / "clients")

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_with
 
-from fl2ora.calibration.metrics.adaptive import adaptive_ece, adaptive_ece_of, group_cuts
+from fl2ora.calibration.metrics.adaptive import (
+    adaptive_ece,
+    adaptive_ece_of,
+    group_cuts,
+    mce_equal_mass,
+    mce_equal_mass_of,
+)
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
@@ -74,3 +80,25 @@ def test_nothing_to_measure_is_nan():
     p, labels = rows_with([0.5], [1])
     without = CalibrationStats.from_probabilities(p, labels, StatsSpec(fine_bins=0))
     assert math.isnan(adaptive_ece_of(without).bound)
+
+
+def test_the_largest_gap_of_equal_mass_groups():
+    # Ex-A in five groups of two: gaps .15, .125, .075, .175, .475.
+    p, labels = rows_with(CONFIDENCE_A, CORRECT_A)
+    assert mce_equal_mass(p, labels, num_bins=5) == pytest.approx(0.475)
+    stats = CalibrationStats.from_probabilities(p, labels, StatsSpec(5))
+    assert mce_equal_mass_of(stats).value == pytest.approx(0.475)
+
+
+def test_the_largest_gap_of_uneven_groups_is_a_mean():
+    # Five in two groups: .2 .3 .4 (one right) and .6 .7 (none right).
+    p, labels = rows_with([0.2, 0.3, 0.4, 0.6, 0.7], [0, 1, 0, 0, 0])
+    assert mce_equal_mass(p, labels, num_bins=2) == pytest.approx(0.65)
+    assert mce_equal_mass(p, labels, num_bins=1) == pytest.approx(1.2 / 5)
+
+
+def test_no_groups_are_nan():
+    nothing = np.zeros((0, 2)), np.zeros(0, np.int64)
+    assert math.isnan(mce_equal_mass(*nothing))
+    assert math.isnan(mce_equal_mass_of(CalibrationStats.zero()).value)
+    assert math.isnan(mce_equal_mass_of(CalibrationStats.zero(StatsSpec(fine_bins=0))).value)

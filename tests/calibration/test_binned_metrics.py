@@ -103,6 +103,15 @@ def test_mce_can_ignore_thin_bins():
     assert math.isnan(binned.mce_of(stats, min_count=101))
 
 
+def test_mce_says_how_many_examples_decide_it():
+    # Gaps .2 of nine examples and .6 of one; then .5 of one and of two: the fuller bin counts.
+    p, labels = rows_with([0.8] * 9 + [0.6], [1] * 9 + [0])
+    assert binned.mce_count_of(binned.bin_stats(p, labels, 10)) == 1
+    p, labels = rows_with([0.5, 1.0, 1.0], [0, 0, 1])
+    assert binned.mce_count_of(binned.bin_stats(p, labels, 4)) == 2
+    assert math.isnan(binned.mce_count_of(CalibrationStats.zero()))
+
+
 def test_reliability_bins_leave_out_empty_ones():
     bins = binned.filled_bins_of(stats_of([4, 0, 6], [0.2, 0, 0.9], [0.5, 0, 0.5]))
     assert bins.index.tolist() == [0, 2]

@@ -7,10 +7,13 @@ from known_examples import LABELS_B, PROBABILITIES_B, random_predictions
 from fl2ora.calibration.metrics.binned import ece
 from fl2ora.calibration.metrics.classwise import (
     classwise_ace,
+    classwise_ace_by_class,
     classwise_ace_of,
     classwise_ece,
+    classwise_ece_by_class,
     classwise_ece_of,
     top_label_ece,
+    top_label_ece_by_class,
 )
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
@@ -27,6 +30,21 @@ def test_example_b():
     value = classwise_ece(PROBABILITIES_B, LABELS_B, num_bins=5)
     assert value == pytest.approx(sum(per_class) / 3)
     assert value == pytest.approx(0.266667, abs=1e-6)
+
+
+def test_the_vector_behind_the_mean():
+    found = classwise_ece_by_class(PROBABILITIES_B, LABELS_B, num_bins=5)
+    assert found == pytest.approx([0.3, 0.275, 0.225])
+    # Among the two predicted as 0: gaps .7 - 1 and .6 - 0 in bins of their own.
+    found = top_label_ece_by_class(PROBABILITIES_B, LABELS_B, num_bins=5)
+    assert found == pytest.approx([(0.3 + 0.6) / 2, 0.5, 0.4])
+    assert found @ [2 / 4, 1 / 4, 1 / 4] == pytest.approx(0.45)
+
+
+def test_a_class_never_predicted_has_no_top_label_error():
+    p = np.array([[0.5, 0.2, 0.3]] * 2)
+    found = top_label_ece_by_class(p, np.array([0, 1]), num_bins=5)
+    assert found == pytest.approx([0.0, math.nan, math.nan], nan_ok=True)
 
 
 def test_top_label_of_example_b():
@@ -58,6 +76,7 @@ def test_classwise_ace_by_hand():
         total += abs(gaps[:2].sum()) + abs(gaps[2:].sum())
     value = classwise_ace(PROBABILITIES_B, LABELS_B, num_bins=2)
     assert value == pytest.approx(total / 4 / 3)
+    assert classwise_ace_by_class(PROBABILITIES_B, LABELS_B, num_bins=2).mean() == value
 
 
 def test_threshold_drops_small_probabilities():
@@ -82,6 +101,8 @@ def test_empty():
     assert math.isnan(classwise_ece(*nothing))
     assert math.isnan(top_label_ece(*nothing))
     assert math.isnan(classwise_ace(*nothing))
+    for by_class in (classwise_ece_by_class, top_label_ece_by_class, classwise_ace_by_class):
+        assert by_class(*nothing) == pytest.approx([math.nan] * 3, nan_ok=True)
     assert math.isnan(classwise_ace_of(stats).value)
 
 

@@ -1,4 +1,4 @@
-"""What holds between the figures of clients and those of the federation."""
+"""What holds between the metrics of clients and those of the federation."""
 
 import math
 
@@ -10,6 +10,7 @@ from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_wit
 
 from fl2ora.calibration.metrics.binned import ece_of, mce_of, mce_weighted_of, rmsce_of
 from fl2ora.calibration.metrics.classwise import classwise_ece_of, top_label_ece_of
+from fl2ora.calibration.metrics.table import chosen_metrics
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.calibration.summary import summarise, summarise_clients
 
@@ -75,7 +76,7 @@ def test_clients_without_examples_do_not_count():
 def test_no_clients_are_nan():
     spread = summarise_clients([])
     assert spread.pop("num_clients") == 0
-    assert len(spread) == 50
+    assert len(spread) == 12 * 5 + 11  # all but confidence have a worst
     assert all(math.isnan(value) for value in spread.values())
 
 
@@ -85,3 +86,17 @@ def test_an_infinite_nll_of_one_client_raises_no_warning():
     spread = summarise_clients(clients)
     assert spread["client_max_nll"] == spread["client_mean_nll"] == math.inf
     assert math.isnan(spread["client_std_nll"])
+
+
+def test_a_client_without_errors_has_no_auroc_and_does_not_count():
+    auroc = chosen_metrics("auroc")
+    clients = [client([0.8, 0.9], [1, 1]), client([0.7, 0.8], [0, 1]), client([0.7, 0.8], [1, 0])]
+    spread = summarise_clients(clients, auroc)
+    assert spread == {
+        **{"num_clients": 3, "client_mean_auroc": 0.5, "client_weighted_mean_auroc": 0.5},
+        **{"client_std_auroc": 0.5, "client_min_auroc": 0, "client_max_auroc": 1},
+        "client_worst_auroc": 0,
+    }
+    alone = summarise_clients(clients[:1], auroc)
+    assert alone.pop("num_clients") == 1
+    assert all(math.isnan(value) for value in alone.values())

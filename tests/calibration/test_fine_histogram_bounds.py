@@ -1,4 +1,6 @@
-"""Figures from the fine histogram stay within the bound that they state."""
+"""Metrics from the fine histogram stay within the bound that they state."""
+
+import math
 
 import numpy as np
 import pytest
@@ -6,10 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_examples import random_predictions, rows_with
 
-from fl2ora.calibration.metrics.adaptive import adaptive_ece, adaptive_ece_of
+from fl2ora.calibration.metrics.adaptive import (
+    adaptive_ece,
+    adaptive_ece_of,
+    mce_equal_mass,
+    mce_equal_mass_of,
+)
 from fl2ora.calibration.metrics.classwise import classwise_ace, classwise_ace_of
 from fl2ora.calibration.metrics.ks import ks_error, ks_error_of
-from fl2ora.calibration.metrics.selective import aurc, aurc_of, e_aurc, e_aurc_of
+from fl2ora.calibration.metrics.selective import (
+    aurc,
+    aurc_of,
+    auroc,
+    auroc_of,
+    coverage_at_risk,
+    coverage_at_risk_of,
+    e_aurc,
+    e_aurc_of,
+)
 from fl2ora.calibration.metrics.smooth import smooth_ece, smooth_ece_of
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
@@ -58,6 +74,34 @@ def test_aurc(rows, fine):
     assert abs(value - e_aurc(p, labels)) <= bound + ROUNDING
 
 
+@settings(max_examples=200, deadline=None)
+@given(examples, fine_bins)
+def test_mce_equal_mass(rows, fine):
+    p, labels, stats = pooled_and_stats(rows, fine)
+    value, bound = mce_equal_mass_of(stats)
+    assert abs(value - mce_equal_mass(p, labels, num_bins=4)) <= bound + ROUNDING
+
+
+@settings(max_examples=200, deadline=None)
+@given(examples, fine_bins)
+def test_auroc(rows, fine):
+    p, labels, stats = pooled_and_stats(rows, fine)
+    value, bound = auroc_of(stats)
+    exact = auroc(p, labels)
+    assert math.isnan(value) == math.isnan(exact)
+    assert math.isnan(exact) or abs(value - exact) <= bound + ROUNDING
+
+
+@settings(max_examples=300, deadline=None)
+@given(examples, fine_bins, st.sampled_from([0.0, 0.05, 0.2, 0.5, 1.0]))
+def test_coverage_at_risk(rows, fine, risk):
+    p, labels, stats = pooled_and_stats(rows, fine)
+    value, bound = coverage_at_risk_of(stats, risk=risk)
+    exact = coverage_at_risk(p, labels, risk=risk)
+    assert value - ROUNDING <= exact <= value + bound + ROUNDING
+    assert value + bound <= 1 + ROUNDING
+
+
 @settings(max_examples=40, deadline=None)
 @given(examples, fine_bins)
 def test_smooth_ece(rows, fine):
@@ -84,6 +128,7 @@ def test_a_thousand_fine_bins_are_close_on_realistic_data():
         "ks": (ks_error_of(stats), ks_error(p, labels)),
         "smooth": (smooth_ece_of(stats), smooth_ece(p, labels)),
         "aurc": (aurc_of(stats), aurc(p, labels)),
+        "auroc": (auroc_of(stats), auroc(p, labels)),
     }
     for name, (approximation, exact) in pairs.items():
         assert approximation.value == pytest.approx(exact, abs=3e-4), name

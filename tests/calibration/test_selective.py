@@ -6,8 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_with
+from sklearn.metrics import roc_auc_score
 
-from fl2ora.calibration.metrics.selective import aurc, aurc_of, e_aurc, e_aurc_of, optimal_aurc
+from fl2ora.calibration.metrics.selective import (
+    aurc,
+    aurc_of,
+    auroc,
+    auroc_of,
+    coverage_at_risk,
+    coverage_at_risk_of,
+    e_aurc,
+    e_aurc_of,
+    optimal_aurc,
+)
 from fl2ora.calibration.stats import CalibrationStats
 
 
@@ -67,4 +78,86 @@ def test_nothing_to_measure_is_nan():
     nothing = np.zeros((0, 2)), np.zeros(0, np.int64)
     assert math.isnan(aurc(*nothing))
     assert math.isnan(e_aurc(*nothing))
-    assert math.isnan(e_aurc_of(CalibrationStats.zero()).value)
+    assert math.isnan(auroc(*nothing))
+    assert math.isnan(coverage_at_risk(*nothing))
+    for metric in (e_aurc_of, auroc_of, coverage_at_risk_of):
+        assert math.isnan(metric(CalibrationStats.zero()).value)
+
+
+def test_auroc_by_hand():
+    # Right at .9 .7 .5, wrong at .7 .3: of six pairs four in order and one tie.
+    p, labels = rows_with([0.9, 0.7, 0.5, 0.7, 0.3], [1, 1, 1, 0, 0])
+    expected = (2 + 1.5 + 1) / 6
+    assert auroc(p, labels) == pytest.approx(expected)
+    assert auroc_of(CalibrationStats.from_probabilities(p, labels)).value == pytest.approx(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 60), st.booleans())
+def test_auroc_against_scikit_learn(seed, n, ties):
+    rng = np.random.default_rng(seed)
+    confidence = rng.integers(2, 10, n) / 10 if ties else rng.uniform(0.2, 1, n)
+    correct = rng.integers(0, 2, n)
+    correct[:2] = 0, 1
+    expected = roc_auc_score(correct, confidence)
+    assert auroc(*rows_with(confidence, correct)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("correct", [[1, 1, 1], [0, 0, 0]])
+def test_auroc_of_one_kind_alone_has_no_pairs(correct):
+    p, labels = rows_with([0.5, 0.6, 0.7], correct)
+    assert math.isnan(auroc(p, labels))
+    assert math.isnan(auroc_of(CalibrationStats.from_probabilities(p, labels)).value)
+
+
+def coverage_by_loop(confidence, correct, risk):
+    """Try every threshold, with whole numbers: errors * 100 <= risk in percent * kept."""
+    best = 0
+    for threshold in confidence:
+        kept = confidence >= threshold
+        if 100 * int((1 - correct)[kept].sum()) <= round(100 * risk) * int(kept.sum()):
+            best = max(best, int(kept.sum()))
+    return best / len(confidence)
+
+
+def test_coverage_of_exactly_the_risk():
+    """One error in 20 is 5 %; seven in 140 too, though 0.05 * 140 is above 7 in floating point."""
+    for n, wrong in ((20, 1), (140, 7), (60, 3)):
+        correct = np.array([1] * (n - wrong) + [0] * wrong)
+        p, labels = rows_with(np.linspace(0.99, 0.2, n), correct)
+        assert coverage_at_risk(p, labels) == 1.0
+        p, labels = rows_with(np.linspace(0.99, 0.2, n), [1] * (n - wrong - 1) + [0] * (wrong + 1))
+        assert coverage_at_risk(p, labels) == (n - 2) / n
+
+
+def test_equal_confidences_are_kept_together():
+    # The first is right, but the threshold that keeps it keeps the wrong one as well.
+    p, labels = rows_with([0.9, 0.9, 0.5], [1, 0, 0])
+    assert coverage_at_risk(p, labels, risk=0.4) == 0.0
+    assert coverage_at_risk(p, labels, risk=0.5) == pytest.approx(2 / 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 80), st.sampled_from([0.0, 0.05, 0.2]))
+def test_coverage_against_the_loop(seed, n, risk):
+    rng = np.random.default_rng(seed)
+    confidence = rng.integers(20, 100, n) / 100
+    correct = (rng.random(n) < confidence).astype(int)
+    p, labels = rows_with(confidence, correct)
+    expected = coverage_by_loop(confidence, correct, risk)
+    assert coverage_at_risk(p, labels, risk=risk) == pytest.approx(expected, abs=1e-12)
+    stats = CalibrationStats.from_probabilities(p, labels)  # every hundredth has a fine bin
+    assert coverage_at_risk_of(stats, risk=risk).value == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("correct", "expected"), [([1, 1, 1], 1.0), ([0, 0, 0], 0.0)])
+def test_coverage_without_errors_and_of_errors_alone(correct, expected):
+    p, labels = rows_with([0.5, 0.6, 0.7], correct)
+    assert coverage_at_risk(p, labels) == expected
+    stats = CalibrationStats.from_probabilities(p, labels)
+    assert coverage_at_risk_of(stats) == (expected, 0.0)
+
+
+def test_a_risk_beyond_one_is_refused():
+    with pytest.raises(ValueError, match=r"risk must lie in \[0, 1\], found 5"):
+        coverage_at_risk(*rows_with([0.5], [1]), risk=5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_with
 
-from fl2ora.calibration.metrics.adaptive import adaptive_ece
+from fl2ora.calibration.metrics.adaptive import adaptive_ece, mce_equal_mass
 from fl2ora.calibration.predictions import scores_of
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.calibration.summary import summarise, summarise_pooled
@@ -16,6 +16,8 @@ NAMES = [
     "confidence",
     "ece",
     "mce",
+    "mce_count",
+    "mce_equal_mass",
     "mce_weighted",
     "ace",
     "nll",
@@ -40,6 +42,8 @@ def test_golden_values_of_example_a():
             "confidence": 0.58,
             "ece": 0.18,
             "mce": 0.85 / 3,
+            "mce_count": 3,
+            "mce_equal_mass": 0.475,
             "mce_weighted": 0.085,
             "ace": 0.2,
             "nll": -np.log(of_label).mean(),
@@ -65,10 +69,11 @@ def test_no_examples_are_nan_not_an_error():
     assert {type(value) for value in summary.values()} == {float}
 
 
-def test_without_a_fine_histogram_only_ace_is_missing():
+def test_without_a_fine_histogram_only_equal_mass_metrics_are_missing():
     p, labels = rows_with([0.3, 0.9], [0, 1])
     summary = summarise(CalibrationStats.from_probabilities(p, labels, StatsSpec(fine_bins=0)))
     assert math.isnan(summary.pop("ace"))
+    assert math.isnan(summary.pop("mce_equal_mass"))
     assert all(math.isfinite(value) for value in summary.values())
 
 
@@ -77,6 +82,8 @@ def test_pooled_summary_has_the_exact_equal_mass_error():
     stats = CalibrationStats.from_probabilities(p, labels, StatsSpec(num_bins=10, fine_bins=3))
     pooled, summed = summarise_pooled(p, labels, num_bins=10), summarise(stats)
     assert pooled.pop("ace") == adaptive_ece(p, labels, num_bins=10) != summed.pop("ace")
+    exact = mce_equal_mass(p, labels, num_bins=10)
+    assert pooled.pop("mce_equal_mass") == exact != summed.pop("mce_equal_mass")
     assert pooled == pytest.approx(summed, rel=1e-12)
 
 

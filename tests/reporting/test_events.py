@@ -34,7 +34,7 @@ def test_every_event_is_one_line_with_its_time(tmp_path: Path) -> None:
     assert read_lines(tmp_path / EVENTS_FILE) == rows
 
 
-def test_figures_are_events_too(tmp_path: Path) -> None:
+def test_metrics_are_events_too(tmp_path: Path) -> None:
     JsonLines(tmp_path).metrics(3, "server-test", {"accuracy": 0.5, "ece": 0.25})
     row = {"round": 3, "source": "server-test", "accuracy": 0.5, "ece": 0.25}
     assert read_lines(tmp_path / METRICS_FILE) == [row]

@@ -9,7 +9,7 @@ from fl2ora.experiment.fingerprint import code_fingerprint
 from fl2ora.reporting.events import JsonLines
 from fl2ora.reporting.run_summary import write_summary
 
-FIGURES = {"accuracy": 0.5, "ece": 0.25, "mce": 1.0, "nll": 2.0}
+METRICS = {"accuracy": 0.5, "ece": 0.25, "mce": 1.0, "nll": 2.0}
 
 
 def _summary(folder: Path, *figures: Path, **settings: str) -> str:
@@ -20,16 +20,16 @@ def _summary(folder: Path, *figures: Path, **settings: str) -> str:
 
 def test_settings_tables_and_versions(tmp_path: Path) -> None:
     tracker = JsonLines(tmp_path)
-    tracker.metrics(0, "server-test", FIGURES)
-    tracker.metrics(0, "clients-test", {**FIGURES, "accuracy": 0.375})
-    tracker.metrics(1, "server-test", {**FIGURES, "accuracy": 0.75})
+    tracker.metrics(0, "server-test", METRICS)
+    tracker.metrics(0, "clients-test", {**METRICS, "accuracy": 0.375})
+    tracker.metrics(1, "server-test", {**METRICS, "accuracy": 0.75})
     text = _summary(tmp_path, strategy="fedprox(mu=0.1)")
     assert text.startswith(f"# Run {tmp_path.name}\n")
     assert "- strategy: `fedprox(mu=0.1)`\n" in text
     assert "- dataset: `shapes(styles='held-back')`\n" in text
     assert (
         "## Central held-out set (`server-test`)\n\n"
-        "| round | accuracy | ece | mce | nll |\n"
+        "| round | accuracy | ECE | MCE (images) | NLL |\n"
         "| ---: | ---: | ---: | ---: | ---: |\n"
         "| zero-shot | 50.00 % | 25.00 % | 100.00 % | 2.0000 |\n"
         "| 1 | 75.00 % | 25.00 % | 100.00 % | 2.0000 |\n"
@@ -43,11 +43,11 @@ def test_settings_tables_and_versions(tmp_path: Path) -> None:
     assert text.endswith("\n")
 
 
-def test_every_source_says_which_figure_it_is(tmp_path: Path) -> None:
+def test_every_source_says_what_it_is(tmp_path: Path) -> None:
     tracker = JsonLines(tmp_path)
     sources = ("clients-test-worst", "clients-test-sd", "clients-test-mean", "clients-test")
     for source in sources:
-        tracker.metrics(1, source, FIGURES)
+        tracker.metrics(1, source, METRICS)
     text = _summary(tmp_path)
     heads = [line for line in text.splitlines() if line.startswith("## ")]
     assert [head.partition("(`")[2] for head in heads] == [
@@ -73,11 +73,11 @@ def test_replies_that_were_not_used_are_listed(tmp_path: Path) -> None:
     assert "site-a" not in text
 
 
-def test_pictures_are_shown_and_other_figures_are_not(tmp_path: Path) -> None:
+def test_png_files_are_shown_and_others_are_not(tmp_path: Path) -> None:
     text = _summary(tmp_path, tmp_path / "reliability.png", tmp_path / "reliability.pdf")
     assert "\n![reliability](reliability.png)\n" in text
     assert "pdf" not in text
 
 
-def test_a_run_that_failed_before_any_figure_has_a_summary(tmp_path: Path) -> None:
+def test_a_run_that_failed_before_any_metric_has_a_summary(tmp_path: Path) -> None:
     assert "## " not in _summary(tmp_path)

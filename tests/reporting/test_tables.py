@@ -1,4 +1,4 @@
-"""Tables of figures: what people read, and the CSV that programs read."""
+"""Tables of metrics: what people read, and the CSV that programs read."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ import csv
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fl2ora.calibration import METRICS, CalibrationStats, StatsSpec
 from fl2ora.reporting.events import JsonLines
-from fl2ora.reporting.tables import CSV_FILE, metrics_table, show, shown_rows, write_csv
+from fl2ora.reporting.tables import (
+    CSV_FILE,
+    metrics_table,
+    show,
+    shown_metrics,
+    shown_rows,
+    write_classwise,
+    write_csv,
+)
 
 
 def _run(folder: Path) -> None:
@@ -36,8 +46,9 @@ def _run(folder: Path) -> None:
         ("nll", math.nan, "-"),
     ],
 )
-def test_figures_as_people_read_them(name: str, value: float, text: str) -> None:
-    assert show(name, value) == text
+def test_values_as_people_read_them(name: str, value: float, text: str) -> None:
+    (metric,) = [metric for metric in METRICS if metric.name == name]
+    assert show(metric, value) == text
 
 
 def test_rows_of_a_source_come_by_round(tmp_path: Path) -> None:
@@ -50,13 +61,13 @@ def test_rows_of_a_source_come_by_round(tmp_path: Path) -> None:
     assert shown_rows(metrics_table(tmp_path), "no-such-source") == []
 
 
-def test_a_run_without_figures_has_an_empty_table(tmp_path: Path) -> None:
+def test_a_run_without_metrics_has_an_empty_table(tmp_path: Path) -> None:
     table = metrics_table(tmp_path)
     assert len(table) == 0
     assert shown_rows(table, "server-test") == []
 
 
-def test_figures_that_are_missing_everywhere_are_shown_as_a_dash(tmp_path: Path) -> None:
+def test_metrics_that_are_missing_everywhere_are_shown_as_a_dash(tmp_path: Path) -> None:
     """A column of nulls alone is no column of numbers to pandas."""
     tracker = JsonLines(tmp_path)
     nothing = dict.fromkeys(("accuracy", "ece", "mce", "nll"), math.nan)
@@ -79,3 +90,50 @@ def test_the_csv_holds_everything_as_it_was(tmp_path: Path) -> None:
     ]
     assert [row["nll"] for row in rows] == ["2.0", "2.0", "", "2.0"]
     assert [row["brier"] for row in rows] == ["", "", "", "0.3"]
+
+
+def test_mce_stands_with_the_number_of_images_that_decide_it(tmp_path: Path) -> None:
+    tracker = JsonLines(tmp_path)
+    tracker.metrics(1, "server-test", {"mce": 0.314, "mce_count": 2.0, "mce_low": 0.1})
+    tracker.metrics(1, "clients-test", {"mce": 0.1, "mce_count": 12345.0})
+    tracker.metrics(1, "clients-test-mean", {"mce": 0.5, "mce_count": 2.5})
+    table = metrics_table(tmp_path)
+    assert shown_rows(table, "server-test") == [["1", "31.40 % (2)"]]
+    assert shown_rows(table, "clients-test") == [["1", "10.00 % (12,345)"]]
+    assert shown_rows(table, "clients-test-mean") == [["1", "50.00 % (2.5)"]]
+
+
+def test_a_metric_that_was_asked_for_is_a_column_and_ece_has_its_interval(tmp_path: Path) -> None:
+    tracker = JsonLines(tmp_path)
+    values = {"aurc": 0.25, "ece": 0.1, "ece_low": 0.05, "ece_high": 0.125, "ace": 0.1}
+    tracker.metrics(0, "server-test", values)
+    table = metrics_table(tmp_path)
+    assert [metric.name for metric in shown_metrics(table)] == ["ece", "aurc"]
+    row = ["zero-shot", "10.00 % [5.00, 12.50]", "0.2500"]
+    assert shown_rows(table, "server-test") == [row]
+
+
+def test_every_class_is_a_row_of_a_table_of_its_own(tmp_path: Path) -> None:
+    p = np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.3, 0.6]])
+    spec = StatsSpec(num_bins=5, num_classes=3, classwise=True)
+    stats = CalibrationStats.from_probabilities(p, np.array([0, 1, 1, 2]), spec)
+    path = write_classwise(tmp_path, ("cat", "dog", "eel"), {(4, "server-test"): stats})
+    assert path == tmp_path / "classwise.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    head = ["round", "source", "class", "name", "examples", "predicted"]
+    assert list(rows[0]) == [*head, "classwise_ece", "top_label_ece"]
+    assert [[row[name] for name in head] for row in rows] == [
+        ["4", "server-test", "0", "cat", "1", "2"],
+        ["4", "server-test", "1", "dog", "2", "1"],
+        ["4", "server-test", "2", "eel", "1", "1"],
+    ]
+    found = [float(row["classwise_ece"]) for row in rows]
+    assert found == pytest.approx([0.3, 0.275, 0.225])
+    assert [float(row["top_label_ece"]) for row in rows] == pytest.approx([0.45, 0.5, 0.4])
+
+
+def test_without_sums_by_class_there_is_no_such_table(tmp_path: Path) -> None:
+    nothing = {(0, "server-test"): CalibrationStats.zero()}
+    assert write_classwise(tmp_path, ("cat", "dog"), nothing) is None
+    assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The figures of a run: reliability before and after, smooth reliability, clients, rounds.
+"""The plots of a run: reliability before and after, smooth reliability, clients, rounds.
 
 Each function takes data, writes ``<path>.png`` and ``<path>.svg`` and returns both paths. Equal
 data give equal files, and without data a figure says so. The bootstrap intervals in them are those
@@ -15,7 +15,7 @@ import pandas as pd
 
 from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.reporting.client_panels import CLIENTS_SHOWN, clients_size, draw_clients
-from fl2ora.reporting.figure_style import COLUMN, new_figure, save
+from fl2ora.reporting.plot_style import COLUMN, new_figure, save
 from fl2ora.reporting.reliability_panels import draw_reliability, draw_smooth, panels_size
 from fl2ora.reporting.round_curves import draw_rounds
 

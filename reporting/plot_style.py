@@ -1,4 +1,4 @@
-"""How every figure looks, and how it is written: column width, colour-blind safe, reproducible.
+"""How every plot looks, and how it is written: column width, colour-blind safe, reproducible.
 
 Figures are made with matplotlib's objects on an Agg canvas. ``pyplot`` keeps figures in a global
 list and may open a window, so it is never imported.

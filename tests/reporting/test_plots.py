@@ -8,8 +8,8 @@ from matplotlib.text import Text
 
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.reporting.client_panels import draw_clients
-from fl2ora.reporting.figure_style import fitted, new_figure, percent
-from fl2ora.reporting.figures import (
+from fl2ora.reporting.plot_style import fitted, new_figure, percent
+from fl2ora.reporting.plots import (
     clients_figure,
     reliability_figure,
     rounds_figure,
@@ -58,7 +58,7 @@ def check_files(paths, path):
     assert min(png.stat().st_size, svg.stat().st_size) > 1500
 
 
-FIGURES = {
+PLOTS = {
     "reliability": lambda path: reliability_figure(
         {"zero-shot": drawn_stats(0, shift=0.2), "round 4": drawn_stats(1)}, path, "a title"
     ),
@@ -70,10 +70,10 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", PLOTS)
 def test_equal_data_give_equal_files(name, tmp_path):
-    first = FIGURES[name](tmp_path / "one")
-    second = FIGURES[name](tmp_path / "two")
+    first = PLOTS[name](tmp_path / "one")
+    second = PLOTS[name](tmp_path / "two")
     check_files(first, tmp_path / "one")
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes()
@@ -89,20 +89,20 @@ def test_a_dot_in_the_name_is_no_suffix(tmp_path):
     assert [path.name for path in paths] == ["fedprox(mu=0.1).png", "fedprox(mu=0.1).svg"]
 
 
-def test_reliability_names_panels_and_figures():
+def test_reliability_names_panels_and_metrics():
     found = texts(draw_reliability, {"zero-shot": QUARTER, "round 4": drawn_stats(1)}, "My run")
     assert "My run" in found
     assert {"zero-shot", "round 4"} <= set(found)
-    assert "accuracy 50.0 %, N 4\nECE 25.0 %, MCE 25.0 %" in found
+    assert "accuracy 50.0 %, N 4\nECE 25.0 %, MCE 25.0 % (4)" in found
     assert {"accuracy (%)", "examples", "95 % bootstrap interval", "calibrated"} <= set(found)
 
 
-def test_smooth_names_panels_and_figures():
+def test_smooth_names_panels_and_metrics():
     found = texts(draw_smooth, {"round 4": QUARTER})
     assert "round 4" in found
-    (figures,) = [text for text in found if "smooth ECE" in text]
-    assert figures.startswith("accuracy 50.0 %, N 4\nsmooth ECE ")
-    assert figures.endswith("σ 0.05")
+    (values,) = [text for text in found if "smooth ECE" in text]
+    assert values.startswith("accuracy 50.0 %, N 4\nsmooth ECE ")
+    assert values.endswith("σ 0.05")
 
 
 def heights(stats):
@@ -241,5 +241,5 @@ def test_words():
 
 
 def test_pyplot_is_not_loaded():
-    code = "import sys, reporting.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, fl2ora.reporting.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
