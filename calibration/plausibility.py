@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fl2ora.calibration.binning import Floats, bin_edges
 from fl2ora.calibration.stats import CalibrationStats
 
+Bools = NDArray[np.bool_]
 _SLACK = 1e-6  # of a sum: confidences are float32 before they are summed
 _LARGEST_VARIANCE = 1 / 16  # of (1 - 2c)^2 c (1 - c)
 
@@ -77,7 +79,7 @@ def _check_scores(stats: CalibrationStats) -> None:
         raise ValueError(f"nll_squared: expected at least nll^2 / N, found {squared:.6g}")
 
 
-def _demand(name: str, holds: Floats, values: Floats, expected: str) -> None:
+def _demand(name: str, holds: Bools, values: Floats, expected: str) -> None:
     if not np.all(holds):
-        wrong = float(np.asarray(values)[~np.asarray(holds)].ravel()[0])
+        wrong = float(np.asarray(values)[~np.asarray(holds, dtype=bool)].ravel()[0])
         raise ValueError(f"{name}: expected {expected}, found {wrong:.6g}")

@@ -162,7 +162,9 @@ class Node:
 
 def node_name(node: Mapping[str, Value], node_id: int) -> str:
     """Return the client key of a node: its ``site``, else its share, else Flower's id of it."""
-    return str(node.get("site", node_id if "dataset" in node else node.get("partition-id", node_id)))
+    return str(
+        node.get("site", node_id if "dataset" in node else node.get("partition-id", node_id))
+    )
 
 
 def _rank(node: Mapping[str, Value]) -> int:

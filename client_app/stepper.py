@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from fl2ora.client_app.batches import Batch
 from fl2ora.client_app.objective import Evaluated
-from fl2ora.clip_tuning.optimisers.base import load_optimiser
-from fl2ora.clip_tuning.schedules.base import Progress, Schedule
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.optimisers.base import load_optimiser
+from fl2ora.clip_tuning.schedules.base import Progress, Schedule
 from fl2ora.experiment.plugins import load
 
 

@@ -89,7 +89,7 @@ def evaluate(node: Node, kept: ClientState, task: EvaluateTask) -> dict[str, Cal
         if task.calibrator and part == TEST:
             return evaluate_calibrated(
                 load(task.calibrator, Calibrator),
-                task.parameters,
+                dict(task.parameters),
                 classifier,
                 node.zero_shot_classifier,
                 data,
@@ -113,7 +113,7 @@ def calibrate(node: Node, task: CalibrateTask) -> dict[str, Tensor]:
     classifier.restore(task.adapter)
     return calibration_sums(
         load(task.calibrator, Calibrator),
-        task.parameters,
+        dict(task.parameters),
         predict(classifier, data.images, batch, node.prefix_features("calibration")),
         data.labels,
         lambda: predict(

@@ -49,15 +49,21 @@ class Resources:
         """
         cores = len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
         if self.cpus > cores:
-            raise UserError(f"--client-cpus: expected at most {cores} on this machine, found {self.cpus}")
+            raise UserError(
+                f"--client-cpus: expected at most {cores} on this machine, found {self.cpus}"
+            )
         if not 0 <= self.gpus < math.inf:
             raise UserError(f"--client-gpus: expected a number of at least 0, found {self.gpus}")
         if self.gpus > 1 and not self.gpus.is_integer():
-            raise UserError(f"--client-gpus: expected a share of one GPU or whole GPUs, found {self.gpus}")
+            raise UserError(
+                f"--client-gpus: expected a share of one GPU or whole GPUs, found {self.gpus}"
+            )
         if self.gpus:
             count = torch.cuda.device_count()
             if self.gpus > count:
-                raise UserError(f"--client-gpus: torch sees {count} CUDA devices here, found {self.gpus:g}")
+                raise UserError(
+                    f"--client-gpus: torch sees {count} CUDA devices here, found {self.gpus:g}"
+                )
 
     def federation(self) -> str:
         """Return Flower's ``--federation-config``."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter, AdapterError, check_finite, check_like
@@ -73,7 +73,10 @@ def decode_calibrate(message: Message) -> CalibrateTask:
 
 def encode_sums(message: Message, client: str, sums: Mapping[str, Tensor]) -> Message:
     """Return a node's reply."""
-    records = {SUMS: encode_tensors(sums, torch.float64), REPLY: reply_record(client)}
+    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
+        SUMS: encode_tensors(sums, torch.float64),
+        REPLY: reply_record(client),
+    }
     return Message(RecordDict(records), reply_to=message)
 
 

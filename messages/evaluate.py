@@ -13,6 +13,7 @@ from torch import Tensor
 from fl2ora.calibration.plausibility import check_plausible
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.config import Value
 from fl2ora.messages.records import (
     ARRAYS,
     CALIBRATOR,
@@ -55,7 +56,11 @@ class EvaluateTask:
 
 def encode_evaluate(task: EvaluateTask, nodes: Mapping[int, str]) -> list[Message]:
     """Return one message for each node; what it holds is encoded once."""
-    settings = {ROUND: task.round, CALIBRATOR: task.calibrator, PARTS: ",".join(task.parts)}
+    settings: dict[str, Value] = {
+        ROUND: task.round,
+        CALIBRATOR: task.calibrator,
+        PARTS: ",".join(task.parts),
+    }
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
         ARRAYS: encode_tensors(task.adapter)
     }
@@ -135,7 +140,7 @@ def _decode(
 ) -> CalibrationStats:
     shapes = {name: shape for name, shape in spec.shapes().items() if np.prod(shape)}
     sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
-    found = {name: np.size(value) for name, value in record.items()}  # type: ignore[arg-type]
+    found = {name: np.size(value) for name, value in record.items()}
     if found != sizes:
         wrong = one_line(sorted({*found.items()} ^ {*sizes.items()})[:6])
         raise UnusableMessageError(f"{part}: names and lengths of its sums differ: {wrong}")

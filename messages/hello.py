@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
@@ -75,9 +76,13 @@ def decode_hello(reply: Message) -> NodeInfo:
         return NodeInfo(node, problem=error_reason(reply))
     try:
         record = reply.content.config_records[NODE]
-        return NodeInfo(**{f.name: _value(f.name, record[f.name]) for f in fields(NodeInfo) if f.name in record})  # type: ignore[arg-type]
+        known = [field.name for field in fields(NodeInfo) if field.name in record]
+        values: dict[str, Any] = {name: _value(name, record[name]) for name in known}
+        return NodeInfo(**values)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        return NodeInfo(node, problem=f"its answer to the handshake cannot be read: {one_line(error)}")
+        return NodeInfo(
+            node, problem=f"its answer to the handshake cannot be read: {one_line(error)}"
+        )
 
 
 def _value(name: str, value: object) -> object:

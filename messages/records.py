@@ -11,8 +11,8 @@ message type              server -> node                 node -> server
                           ``parameters``
 ========================  =============================  =======================================
 
-``arrays`` is the adapter: float32, sorted names. ``parameters`` and ``sums`` are float64. ``aux`` is
-there only where a strategy asks for it, because Flower's own expect one ArrayRecord in a reply.
+``arrays`` is the adapter: float32, sorted names. ``parameters`` and ``sums`` are float64. ``aux``
+is there only where a strategy asks for it.
 """
 
 from __future__ import annotations

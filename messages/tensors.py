@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,15 @@ from torch import Tensor
 from fl2ora.messages.records import UnusableMessageError
 
 _STYPE = "numpy.ndarray"
-_DTYPES = {torch.float32: np.dtype("<f4"), torch.float64: np.dtype("<f8")}
+_DTYPES: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float32: np.dtype("<f4"),
+    torch.float64: np.dtype("<f8"),
+}
 
 
-def encode_tensors(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> ArrayRecord:
+def encode_tensors(
+    tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
+) -> ArrayRecord:
     """Return the tensors under sorted names."""
     return ArrayRecord(
         {
@@ -48,18 +54,20 @@ def decode_tensors(
 
 def _decoded(array: Array, where: str, dtype: torch.dtype) -> Tensor:
     if array.stype != _STYPE:
-        raise UnusableMessageError(f"{where}: expected bytes of a {_STYPE}, found {array.stype!r:.80}")
+        raise UnusableMessageError(
+            f"{where}: expected bytes of a {_STYPE}, found {array.stype!r:.80}"
+        )
     data = array.data
     try:
         stream = BytesIO(data)
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, in_columns, found = read(stream, max_header_size=4096)
+        shape, in_columns, kind = read(stream, max_header_size=4096)
     except (ValueError, EOFError, OverflowError) as error:
         raise UnusableMessageError(f"{where}: not the bytes of an array: {error!s:.200}") from None
-    wanted = _DTYPES[dtype]
-    if found != wanted or in_columns and len(shape) > 1:
-        raise UnusableMessageError(f"{where}: expected {wanted} by rows, found {found!s:.80}")
+    wanted: np.dtype[Any] = _DTYPES[dtype]
+    if kind != wanted or (in_columns and len(shape) > 1):
+        raise UnusableMessageError(f"{where}: expected {wanted} by rows, found {kind!s:.80}")
     rest = len(data) - stream.tell()
     # Python's integers, which do not overflow.
     size = wanted.itemsize

@@ -69,7 +69,7 @@ def encode_train(
     """
     shared = encode_tensors(plan.current)
     aux = encode_tensors(plan.aux) if plan.aux else None
-    own = {ROUND: plan.round, NUM_ROUNDS: num_rounds, CLIENT_RULE: plan.rule}
+    own: dict[str, Value] = {ROUND: plan.round, NUM_ROUNDS: num_rounds, CLIENT_RULE: plan.rule}
     for node, client in nodes.items():
         start = plan.start_of(client)
         records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
@@ -135,7 +135,9 @@ def decode_update(
     metrics = _metrics(content.metric_records[METRICS])
     examples = metrics.pop(EXAMPLES, math.nan)
     if not (examples >= 1 and examples == int(examples)):
-        raise UnusableMessageError(f"{EXAMPLES}: expected a whole number above 0, found {examples:g}")
+        raise UnusableMessageError(
+            f"{EXAMPLES}: expected a whole number above 0, found {examples:g}"
+        )
     adapter = decode_tensors(content.array_records[ARRAYS], "update")
     aux_record = content.array_records.get(AUX)
     aux = decode_tensors(aux_record, AUX) if aux_record is not None else {}
@@ -158,11 +160,15 @@ def _metrics(record: MetricRecord) -> dict[str, float]:
         if name in RESERVED_METRICS or one_line(name) != name:
             raise UnusableMessageError(f"metric {one_line(name)!r}: the name cannot be used")
         if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise UnusableMessageError(f"metric {name!r}: expected one number, found {type(value).__name__}")
+            raise UnusableMessageError(
+                f"metric {name!r}: expected one number, found {type(value).__name__}"
+            )
         if isinstance(value, float) and math.isnan(value) and name != EXAMPLES:
             continue
         if not abs(value) < 2.0**53:
-            raise UnusableMessageError(f"metric {name!r}: expected a number below 2^53, found {value!s:.40}")
+            raise UnusableMessageError(
+                f"metric {name!r}: expected a number below 2^53, found {value!s:.40}"
+            )
         found[name] = float(value)
     return found
 

@@ -11,6 +11,7 @@ from fl2ora.reporting.events import EVENTS_FILE, read_lines
 from fl2ora.reporting.tables import metrics_table, shown_metrics, shown_rows
 
 SUMMARY_FILE = "summary.md"
+PLOTS = ("reliability", "smooth", "rounds", "clients")
 _HEAD = (
     "model", "dataset", "partition", "protocol", "method", "loss", "strategy", "calibrator",
     "num-rounds", "seed",
@@ -28,7 +29,7 @@ _SOURCES = {
 }
 
 
-def write_summary(folder: Path, config: RunConfig, figures: Sequence[Path]) -> Path:
+def write_summary(folder: Path, config: RunConfig) -> Path:
     """Write ``summary.md`` from what the run directory holds."""
     flat = config.flat()
     lines = [f"# Run {folder.name}", ""]
@@ -41,9 +42,9 @@ def write_summary(folder: Path, config: RunConfig, figures: Sequence[Path]) -> P
         if rows:
             lines += ["", f"## {title} (`{source}`)", "", *_markdown(head, rows)]
     lines += _drops(folder)
-    for figure in figures:
-        if figure.suffix == ".png":
-            lines += ["", f"![{figure.stem}]({figure.name})"]
+    plots = [name for name in PLOTS if (folder / f"{name}.png").exists()]
+    for name in plots:
+        lines += ["", f"![{name}]({name}.png)"]
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     lines += ["", f"Code {code_fingerprint()}; {versions}. All settings: `run.json`.", ""]
     path = folder / SUMMARY_FILE

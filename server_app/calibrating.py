@@ -47,9 +47,7 @@ def fit_in_federation(
         if state.done:
             break
         expected = _statistics_of_nothing(calibrator, state, num_classes)
-        answers = clients.calibration_sums(
-            CalibrateTask(adapter, spec, state.parameters), expected
-        )
+        answers = clients.calibration_sums(CalibrateTask(adapter, spec, state.parameters), expected)
         tracker.log("calibrate", step=step, clients=list(answers))
         if not answers:
             raise UserError(f"calibrator {spec!r}: no client answered")

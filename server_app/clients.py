@@ -81,7 +81,9 @@ class Clients:
             )
             yield update
 
-    def evaluate(self, task: EvaluateTask, spec: StatsSpec) -> dict[str, dict[str, CalibrationStats]]:
+    def evaluate(
+        self, task: EvaluateTask, spec: StatsSpec
+    ) -> dict[str, dict[str, CalibrationStats]]:
         """Let every node measure; return each part's sums by client, in the clients' order."""
         nodes = {node: client for client, node in self._nodes.items()}
 

@@ -9,21 +9,21 @@ import torch
 from flwr.serverapp import Grid
 
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
+from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
-from fl2ora.experiment.blame import blaming
 from fl2ora.federated_data.clients import load_federation
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.reporting.events import JsonLines
 from fl2ora.reporting.run_directory import create_run_directory
 from fl2ora.reporting.tables import write_classwise, write_csv
 from fl2ora.server_app.artifacts import save_fitted, save_model
-from fl2ora.server_app.callbacks.base import RunContext
 from fl2ora.server_app.calibrating import fit_in_federation
+from fl2ora.server_app.callbacks.base import RunContext
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.evaluation import Evaluation
 from fl2ora.server_app.handshake import shake_hands
-from fl2ora.server_app.rounds import Run, RunState, run_rounds
+from fl2ora.server_app.rounds import Run, RunState, rows_of, run_rounds
 from fl2ora.server_app.run_plugins import RunPlugins, build_plugins
 from fl2ora.strategies.base import RunInfo
 
@@ -56,7 +56,7 @@ def run_experiment(grid: Grid, config: RunConfig, run_id: int) -> Path:
 def _begin(
     grid: Grid, config: RunConfig, plugins: RunPlugins, folder: Path, tracker: JsonLines
 ) -> tuple[Run, RunState]:
-    """Load model and data, meet the nodes, measure zero-shot CLIP; return the run before round 1."""
+    """Load model and data, meet the nodes, measure zero-shot; return what round 1 starts from."""
     tracker.log("start", config=config.flat())
     federation = load_federation(config.dataset, config.protocol)
     device, names = resolve_device(config.device), (federation.class_names, federation.templates)
@@ -80,10 +80,8 @@ def _begin(
     rows = evaluation.measure_zero_shot()
     for source, values in rows.items():
         tracker.metrics(0, source, values)
-    history = tuple({"round": 0, "source": source, **values} for source, values in rows.items())
-    return Run(context, clients, plugins.strategy, plugins.callbacks), RunState(
-        0, adapter, history=history
-    )
+    state = RunState(0, adapter, history=rows_of(0, rows))
+    return Run(context, clients, plugins.strategy, plugins.callbacks), state
 
 
 def _finish(run: Run, state: RunState, plugins: RunPlugins) -> None:

@@ -42,8 +42,8 @@ def shake_hands(grid: Grid, config: RunConfig, class_names: tuple[str, ...]) -> 
     nodes = _await_nodes(grid, max(1, config.num_clients), config.start_timeout)
     if config.num_clients and len(nodes) > config.num_clients:
         raise UserError(
-            f"num-clients: expected {config.num_clients} nodes, found {len(nodes)}; set num-clients "
-            f"to {len(nodes)} (0: as many as there are), or stop the nodes that should not take part"
+            f"num-clients: expected {config.num_clients} nodes, found {len(nodes)}; set it to "
+            f"{len(nodes)}, to 0 for as many as there are, or stop those that should not take part"
         )
     peers = _ask(grid, nodes, config.start_timeout)
     shares = max((peer.info.num_partitions for peer in peers), default=0)

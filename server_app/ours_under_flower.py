@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.calibration.summary import summarise
+from fl2ora.experiment.config import Value
 from fl2ora.messages.evaluate import TEST, EvaluateTask, decode_measured, encode_evaluate
 from fl2ora.messages.records import ARRAYS, UnusableMessageError
 from fl2ora.messages.tensors import decode_tensors, encode_tensors
@@ -61,7 +62,7 @@ class OursUnderFlower(FlowerStrategy):
         clients = [client for client in self.strategy.run.clients if client in shown]
         self._plan = self.strategy.plan(server_round, current, clients)
         nodes = {shown[client]: client for client in clients}
-        return list(encode_train(self._plan, nodes, server_round, dict(config)))
+        return list(encode_train(self._plan, nodes, server_round, _scalars(config)))
 
     def _wait_for_nodes(self, grid: Grid) -> tuple[str, ...]:
         while len(nodes := sorted(grid.get_node_ids())) < self._least_nodes:
@@ -122,3 +123,8 @@ class OursUnderFlower(FlowerStrategy):
                 continue
             total = stats if total is None else total + stats
         return None if total is None else MetricRecord(dict(summarise(total)))
+
+
+def _scalars(config: ConfigRecord) -> dict[str, Value]:
+    """Return the settings of Flower's loop that a train message of ours may hold."""
+    return {str(k): v for k, v in config.items() if isinstance(v, bool | int | float | str)}

@@ -18,6 +18,7 @@ from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.updates import ClientUpdate
 
 TRAINING = "training"
+Row = Mapping[str, float | str]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class RunState:
     adapter: Adapter
     strategy: Adapter = field(default_factory=dict)
     callbacks: tuple[Adapter, ...] = ()
-    history: tuple[Mapping[str, float | str], ...] = ()
+    history: tuple[Row, ...] = ()
     updates: int = 0
     stop: str = ""
 
@@ -126,9 +127,7 @@ def _aggregate(run: Run, plan: RoundPlan, updates: Iterator[ClientUpdate]) -> Ad
     least = max(run.context.config.min_train_clients, run.strategy.least_updates)
     first = list(islice(updates, min(least, len(plan.clients))))
     if len(first) < min(least, len(plan.clients)):
-        run.context.tracker.log(
-            "adapter-kept", round=plan.round, usable=len(first), expected=least
-        )
+        run.context.tracker.log("adapter-kept", round=plan.round, usable=len(first), expected=least)
         return plan.current
     with blaming(run.strategy):
         following = as_adapter(run.strategy.aggregate(plan, chain(first, updates)))
@@ -149,9 +148,7 @@ def _react(
             continue
         training = {**report.metrics[TRAINING], **reaction.metrics}
         adapter = report.adapter if reaction.adapter is None else reaction.adapter
-        report = replace(
-            report, adapter=adapter, metrics={**report.metrics, TRAINING: training}
-        )
+        report = replace(report, adapter=adapter, metrics={**report.metrics, TRAINING: training})
         stop = stop or reaction.stop
     return report, stop
 
@@ -161,9 +158,7 @@ def _measured(run: Run, report: RoundReport) -> RoundReport:
     return replace(report, metrics={**report.metrics, **found})
 
 
-def _next_state(
-    run: Run, state: RunState, report: RoundReport, used: int, stop: str
-) -> RunState:
+def _next_state(run: Run, state: RunState, report: RoundReport, used: int, stop: str) -> RunState:
     """Put the round on record and return the state after it."""
     number, tracker = report.plan.round, run.context.tracker
     sources = {source: values for source, values in report.metrics.items() if values}
@@ -171,13 +166,17 @@ def _next_state(
         tracker.metrics(number, source, values)
     if stop:
         tracker.log("stopped", round=number, reason=stop)
-    rows = ({"round": number, "source": name, **values} for name, values in sources.items())
     return RunState(
         round=number,
         adapter=report.adapter,
         strategy=as_adapter(run.strategy.state()),
         callbacks=tuple(as_adapter(callback.state()) for callback in run.callbacks),
-        history=(*state.history, *rows),
+        history=state.history + rows_of(number, sources),
         updates=state.updates + used,
         stop=stop,
     )
+
+
+def rows_of(number: int, sources: Mapping[str, Mapping[str, float]]) -> tuple[Row, ...]:
+    """Return one row for each source of a round, as a run's state keeps them."""
+    return tuple({"round": number, "source": name, **found} for name, found in sources.items())

@@ -98,6 +98,35 @@ class WeightedMean:
             mean.add(update.adapter, weighting.of(update))
         return mean
 
+    def state(self) -> Adapter:
+        """Return the sums and the weight, exactly: each float64 as three float32."""
+        parts: Adapter = {}
+        weight = torch.tensor([self.total_weight], dtype=torch.float64)
+        sums = {f"high/{n}": t for n, t in self._high.items()}
+        sums |= {f"low/{n}": t for n, t in self._low.items()}
+        for name, tensor in {**sums, "weight": weight}.items():
+            rest = tensor
+            for part in range(3):
+                parts[f"{name}/{part}"] = rest.to(torch.float32)
+                rest = rest - parts[f"{name}/{part}"].double()
+        return parts
+
+    @classmethod
+    def from_state(cls, state: Adapter) -> WeightedMean:
+        """Return the mean whose ``state`` it was."""
+        mean = cls()
+        sums: dict[str, Tensor] = {}
+        for key, tensor in sorted(state.items()):
+            name = key.rpartition("/")[0]
+            sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
+        for name, tensor in sums.items():
+            kind, _, own = name.partition("/")
+            if kind == "weight":
+                mean.total_weight = float(tensor)
+            else:
+                (mean._high if kind == "high" else mean._low)[own] = tensor
+        return mean
+
     def result(self, dtype: torch.dtype = torch.float32) -> Adapter:
         """Return the mean, rounded once to ``dtype``.
 

@@ -13,7 +13,6 @@ from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport
 from fl2ora.server_app.metrics_by_source import CLIENTS_VALIDATION
 
 
-
 class EarlyStop(Callback):
     """Stops after ``patience`` measured rounds without a better value.
 

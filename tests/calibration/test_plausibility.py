@@ -37,7 +37,9 @@ def test_the_sums_of_any_examples_pass(
 def test_confidences_on_an_edge_pass(confidence: float) -> None:
     rows = np.full((30, 2), confidence)
     rows[:, 1] = 1 - confidence
-    check_plausible(CalibrationStats.from_probabilities(rows, np.full(30, int(confidence < 0.5)), StatsSpec(5)))
+    check_plausible(
+        CalibrationStats.from_probabilities(rows, np.full(30, int(confidence < 0.5)), StatsSpec(5))
+    )
 
 
 def test_a_table_by_class_must_count_the_same_examples() -> None:

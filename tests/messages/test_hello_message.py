@@ -1,4 +1,4 @@
-"""The handshake's answer survives the way, and garbage becomes a problem of the node that sent it."""
+"""The handshake's answer survives the way, and garbage is a problem of the node that sent it."""
 
 from __future__ import annotations
 

@@ -108,5 +108,5 @@ def test_a_huge_shape_reserves_no_memory() -> None:
 
 def test_another_serialisation_is_refused() -> None:
     record = ArrayRecord({"x": Array("float32", (1,), "pickle", bytes(4))})
-    with pytest.raises(UnusableMessageError, match="expected bytes of a numpy.ndarray"):
+    with pytest.raises(UnusableMessageError, match="expected bytes of a numpy"):
         decode_tensors(record, "update")

@@ -30,9 +30,7 @@ def question(node: int = 1) -> Message:
     return Message(RecordDict(), dst_node_id=node, message_type="train")
 
 
-def reply(
-    arrays: Any = SENT, metrics: dict[str, Any] | None = None, aux: Any = None
-) -> Message:
+def reply(arrays: Any = SENT, metrics: dict[str, Any] | None = None, aux: Any = None) -> Message:
     content = RecordDict(
         {
             "arrays": ArrayRecord(dict(arrays)),

@@ -1,4 +1,4 @@
-"""The round loop as a fold: one state in, the next one out; what callbacks may do; who is blamed."""
+"""The round loop as a fold: one state in, the next one out; callbacks; plug-ins at fault."""
 
 from __future__ import annotations
 

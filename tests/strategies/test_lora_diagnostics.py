@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from fl2ora.server_app.lora_diagnostics import LoraDiagnostics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl2ora.server_app.lora_diagnostics import LoraDiagnostics
 from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.lora.flexlora import FlexLora
 from fl2ora.strategies.updates import ClientUpdate

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from fl2ora.messages.pooled import encode_stats
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -13,7 +14,6 @@ from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.engines.in_process_grid import InProcessGrid
 from fl2ora.experiment.plugins import load
-from fl2ora.messages.pooled import encode_stats
 from fl2ora.strategies.client_rule import ClientRule
 from fl2ora.strategies.toy_clients import ToyClient
 
