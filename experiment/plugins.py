@@ -163,7 +163,7 @@ def _external(module_name: str, class_name: str, base: type[T]) -> type[T]:
     if not issubclass(cls, base):
         raise UserError(f"{module_name}:{class_name} is not a {base.__name__}")
     if inspect.isabstract(cls):
-        lacking = ", ".join(sorted(cls.__abstractmethods__))
+        lacking = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
         raise UserError(f"{module_name}:{class_name} is abstract: it lacks {lacking}")
     return cls
 
