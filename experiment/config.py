@@ -30,7 +30,7 @@ GONE = {
     "momentum": 'is now an argument of optimiser: optimiser = "sgd(momentum={})"',
     "weight-decay": 'is now an argument of optimiser: optimiser = "sgd(weight_decay={})"',
     "fixed-views": "is gone: training draws new views in every step",
-    "figures": 'is now the callback plots: callbacks = "none" draws nothing',
+    "figures": 'is now the callback plots, part of "default"; callbacks = "none" draws nothing',
 }
 
 
