@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel
 
-from fl2ora.clip_tuning.clip import check_model, load_clip
+from fl2ora.clip_tuning.clip import load_clip
 from fl2ora.clip_tuning.preprocessing import Preprocessing
 from fl2ora.experiment.errors import UserError
 
@@ -157,17 +157,6 @@ def test_the_part_at_fault_is_named(
 def test_a_folder_that_is_not_there_is_never_looked_for_on_a_hub(name: str) -> None:
     with pytest.raises(UserError, match=f"^model: folder '{name}' does not exist$"):
         load_clip(name)
-
-
-def test_a_missing_folder_is_told_before_anything_is_read(folder: Path) -> None:
-    assert check_model(str(folder)) == str(folder)
-    assert check_model("openai/clip-vit-base-patch16") == "openai/clip-vit-base-patch16"
-    assert check_model("embedded") == "embedded"
-    for name in ("/not/here", "./not-here", "~/not-here"):
-        with pytest.raises(UserError, match=f"^folder '{name}' does not exist$"):
-            check_model(name)
-    with pytest.raises(UserError, match="home folder of that user is unknown"):
-        check_model("~nosuchuser/clip")
 
 
 def test_a_hub_name_that_cannot_be_had_is_one_line() -> None:
