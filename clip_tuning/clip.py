@@ -16,6 +16,7 @@ from fl2ora.clip_tuning.embedded import load_embedded
 from fl2ora.clip_tuning.families import Family, family_of
 from fl2ora.clip_tuning.preprocessing import Preprocessing
 from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.paths import user_path
 
 T = TypeVar("T")
 
@@ -76,13 +77,27 @@ def load_clip(name: str) -> Clip:
     return Clip(name, model, tokenizer, preprocessing)
 
 
+def check_model(name: str) -> str:
+    """Return the folder or the hub name that a model's name stands for, without reading it.
+
+    Raises:
+        UserError: it is the path of a folder that does not exist.
+    """
+    folder = user_path(name)
+    if folder.is_dir():
+        return str(folder)
+    if folder.is_absolute() or name.startswith((".", "~")):
+        raise UserError(f"folder {name!r} does not exist")
+    return name
+
+
 def _load_pretrained(
     name: str,
 ) -> tuple[CLIPModel | SiglipModel, PreTrainedTokenizerBase, dict[str, Any]]:
-    folder = Path(name).expanduser()
-    source = str(folder) if folder.is_dir() else name
-    if not folder.is_dir() and (folder.is_absolute() or name.startswith((".", "~"))):
-        raise UserError(f"model: folder {name!r} does not exist")
+    try:
+        source = check_model(name)
+    except UserError as error:
+        raise UserError(f"model: {error}") from None
     family = _part(name, "config.json", lambda: _read_family(source))
     model = _part(name, "model.safetensors", lambda: _read_weights(source, family))
     _part(name, "config.json", lambda: family.feature_size(model.config))

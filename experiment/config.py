@@ -30,153 +30,104 @@ GONE = {
     "momentum": 'is now an argument of optimiser: optimiser = "sgd(momentum={})"',
     "weight-decay": 'is now an argument of optimiser: optimiser = "sgd(weight_decay={})"',
     "fixed-views": "is gone: training draws new views in every step",
-    "figures": 'is now the callback plots: callbacks = "none" draws nothing',
+    "figures": 'is now the callback plots, part of "default"; callbacks = "none" draws nothing',
 }
 
 
 class RunConfig(BaseModel):
     """Every key of a run; attribute names are the keys with underscores for hyphens."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", **STRICT)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, **STRICT)
 
-    model: ModelText = Field(
-        "embedded",
-        title="What is trained",
-        description="CLIP: embedded, a hub name, or a folder in transformers format",
-    )
-    method: SpecText = Field("lora", description="what is tuned of it: clip_tuning/methods")
+    model: ModelText = Field(default="embedded", title="What is trained")
+    """CLIP: embedded, a hub name, or a folder in transformers format"""
+    method: SpecText = "lora"
+    """what of it is tuned: a name in clip_tuning/methods"""
 
-    dataset: SpecText = Field(
-        "shapes(styles='held-back')", title="On what", description="images: federated_data/datasets"
-    )
-    partition: SpecText = Field(
-        "dirichlet(beta=0.5)", description="how clients share the images: federated_data/partition"
-    )
-    protocol: SpecText = Field(
-        "in_distribution",
-        description="what is held out for the central test: federated_data/protocols",
-    )
-    local_test_fraction: float = Field(
-        0.2, ge=0, le=0.9, description="part of each client's images held out for clients-test"
-    )
-    calibration_fraction: float = Field(
-        0.1, ge=0, le=0.9, description="part of each client's images held out to fit calibrators"
-    )
-    augmentation: Literal["none", "flip", "crop_flip"] = Field(
-        "none", description="random changes of training images: none, flip or crop_flip"
-    )
+    dataset: SpecText = Field(default="shapes(styles='held-back')", title="On what")
+    """images: a name in federated_data/datasets"""
+    partition: SpecText = "dirichlet(beta=0.5)"
+    """how clients share the images: a name in federated_data/partition"""
+    protocol: SpecText = "in_distribution"
+    """what is held out for the central test: a name in federated_data/protocols"""
+    local_test_fraction: float = Field(default=0.2, ge=0, le=0.9)
+    """share of each client's images held out for clients-test"""
+    calibration_fraction: float = Field(default=0.1, ge=0, le=0.9)
+    """share of each client's images held out to fit calibrators"""
+    augmentation: Literal["none", "flip", "crop_flip"] = "none"
+    """random changes of training images: none, flip or crop_flip"""
 
-    strategy: SpecText = Field(
-        "fedavg", title="How", description="how the clients' updates are combined: strategies"
-    )
-    loss: SumText = Field(
-        "cross_entropy",
-        description="training loss: calibration/losses, such as cross_entropy + 10*dca",
-    )
-    num_rounds: int = Field(10, ge=0, le=1_000_000, description="rounds of federated training")
-    num_clients: int = Field(
-        0, ge=0, le=100_000, description="clients to wait for; 0: as many as there are nodes"
-    )
-    fraction_train: float = Field(
-        1.0, gt=0, le=1, description="share of the clients asked to train in a round"
-    )
-    min_train_clients: int = Field(
-        1,
-        ge=1,
-        le=100_000,
-        description="fewest usable updates of a round; below, the adapter stays",
-    )
-    max_update_norm: float = Field(
-        0.0,
-        ge=0,
-        le=1_000_000,
-        description="largest usable L2 norm of a client's update; 0: no limit",
-    )
-    local_epochs: int = Field(
-        1, ge=1, le=10_000, description="passes over a client's images in a round"
-    )
-    batch_size: int = Field(32, ge=1, le=65_536, description="images of one batch in training")
-    accumulate: int = Field(1, ge=1, le=10_000, description="batches whose gradients make one step")
-    learning_rate: float = Field(
-        0.0, ge=0, le=1000, description="clients' learning rate; 0: the method's own default"
-    )
-    optimiser: SpecText = Field(
-        "sgd(momentum=0.9, weight_decay=0.0005)",
-        description="clients' optimiser: sgd(...), adamw(...) or a class of torch.optim",
-    )
-    schedule: SpecText = Field(
-        "constant", description="course of the learning rate: constant, cosine, linear or step"
-    )
-    gradient_clip: float = Field(
-        0.0, ge=0, le=1_000_000, description="largest L2 norm of a step's gradient; 0: no limit"
-    )
+    strategy: SpecText = Field(default="fedavg", title="How")
+    """how the clients' updates are combined: a name in strategies"""
+    loss: SumText = "cross_entropy"
+    """training loss: names in calibration/losses, such as cross_entropy + 10*dca"""
+    num_rounds: int = Field(default=10, ge=0, le=1_000_000)
+    """rounds of federated training"""
+    num_clients: int = Field(default=0, ge=0, le=100_000)
+    """clients to wait for; 0: as many as there are nodes"""
+    fraction_train: float = Field(default=1.0, gt=0, le=1)
+    """share of the clients asked to train in a round"""
+    min_train_clients: int = Field(default=1, ge=1, le=100_000)
+    """fewest usable updates of a round; below, the adapter stays"""
+    max_update_norm: float = Field(default=0.0, ge=0, le=1_000_000)
+    """largest usable L2 norm of a client's update; 0: no limit"""
+    local_epochs: int = Field(default=1, ge=1, le=10_000)
+    """passes over a client's images in a round"""
+    batch_size: int = Field(default=32, ge=1, le=65_536)
+    """images of one batch in training"""
+    accumulate: int = Field(default=1, ge=1, le=10_000)
+    """batches whose gradients make one step"""
+    learning_rate: float = Field(default=0.0, ge=0, le=1000)
+    """clients' learning rate; 0: the method's own default"""
+    optimiser: SpecText = "sgd(momentum=0.9, weight_decay=0.0005)"
+    """clients' optimiser: sgd(...), adamw(...) or a class of torch.optim"""
+    schedule: SpecText = "constant"
+    """course of the learning rate: constant, cosine, linear or step"""
+    gradient_clip: float = Field(default=0.0, ge=0, le=1_000_000)
+    """largest L2 norm of a step's gradient; 0: no limit"""
 
-    calibrator: SpecText = Field(
-        "none",
-        title="How it is measured",
-        description="what corrects confidence after the last round: calibration/calibrators",
-    )
-    metrics: ListText = Field(
-        "default", description="metrics to report, such as default + classwise_ece"
-    )
-    num_bins: int = Field(
-        15, ge=1, le=10_000, description="equal-width confidence bins of ECE and MCE"
-    )
-    resamples: int = Field(
-        200, ge=0, le=100_000, description="bootstrap draws behind each interval; 0: no intervals"
-    )
-    eval_every: int = Field(
-        1,
-        ge=1,
-        le=1_000_000,
-        description="rounds between evaluations; the last is always evaluated",
-    )
-    evaluate_on: Literal["auto", "server", "nodes"] = Field(
-        "auto", description="where clients-test is measured: auto, server or nodes"
-    )
-    eval_batch_size: int = Field(
-        256, ge=1, le=65_536, description="images of one batch in evaluation"
-    )
+    calibrator: SpecText = Field(default="none", title="How it is measured")
+    """post-hoc calibrator, fitted at the end: none, or a name in calibration/calibrators"""
+    metrics: ListText = "default"
+    """metrics to report: names joined by +, such as default + classwise_ece"""
+    num_bins: int = Field(default=15, ge=1, le=10_000)
+    """equal-width confidence bins of ECE and MCE"""
+    resamples: int = Field(default=200, ge=0, le=100_000)
+    """bootstrap draws behind each interval; 0: no intervals"""
+    eval_every: int = Field(default=1, ge=1, le=1_000_000)
+    """rounds between evaluations; the last is always evaluated"""
+    evaluate_on: Literal["auto", "server", "nodes"] = "auto"
+    """where clients-test is measured: auto, server or nodes"""
+    eval_batch_size: int = Field(default=256, ge=1, le=65_536)
+    """images of one batch in evaluation"""
 
-    seed: int = Field(
-        0, title="Machine", ge=0, le=2**31 - 1, description="seed of every random stream"
-    )
-    device: DeviceText = Field(
-        "auto", description="device of each process: auto, cpu, cuda, cuda:N or mps"
-    )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32",
-        description="of training's forward pass: float32 or bfloat16; what is tuned stays float32",
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="whether the backward pass computes activations again, to save memory"
-    )
-    threads: int = Field(1, ge=1, le=1024, description="CPU threads of each client")
-    cache_features: bool = Field(
-        True, description="whether features that training cannot change are computed once and kept"
-    )
-    cache_gib: float = Field(
-        4.0, ge=0, le=10_000, description="GiB of memory for such features in each process"
-    )
-    cache_dir: FolderText = Field(
-        "", description="folder that keeps such features for other runs; empty: none"
-    )
-    round_timeout: float = Field(
-        3600.0, gt=0, le=10_000_000, description="seconds to wait for the replies of a round"
-    )
-    start_timeout: float = Field(
-        120.0, gt=0, le=10_000_000, description="seconds to wait for the nodes at the start"
-    )
+    seed: int = Field(default=0, title="Machine", ge=0, le=2**31 - 1)
+    """seed of every random stream"""
+    device: DeviceText = "auto"
+    """device of each process: auto, cpu, cuda, cuda:N or mps"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """precision of training's forward pass: float32 or bfloat16; what is tuned stays float32"""
+    gradient_checkpointing: bool = False
+    """whether the backward pass computes activations again, to save memory"""
+    threads: int = Field(default=1, ge=1, le=1024)
+    """CPU threads of each client"""
+    cache_features: bool = True
+    """whether features that training cannot change are computed once and kept"""
+    cache_gib: float = Field(default=4.0, ge=0, le=10_000)
+    """GiB of memory for such features in each process"""
+    cache_dir: FolderText = ""
+    """folder that keeps such features for other runs; empty: none"""
+    round_timeout: float = Field(default=3600.0, gt=0, le=10_000_000)
+    """seconds to wait for the replies of a round"""
+    start_timeout: float = Field(default=120.0, gt=0, le=10_000_000)
+    """seconds to wait for the nodes at the start"""
 
-    callbacks: ListText = Field(
-        "default",
-        title="Output",
-        description="what follows the run: none, or such as default + early_stop(patience=3)",
-    )
-    output_dir: FolderText = Field(
-        "", description="folder of all runs; empty: $FL2ORA_OUTPUT_DIR or ~/fl2ora-runs"
-    )
-    run_name: NameText = Field("", description="name of the run's folder; empty: the run id")
+    callbacks: ListText = Field(default="default", title="Output")
+    """what follows the run: none, or names joined by +: default + early_stop(patience=3)"""
+    output_dir: FolderText = ""
+    """folder of all runs; empty: $FL2ORA_OUTPUT_DIR or ~/fl2ora-runs"""
+    run_name: NameText = ""
+    """name of the run's folder; empty: the run id"""
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Value]) -> RunConfig:

@@ -13,7 +13,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from fl2ora.experiment.errors import UserError, shown
+from fl2ora.experiment.errors import LONGEST, UserError, shown
 
 MAX_LENGTH = 4000
 MAX_DEPTH = 20
@@ -159,7 +159,7 @@ def _term(term: str, text: str) -> tuple[float, Spec]:
 def _literals(call: str, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if not _ESCAPES.fullmatch(call):  # Python would read 'C:\\new' as a line break
         raise UserError(
-            f"{shown(text)}: a backslash in a text is written twice ('C:\\\\data'), "
+            f"{text[:LONGEST]}: a backslash in a text is written twice ('C:\\\\data'), "
             "or as a slash in a path ('C:/data')"
         )
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
+from fl2ora.experiment.paths import user_path
 
 OUTPUT_VARIABLE = "FL2ORA_OUTPUT_DIR"
 
@@ -20,10 +21,13 @@ def runs_root(output_dir: str) -> Path:
     rather than resolved against that.
 
     Raises:
-        UserError: the path is relative.
+        UserError: the path is relative, or none at all.
     """
     text = output_dir or os.environ.get(OUTPUT_VARIABLE, "") or "~/fl2ora-runs"
-    path = Path(text).expanduser()
+    try:
+        path = user_path(text)
+    except UserError as error:
+        raise UserError(f"output-dir: {error}") from None
     if not path.is_absolute():
         raise UserError(f"output-dir: expected an absolute path, found {text!r}")
     return path

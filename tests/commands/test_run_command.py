@@ -75,7 +75,7 @@ def test_a_person_sees_the_rounds_and_the_table(
         (["--set", "method=lroa()"], ["clip_tuning/methods has no 'lroa'", "did you mean 'lora'"]),
         (["--set", "learning-rate=fast"], ["learning-rate: expected float, found 'fast' (str)"]),
         (["missing.toml"], ["missing.toml: cannot be read"]),
-        (["--set", "model=./nowhere"], ["folder './nowhere' does not exist"]),
+        (["--set", "model=./nowhere"], ["model: folder '/", "/nowhere' does not exist"]),
         (
             ["--set", "dataset=fashion_mnist(folder='/nowhere')"],
             ["/nowhere", "dataset-fashion-mnist"],

@@ -19,7 +19,7 @@ from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.methods.lora import LoRA
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import available, find, load
-from fl2ora.experiment.spec import parse_spec
+from fl2ora.experiment.spec import Spec, parse_spec
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.partition.base import Partitioner
 from fl2ora.federated_data.partition.dirichlet import Dirichlet
@@ -396,3 +396,18 @@ def test_limits_of_an_annotation_are_kept(outside: str) -> None:
 def test_sizes_beyond_all_use_are_refused_at_once(text: str, base: type) -> None:
     with pytest.raises(UserError, match=r"expected .*, found 1"):
         load(text, base)
+
+
+@pytest.mark.parametrize("folder", BASES)
+def test_any_number_is_taken_or_refused_in_one_short_line(folder: str) -> None:
+    base, said = BASES[folder], []
+    for name in available(base):
+        signature = inspect.signature(find(parse_spec(name), base), eval_str=True)
+        for argument in signature.parameters:
+            for value in (2**31 - 1, -(2**31), 10**4000, 1e9, -1e308, 1e-300, float("nan")):
+                try:
+                    load(Spec(None, name, (), {argument: value}), base)
+                except UserError as error:
+                    said.append(str(error))
+    assert len(said) > 5
+    assert [text for text in said if "\n" in text or len(text) > 400] == []

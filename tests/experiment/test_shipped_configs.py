@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from fl2ora.calibration.losses.base import Loss
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.commands.settings import read_settings
 from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.plugins import load
+from fl2ora.experiment.plugins import check_arguments, find, load
+from fl2ora.experiment.spec import parse_spec, parse_sum
+from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.partition.base import Partitioner
 from fl2ora.strategies.base import Strategy
 
@@ -27,6 +30,9 @@ def test_it_is_a_run_config_whose_plug_ins_exist(file: Path) -> None:
     assert isinstance(load(config.method, TuningMethod), TuningMethod)
     assert isinstance(load(config.partition, Partitioner), Partitioner)
     assert isinstance(load(config.strategy, Strategy), Strategy)
+    assert [load(spec, Loss) for _, spec in parse_sum(config.loss)]
+    dataset = parse_spec(config.dataset)  # its files may not be on this machine
+    check_arguments(find(dataset, Dataset), dataset)
 
 
 def test_the_default_file_says_what_the_defaults_are() -> None:

@@ -45,6 +45,12 @@ def test_a_relative_path_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) 
         runs_root("")
 
 
+def test_a_home_that_is_unknown_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FL2ORA_OUTPUT_DIR", "~nosuchuser/runs")
+    with pytest.raises(UserError, match="output-dir: '~nosuchuser/runs': the home folder"):
+        runs_root("")
+
+
 def test_the_folder_says_what_the_run_is(tmp_path: Path) -> None:
     config = _config(output_dir=str(tmp_path / "deep" / "runs"), run_name="first", seed=7)
     folder = create_run_directory(config, 42)

@@ -200,7 +200,9 @@ def test_a_rank_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_scaffold_with_client_momentum_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"scaffold needs clients without momentum.*found 0\.9"):
+    with pytest.raises(
+        ConfigError, match=r"scaffold needs clients without momentum.*found .sgd\(momentum=0\.9"
+    ):
         run_small(tmp_path, strategy="scaffold")
     run_small(tmp_path, strategy="scaffold", optimiser="sgd(momentum=0.0)", num_rounds=1)
 

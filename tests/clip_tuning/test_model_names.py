@@ -1,0 +1,21 @@
+"""What the key ``model`` may name, told before a model is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fl2ora.clip_tuning.clip import check_model
+from fl2ora.experiment.errors import UserError
+
+
+def test_a_missing_folder_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    assert check_model(str(tmp_path)) == str(tmp_path)
+    assert check_model("openai/clip-vit-base-patch16") == "openai/clip-vit-base-patch16"
+    assert check_model("embedded") == "embedded"
+    for name in ("/not/here", "./not-here", "~/not-here"):
+        with pytest.raises(UserError, match=f"^folder '{name}' does not exist$"):
+            check_model(name)
+    with pytest.raises(UserError, match="home folder of that user is unknown"):
+        check_model("~nosuchuser/clip")
