@@ -129,9 +129,9 @@ class FlowersInOurs(Strategy):
         if arrays is None:
             return dict(plan.current)
         result = as_adapter(arrays.to_torch_state_dict())
-        for check in (lambda what: check_like(result, plan.current, what),
-                      lambda what: check_finite(result, what)):  # fmt: skip
-            check(f"strategy {self.spec_name!r}: aggregated adapter")
+        what = f"strategy {self.spec_name!r}: aggregated adapter"
+        check_like(result, plan.current, what)
+        check_finite(result, what)
         return result
 
     def metrics(self) -> dict[str, float]:
