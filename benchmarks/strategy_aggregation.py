@@ -26,7 +26,7 @@ import torch
 from fl2ora.clip_tuning.adapter import Adapter, num_bytes
 from fl2ora.clip_tuning.factors import factors_of, pair_names, residual_names
 from fl2ora.experiment.plugins import load
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
 from fl2ora.strategies.updates import ClientUpdate
 
 STREAMING = [
@@ -58,7 +58,7 @@ def draw(spec: str, rank: int) -> tuple[Adapter, list[ClientUpdate]]:
     """Return a start and some updates with the aux tensors that ``spec`` asks for."""
     generator = torch.Generator().manual_seed(0)
     start = adapter(rank, generator)
-    if getattr(load(spec, Strategy), "needs_residual", False):
+    if load(spec, Strategy).needs_residual:
         for module in pair_names(start):
             name_a, name_b = residual_names(module)
             factors = factors_of(start, module)
@@ -92,6 +92,13 @@ def stream(updates: list[ClientUpdate], clients: int) -> Iterator[ClientUpdate]:
         )
 
 
+def _begun(spec: str, start: Adapter, clients: int) -> tuple[Strategy, RoundPlan]:
+    """Return a strategy told of a run, and the plan of its first round with all clients."""
+    strategy, keys = load(spec, Strategy), tuple(f"{index:04d}" for index in range(clients))
+    strategy.begin(RunInfo(keys, start))
+    return strategy, strategy.plan(1, start, keys)
+
+
 def _status(name: str) -> int:
     """Return a figure of /proc/self/status in bytes."""
     text = Path("/proc/self/status").read_text()
@@ -101,15 +108,15 @@ def _status(name: str) -> int:
 def _in_child(spec: str, clients: int, rank: int, repeats: int, threads: int, pipe: Any) -> None:
     torch.set_num_threads(threads)
     start, updates = draw(spec, rank)
-    load(spec, Strategy).aggregate(1, start, stream(updates, 2))
+    strategy, plan = _begun(spec, start, max(2, load(spec, Strategy).least_updates))
+    strategy.aggregate(plan, stream(updates, len(plan.clients)))
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = _status("VmRSS")
     seconds = []
     for _ in range(repeats):
-        strategy = load(spec, Strategy)
-        strategy.num_clients = clients
+        strategy, plan = _begun(spec, start, clients)
         begin = time.process_time()
-        strategy.aggregate(1, start, stream(updates, clients))
+        strategy.aggregate(plan, stream(updates, clients))
         seconds.append(time.process_time() - begin)
     pipe.send((min(seconds), max(0, _status("VmHWM") - before)))
 

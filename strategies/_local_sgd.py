@@ -28,7 +28,7 @@ def check_optimiser(strategy: str, optimiser: str, schedule: str, *, momentum: b
     if not _constant_within_a_round(parse_spec(schedule)):
         raise UserError(
             f"strategy {strategy!r}: schedule: expected a learning rate that is the same for all "
-            f"steps of a round, such as 'constant' or 'cosine(per='round')', found {schedule!r}"
+            f"steps of a round, such as constant or cosine(per='round'), found {schedule!r}"
         )
 
 

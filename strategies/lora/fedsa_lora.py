@@ -22,7 +22,7 @@ class FedSaLora(LoraStrategy):
     """Clients train both factors from the common A and their own B; A is the mean of the A_k.
 
     A client that takes part for the first time starts from the B it is sent. The B of the global
-    adapter is no client's: with ``share_b`` it is the mean of the B_k, so that held-out figures say
+    adapter is no client's: with ``share_b`` it is the mean of the B_k, so that held-out metrics say
     something, else it stays what it was at the start, zero as a rule, and they are zero-shot's.
 
     Args:

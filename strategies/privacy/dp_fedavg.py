@@ -36,7 +36,7 @@ class DpFedAvg(Strategy):
         delta: at which epsilon is reported; well below one over the number of clients.
         server_learning_rate: eta.
         sampling: ``known``: epsilon of the client asked most often, whoever knows who took part.
-            ``poisson``: as published figures, amplified by the share of clients asked. It holds for
+            ``poisson``: as published values, amplified by the share of clients asked. It holds for
             rounds drawn by secret coins; fl2ora draws a fixed number from the run's seed.
         factor: ``A`` or ``B``: trains, and adds noise to, one factor of LoRA pairs alone (Sun et
             al. 2024, arXiv 2403.12313); empty: everything.

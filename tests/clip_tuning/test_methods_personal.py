@@ -209,9 +209,7 @@ def test_gradients_a_rule_leaves_on_the_cache_are_cleared(build: Any, random_ima
     """FedDyn clips the norm of all gradients, and no optimiser clears those of the cache."""
     data, classifier = random_images(6), build("logit_scale('tip_adapter(shots=2)')")
     start, found = classifier.export(), []
-    strategy = build_strategy("feddyn(alpha=1.0, clip=1.0)")
-    strategy.num_clients, strategy.server_round = 2, 1
-    spec = strategy.client_rule()
+    spec = build_strategy("feddyn(alpha=1.0, clip=1.0)").plan(1, start, "ab").rule
     for _ in range(3):
         classifier.restore(start)
         rule = load(spec, ClientRule)

@@ -29,14 +29,14 @@ SETTINGS: dict[str, Any] = {"num_rounds": 3, "learning_rate": 0.05, "resamples":
 def aggregated(monkeypatch: pytest.MonkeyPatch) -> list[Adapter]:
     """Return a list that gets the global adapter of every round in which there was a new one."""
     seen: list[Adapter] = []
-    real = FedAvg.aggregate_train
+    real = FedAvg.aggregate
 
     def spy(self: FedAvg, *args: Any, **kwargs: Any) -> Any:
-        arrays, metrics = real(self, *args, **kwargs)
-        seen.append(as_adapter(arrays.to_torch_state_dict()))
-        return arrays, metrics
+        adapter = real(self, *args, **kwargs)
+        seen.append(as_adapter(adapter))
+        return adapter
 
-    monkeypatch.setattr(FedAvg, "aggregate_train", spy)
+    monkeypatch.setattr(FedAvg, "aggregate", spy)
     return seen
 
 

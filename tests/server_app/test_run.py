@@ -22,6 +22,7 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError
 from fl2ora.federated_data.clients import load_federation
 from fl2ora.reporting.events import read_lines
+from fl2ora.server_app.ours_under_flower import OursUnderFlower
 from fl2ora.server_app.sampling import sample
 from fl2ora.strategies.averaging.fedavg import FedAvg
 from misbehaving import Wrapped
@@ -157,7 +158,8 @@ def test_ours_runs_under_flowers_plain_start() -> None:
     start = build_classifier(
         "embedded", "lora", federation.class_names, federation.templates, 3
     ).export()
-    result = FedAvg().start(grid=grid, initial_arrays=ArrayRecord(start), num_rounds=1)
+    shell = OursUnderFlower(FedAvg())
+    result = shell.start(grid=grid, initial_arrays=ArrayRecord(start), num_rounds=1)
     trained = result.arrays.to_torch_state_dict()
     assert trained.keys() == start.keys()
     assert any(not torch.equal(trained[name], start[name]) for name in start)
@@ -200,9 +202,7 @@ def test_a_rank_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_scaffold_with_client_momentum_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"scaffold needs clients without momentum.*found .sgd\(momentum=0\.9"
-    ):
+    with pytest.raises(ConfigError, match=r"'scaffold': optimiser: .*found momentum 0\.9"):
         run_small(tmp_path, strategy="scaffold")
     run_small(tmp_path, strategy="scaffold", optimiser="sgd(momentum=0.0)", num_rounds=1)
 

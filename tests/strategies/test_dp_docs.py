@@ -74,19 +74,19 @@ def largest_gap(name: str) -> float:
     return max(gaps)
 
 
-def test_every_strategy_has_an_answer() -> None:
+def test_the_table_of_sums_names_every_strategy() -> None:
     assert set(ANSWERS) == set(available(Strategy))
     assert len(SUMS) >= 13
     assert len(SINGLE) >= 13
 
 
 @pytest.mark.parametrize("name", SUMS)
-def test_those_of_sums_do_not_see_what_the_sums_hide(name: str) -> None:
+def test_strategies_of_sums_depend_on_sums_alone(name: str) -> None:
     assert largest_gap(name) < 1e-5
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_the_others_do(name: str) -> None:
+def test_the_other_strategies_depend_on_single_updates(name: str) -> None:
     assert largest_gap(name) > 1e-3
 
 
@@ -105,7 +105,7 @@ def test_the_examples_are_strategies() -> None:
         assert isinstance(load(single or double, Strategy), Strategy)
 
 
-def test_the_figures_are_those_of_the_code() -> None:
+def test_every_printed_epsilon_is_the_codes() -> None:
     rows = re.findall(
         r"^\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", PAGE, re.M
     )

@@ -37,7 +37,7 @@ def test_a_gaussian_release_by_the_definition() -> None:
     assert float(delta) == pytest.approx(1e-5, rel=1e-4)
 
 
-def test_the_ends_of_the_scale() -> None:
+def test_epsilon_without_noise_and_without_sensitivity() -> None:
     assert gaussian_epsilon(0.0, 1e-5) == 0.0
     assert gaussian_epsilon(1e-6, 1e-5) == 0.0
     assert gaussian_epsilon(math.inf, 1e-5) == math.inf
@@ -74,7 +74,7 @@ def test_poisson_sampling_costs_what_the_library_says(
     assert tight <= found <= 2 * tight
 
 
-def test_the_figure_of_the_moments_accountant() -> None:
+def test_epsilon_is_below_that_of_the_moments_accountant() -> None:
     # Abadi et al. 2016, arXiv 1607.00133, section 3.2: q = 0.01, sigma = 4, 10,000 steps, delta
     # 1e-5 is 1.26; today's conversion from Renyi privacy is tighter.
     assert 0.9 < poisson_epsilon(4.0, {(1, 100): 10_000}, 1e-5) <= 1.26

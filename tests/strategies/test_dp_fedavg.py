@@ -50,7 +50,7 @@ def test_without_noise_it_keeps_the_whole_contract(spec: str) -> None:
     check_strategy(spec)
 
 
-def test_with_seeded_noise_it_keeps_all_but_the_identities() -> None:
+def test_with_seeded_noise_it_keeps_the_contract_but_for_equal_and_single_clients() -> None:
     # A single client's adapter is not handed on, and the noise shrinks with the number of clients.
     with pytest.raises(AssertionError, match="equal clients"):
         check_strategy("dp_fedavg(seed=1)", averages=False)
@@ -88,7 +88,7 @@ def test_a_clipped_mean_by_hand() -> None:
     torch.testing.assert_close(result["x"], torch.tensor([1.6, 2.3]))
 
 
-def test_no_change_and_one_client() -> None:
+def test_one_client_that_did_not_move_changes_nothing() -> None:
     for clip in (1e-30, 1.0):
         result = one(DpFedAvg(clip=clip, noise_multiplier=0), update("a", [2.0, 2.0]), start=2.0)
         assert result["x"].tolist() == [2.0, 2.0]
@@ -124,7 +124,7 @@ def test_one_client_moves_the_sum_by_at_most_the_clip_and_replaced_by_twice(
     assert float((whole - replaced).norm()) <= 2 * allowed
 
 
-def test_the_mean_inherits_that_sensitivity() -> None:
+def test_one_client_moves_the_mean_by_at_most_twice_the_clip_over_m() -> None:
     strategy = DpFedAvg(clip=0.5, noise_multiplier=0)
     others = [update(c, [float(i), -1.0]) for i, c in enumerate("bcd")]
     first = one(strategy, update("a", [1e6, 1e6]), *others)
@@ -239,7 +239,7 @@ def test_it_works_under_a_wrapper() -> None:
         ("seed=True", "seed: expected"),
     ],
 )
-def test_arguments_that_mean_nothing_are_refused(arguments: str, message: str) -> None:
+def test_impossible_arguments_are_refused(arguments: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(f"dp_fedavg({arguments})", Strategy)
 

@@ -49,7 +49,7 @@ def answers(
     return play_round(begun(strategy, keys, start).plan(server_round, start, keys), clients)
 
 
-def test_with_seeded_noise_the_order_of_answers_and_a_restart_change_nothing() -> None:
+def test_with_seeded_noise_it_keeps_the_contract_but_for_equal_clients() -> None:
     # Equal clients have noise of their own, so that three are not one.
     with pytest.raises(AssertionError, match="equal clients"):
         check_strategy("local_dp(inner='fedadam', seed=1)", averages=False)
@@ -118,7 +118,7 @@ def test_each_client_counts_its_own_releases_and_the_server_the_most() -> None:
     assert resumed.metrics()["epsilon"] == strategy.metrics()["epsilon"]
 
 
-def test_nothing_that_no_noise_covers_is_reported() -> None:
+def test_the_loss_which_no_noise_covers_is_withheld() -> None:
     (update,) = answers(LocalDp(inner="fedprox"), START, toy_clients(START)[:1])
     assert math.isnan(update.metrics["loss"])
     assert update.metrics.keys() == {"loss", "steps", "releases", "epsilon"}
@@ -158,7 +158,7 @@ def test_inner_halves_with_tensors_of_their_own_are_refused(inner: str, what: st
         "attacked(clients='1')",
     ],
 )
-def test_those_without_pass(inner: str) -> None:
+def test_inner_halves_without_tensors_of_their_own_are_accepted(inner: str) -> None:
     clients = [str(index) for index in range(5)]
     strategy = begun(LocalDp(inner=inner), clients, FACTORS)
     assert strategy.inner.run is strategy.run

@@ -18,7 +18,7 @@ def test_weights_are_the_numbers_of_examples() -> None:
     assert torch.equal(result["w"], torch.full((2, 2), 3.25))
 
 
-def test_uniform_weighting_ignores_them() -> None:
+def test_uniform_weighting_ignores_the_numbers_of_examples() -> None:
     result = combine(FedAvg(weighting="uniform"), {}, [update("a", 1.0, 10), update("b", 4.0, 30)])
     assert torch.equal(result["w"], torch.full((2, 2), 2.5))
 

@@ -56,7 +56,7 @@ def test_the_server_counts_all_clients() -> None:
     assert current["x"].item() == pytest.approx(sum(solved) / 2 + sum(solved) / 10)
 
 
-def test_sizes_do_not_weigh() -> None:
+def test_clients_count_the_same_whatever_their_size() -> None:
     clients = two_clients()
     clients[0].num_examples = 1000
     assert one_round(dynamic(), 1, scalar(0.0), clients)[0]["x"].item() == pytest.approx(

@@ -72,7 +72,9 @@ def test_plain_sgd_is_normalised_by_its_steps() -> None:
 
 
 @pytest.mark.parametrize(("momentum", "mu"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.5)])
-def test_normaliser_is_the_way_under_a_constant_gradient(momentum: float, mu: float) -> None:
+def test_normaliser_is_the_distance_gone_under_a_constant_gradient(
+    momentum: float, mu: float
+) -> None:
     # An independent loop of heavy-ball SGD on the loss x + mu/2 x^2 from 0.
     rate, x, velocity = 0.1, 0.0, 0.0
     for _ in range(6):
@@ -93,7 +95,7 @@ def test_equal_steps_are_fedavg(momentum: float) -> None:
     assert results[0] == pytest.approx(results[1], rel=1e-6)
 
 
-def test_more_local_steps_do_not_pull_the_fixed_point() -> None:
+def test_a_client_of_more_local_steps_does_not_pull_the_fixed_point() -> None:
     # Small rates: the fixed point of FedNova is near 4 whatever the steps; FedAvg's is where
     # tau_a (x - 1) = 3 tau_b (5 - x), for tau = (10, 2): 2.5.
     ends = {}

@@ -91,14 +91,14 @@ def test_lora_is_accepted_and_anything_else_refused(spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", sorted(CARRYING))
-def test_room_for_a_residual_is_asked_for_where_it_is_needed(spec: str) -> None:
+def test_strategies_that_move_a_residual_need_one(spec: str) -> None:
     strategy = load(spec, Strategy)
     with pytest.raises(UserError, match=rf"'{spec}'.*lora_residual\(residual_rank=N\).*N = 5 is"):
         begun(strategy, "ab", START)
 
 
 @pytest.mark.parametrize("spec", [*sorted(set(SPECS) - CARRYING), "fedavg", "scaffold"])
-def test_room_that_stays_empty_is_refused(spec: str) -> None:
+def test_strategies_that_move_no_residual_refuse_one(spec: str) -> None:
     strategy = load(spec, Strategy)
     with pytest.raises(UserError, match=rf"^strategy '{spec}' does not move the residual"):
         begun(strategy, "ab", {**START, **ROOM})
@@ -117,7 +117,7 @@ def test_the_factors_take_turns() -> None:
     assert rules == [f"lora_one_factor(factor='{factor}')" for factor in "BABA"]
 
 
-def test_a_turn_without_a_gradient_is_given_away() -> None:
+def test_b_takes_the_turn_of_a_while_all_b_are_zero() -> None:
     dead = {**START, B: torch.zeros_like(START[B])}
     tuned = {name: torch.nn.Parameter(tensor) for name, tensor in dead.items()}
     for parameter in tuned.values():

@@ -34,11 +34,12 @@ def test_what_the_examples_name_exists() -> None:
         assert isinstance(load(spec, Strategy), LoraStrategy)
 
 
-def test_the_figures_are_the_ones_a_run_records() -> None:
+def test_the_metrics_are_the_ones_a_run_records() -> None:
+    root = Path(__file__).parents[2]
     code = "".join(
-        (Path(__file__).parents[2] / "strategies" / name).read_text(encoding="utf-8")
-        for name in ("lora_diagnostics.py", "lora_residuals.py")
+        (root / name).read_text(encoding="utf-8")
+        for name in ("server_app/lora_diagnostics.py", "strategies/lora/_residuals.py")
     )
-    figures = re.findall(r"^\| `(lora_\w+)` \|", PAGE, flags=re.MULTILINE)
-    assert len(figures) == 5
-    assert all(f'"{name}"' in code for name in figures)
+    metrics = re.findall(r"^\| `(lora_\w+)` \|", PAGE, flags=re.MULTILINE)
+    assert len(metrics) == 5
+    assert all(f'"{name}"' in code for name in metrics)

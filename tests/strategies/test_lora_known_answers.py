@@ -39,12 +39,12 @@ def with_residual(adapter: Adapter, rank: int) -> Adapter:
     return {**adapter, RESIDUAL_A: torch.zeros(rank, 2), RESIDUAL_B: torch.zeros(2, rank)}
 
 
-def test_the_examples_are_what_they_say() -> None:
+def test_the_mean_products_of_the_examples() -> None:
     np.testing.assert_allclose(mean_product(example_one()), np.diag([0.5, 0.5]))
     np.testing.assert_allclose(mean_product(example_two()), EXACT)
 
 
-def test_fedit() -> None:
+def test_fedit_averages_the_factors() -> None:
     np.testing.assert_allclose(dense(combine(FedIT(), START, example_one())), np.full((2, 2), 0.25))
     result = combine(FedIT(), START, example_two())
     assert result[B].flatten().tolist() == [2.5, -0.25]
@@ -52,7 +52,7 @@ def test_fedit() -> None:
     np.testing.assert_allclose(dense(result), [[1.5625, 3.75], [-0.15625, -0.375]])
 
 
-def test_flexlora() -> None:
+def test_flexlora_is_the_best_rank_one() -> None:
     result = combine(FlexLora(), START, example_two())
     assert result[B].flatten().tolist() == pytest.approx([4.70286, -1.415515], abs=1e-5)
     assert result[A].flatten().tolist() == pytest.approx([0.260752, 0.965406], abs=1e-5)
@@ -66,7 +66,7 @@ def test_rows_of_another_length_are_the_same_update() -> None:
     np.testing.assert_allclose(dense(short), dense(plain), atol=1e-6)
 
 
-def test_lora_fair() -> None:
+def test_lora_fair_corrects_b_by_least_squares() -> None:
     result = combine(LoraFair(ridge=0.0), START, example_two())
     moved = (result[B].flatten() - torch.tensor([2.5, -0.25])).tolist()
     assert moved == pytest.approx([0.381657, -0.572485], abs=1e-6)
@@ -144,7 +144,7 @@ def test_flora_weighs_one_factor_only() -> None:
     assert np.abs(carried - wrong).max() > 0.3
 
 
-def test_a_residual_has_no_rows_that_nothing_uses() -> None:
+def test_unused_rows_of_a_residual_are_zero() -> None:
     result = combine(Flora(), with_residual(START, 2), example_two()[:1])
     assert result[RESIDUAL_A].any(dim=1).tolist() == [True, False]
     assert result[RESIDUAL_B].any(dim=0).tolist() == [True, False]

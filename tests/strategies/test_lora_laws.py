@@ -131,7 +131,9 @@ def test_flexlora_is_the_dense_svd(count: int, rank: int, seed: int) -> None:
 
 @given(clients, ranks, seeds)
 @settings(max_examples=40)
-def test_no_rule_of_that_rank_is_nearer_than_flexlora(count: int, rank: int, seed: int) -> None:
+def test_no_strategy_of_equal_rank_is_nearer_to_the_mean_than_flexlora(
+    count: int, rank: int, seed: int
+) -> None:
     members = drawn(count, rank, SHAPE, seed)
     exact = mean_product(members)
 
@@ -237,7 +239,7 @@ def test_flora_starts_anew_every_round() -> None:
     assert float(first.square().mean()) == pytest.approx(1 / 120, rel=0.3)
 
 
-def test_what_was_not_asked_for_is_not_looked_at() -> None:
+def test_a_frozen_factor_that_a_client_moved_is_ignored() -> None:
     """A client that moved the frozen factor all the same does not move the global one."""
     members = drawn(3, 2, SHAPE, 8)
     start = start_of(members)

@@ -106,7 +106,7 @@ def test_ranks_above_the_method_s_are_refused_before_training(
         begun(strategy, "ab", START, nodes)
 
 
-def test_cutting_leaves_what_is_carried() -> None:
+def test_cutting_to_a_rank_leaves_the_residual() -> None:
     carried = {f"{M}.residual_A": torch.ones(3, 5), f"{M}.residual_B": torch.ones(7, 3)}
     cut = cut_to_rank({**START, **carried}, 1)
     assert all(torch.equal(cut[name], t) for name, t in carried.items())
@@ -118,7 +118,7 @@ def test_a_client_of_full_rank_gets_equal_values() -> None:
     assert all(torch.equal(cut[name], START[name]) for name in START)
 
 
-def test_all_that_may_differ_take_ranks() -> None:
+def test_four_strategies_take_ranks() -> None:
     carrying = {**START, RESIDUAL_A: torch.zeros(2, 5), RESIDUAL_B: torch.zeros(7, 2)}
     for make in (FlexLora, HetLora):
         assert rank_sent(begun(make("2"), "0", START), "0") == 2
@@ -126,7 +126,7 @@ def test_all_that_may_differ_take_ranks() -> None:
         assert rank_sent(begun(carries("2"), "0", carrying), "0") == 2
 
 
-def test_padding_is_what_hetlora_averages() -> None:
+def test_hetlora_averages_the_zeros_of_low_ranks() -> None:
     """Ranks 1 and 2 of norms 1 and 3: z = 1/4, 3/4, and the second row is diluted by z alone."""
     low = pair([[1, 0], [0, 0]], [[1, 0], [0, 0]])
     high = pair([[0, 0], [0, 3]], [[0, 0], [0, 1]])

@@ -213,7 +213,7 @@ def test_geometric_median_beats_every_neighbour() -> None:
         ("geometric_median", True),
     ],
 )
-def test_two_of_nine_clients_cannot_carry_a_robust_one_away(spec: str, holds: bool) -> None:
+def test_two_of_nine_clients_cannot_move_a_robust_strategy_far(spec: str, holds: bool) -> None:
     torch.manual_seed(3)
     honest = 1 + 0.1 * torch.randn(7, 20)
     sent = [ClientUpdate(str(k), {"x": row}, 10) for k, row in enumerate(honest)]

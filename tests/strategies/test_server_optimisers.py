@@ -89,7 +89,7 @@ def test_first_step_from_one_with_a_change_of_a_fifth(
     assert result["x"].item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_uniform_weighting_reaches_the_change() -> None:
+def test_the_weighting_is_that_of_the_mean_change() -> None:
     pair = [ClientUpdate("a", scalar(1.0), 1), ClientUpdate("b", scalar(2.0), 3)]
     for weighting, mean in (("examples", 1.75), ("uniform", 1.5)):
         strategy = FedAvgM(weighting=weighting)
@@ -97,7 +97,7 @@ def test_uniform_weighting_reaches_the_change() -> None:
 
 
 @pytest.mark.parametrize("make", [FedAvgM, FedAdam, FedYogi, FedAdagrad])
-def test_what_is_remembered_can_be_forgotten(make: Callable[[], ServerOptimiser]) -> None:
+def test_loading_an_empty_state_forgets(make: Callable[[], ServerOptimiser]) -> None:
     strategy = make()
     empty: Adapter = strategy.state()
     pair = [ClientUpdate("a", scalar(1.2), 7)]

@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import available, find, load
 from fl2ora.experiment.spec import parse_spec
 from fl2ora.strategies.attacks.base import Attack
-from fl2ora.strategies.base import Strategy
-from fl2ora.strategies.client_rule import ClientRule
+from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
+from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.contract import check_strategy
+from fl2ora.strategies.updates import RESERVED_METRICS, ClientUpdate
 from runs import events, run_small
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -72,16 +74,24 @@ def test_the_table_of_attacks_is_complete() -> None:
 def test_every_hook_is_listed() -> None:
     for base in (Strategy, ClientRule):
         for name, member in vars(base).items():
-            flower = name.endswith(("_train", "_evaluate")) or name == "summary"
-            if inspect.isfunction(member) and not name.startswith("_") and not flower:
+            if inspect.isfunction(member) and not name.startswith("_"):
                 assert f"`{name}(" in PAGE, name
+
+
+def test_every_field_is_listed() -> None:
+    section = PAGE.partition("What a strategy may implement")[2].partition("## Attacks")[0]
+    for kind in (RunInfo, RoundPlan, ClientUpdate, LocalStart):
+        for field in fields(kind):
+            assert f"`{field.name}`" in section, (kind, field.name)
+    for name in (*RESERVED_METRICS, "least_updates", "needs_plain_sgd", "needs_residual"):
+        assert f"`{name}`" in section, name
 
 
 def test_the_example_has_at_most_60_lines_and_keeps_the_contract(example: str) -> None:
     assert len(example.splitlines()) <= 60
     check_strategy(SPEC)
     strategy = load(SPEC, Strategy)
-    assert strategy.client_rule() == "my_module:MyRule(clip=1.0)"
+    assert strategy.plan(1, {}, "ab").rule == "my_module:MyRule(clip=1.0)"
     with pytest.raises(UserError, match="valid arguments: alpha, clip"):
         load("my_module:MyStrategy(alhpa=1)", Strategy)
 

@@ -83,7 +83,7 @@ def test_it_keeps_the_contract_with_nothing_tuned(spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", [spec for spec, averages in GENERAL.items() if not averages])
-def test_those_that_take_steps_of_their_own_are_told_apart(spec: str) -> None:
+def test_strategies_that_take_steps_of_their_own_do_not_hand_on_one_client(spec: str) -> None:
     with pytest.raises(AssertionError, match="one client"):
         check_strategy(spec, alike=alike(spec))
 

@@ -1,0 +1,91 @@
+"""Strategies whose client half is defined for SGD refuse what it would miscount."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import available, load
+from fl2ora.strategies.averaging.fednova import FedNovaRule
+from fl2ora.strategies.averaging.scaffold import ScaffoldRule
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.client_rule import ClientRule, LocalStart
+from fl2ora.strategies.toy_clients import ToyClient
+from quadratics import scalar
+
+ANY = ("adamw", "cosine(per='step')")
+PLAIN, MOMENTUM = "sgd(momentum=0.0)", "sgd(momentum=0.9)"
+
+
+@pytest.mark.parametrize("name", sorted({*available(Strategy)} - {"scaffold", "fednova"}))
+def test_all_others_take_any_optimiser_and_schedule(name: str) -> None:
+    load(name, Strategy).accepts(*ANY)
+
+
+@pytest.mark.parametrize(
+    ("spec", "optimiser", "schedule"),
+    [
+        ("scaffold", PLAIN, "constant"),
+        ("scaffold", "sgd(0.0, weight_decay=0.1)", "step(every=5)"),
+        ("scaffold", "sgd(momentum=0)", "cosine(per='round', warm_up=0.1)"),
+        ("fednova", PLAIN, "constant"),
+        ("fednova", MOMENTUM, "linear(per='round')"),
+        ("fednova", "sgd", "constant"),
+        ("fednova(mu=0.1)", PLAIN, "constant"),
+        ("attacked(inner='fednova')", MOMENTUM, "constant"),
+    ],
+)
+def test_what_fits_is_accepted(spec: str, optimiser: str, schedule: str) -> None:
+    load(spec, Strategy).accepts(optimiser, schedule)
+
+
+@pytest.mark.parametrize(
+    ("spec", "optimiser", "schedule", "message"),
+    [
+        ("scaffold", MOMENTUM, "constant", r"expected 'sgd\(momentum=0.0\)'.* found momentum 0\.9"),
+        ("scaffold", "sgd(0.5)", "constant", r"found momentum 0\.5"),
+        ("scaffold", "sgd", "constant", r"found momentum 0\.9"),
+        ("scaffold", "adamw", "constant", "'scaffold': optimiser: .*found 'adamw'"),
+        ("scaffold", "torch.optim:SGD()", "constant", "found 'torch.optim:SGD"),
+        ("scaffold", PLAIN, "cosine(per='step')", "'scaffold': schedule: .*found .cosine"),
+        ("scaffold", PLAIN, "cosine", "schedule: expected a learning rate that is the same"),
+        ("scaffold", PLAIN, "constant(warm_up=0.1)", "schedule: expected"),
+        ("scaffold", PLAIN, "lab:constant()", "schedule: expected"),
+        ("fednova", "adamw(beta1=0.8)", "constant", "'fednova': optimiser: expected 'sgd'"),
+        ("fednova", "sgd(momentum=0.9, nesterov=True)", "constant", "nesterov"),
+        ("fednova", MOMENTUM, "linear(per='step')", "'fednova': schedule"),
+        ("fednova(mu=0.1)", MOMENTUM, "constant", r"'sgd\(momentum=0.0\)'.*found momentum 0\.9"),
+        ("local_dp(inner='scaffold')", MOMENTUM, "constant", "'scaffold': optimiser"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(
+    spec: str, optimiser: str, schedule: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load(spec, Strategy).accepts(optimiser, schedule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "optimiser", "momentum"),
+    [
+        (ScaffoldRule(), MOMENTUM, 0.9),
+        (ScaffoldRule(), "adamw", 0.0),
+        (FedNovaRule(), "adamw", 0.0),
+        (FedNovaRule(), "sgd(nesterov=True)", 0.9),
+        (FedNovaRule(mu=0.1), MOMENTUM, 0.9),
+    ],
+)
+def test_a_client_refuses_it_too(rule: ClientRule, optimiser: str, momentum: float) -> None:
+    start = LocalStart({}, {}, learning_rate=0.1, momentum=momentum, optimiser=optimiser)
+    with pytest.raises(UserError, match="optimiser: expected 'sgd"):
+        rule.begin(start)
+
+
+def test_a_client_with_momentum_is_not_counted_too_short_beside_mu() -> None:
+    """Both together would be divided by a length that counts every step twice."""
+    client = ToyClient("a", scalar(1.0), steps=3, momentum=0.9)
+    with pytest.raises(UserError, match=r"'fednova': optimiser: .* found momentum 0\.9"):
+        client.train(scalar(0.0), FedNovaRule(mu=0.1), {})
+    alone = client.train(scalar(0.0), FedNovaRule(), {})
+    assert torch.isfinite(alone.aux["normaliser"])
