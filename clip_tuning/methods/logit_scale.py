@@ -29,7 +29,7 @@ class LogitScale(TuningMethod):
         method: spec string of the other method, such as ``lora(rank=4)``.
     """
 
-    learning_rates = Rates(
+    learning_rates: Rates | None = Rates(
         embedded=0.03,
         published=0.03,
         source="none: the embedded model's, whose logits spread about as far",
