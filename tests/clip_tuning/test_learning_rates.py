@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from pathlib import Path
 
 import pytest
 
+from fl2ora.clip_tuning import learning_rates
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.methods.base import NOTHING_TRAINED, TuningMethod
 from fl2ora.experiment.errors import UserError
@@ -95,3 +97,9 @@ def test_a_method_without_a_default_needs_one() -> None:
 def test_no_such_rates(given: float) -> None:
     with pytest.raises(UserError, match="learning-rate: expected a finite number of at least 0"):
         learning_rate_for("lora", "embedded", given=given)
+
+
+def test_the_examples_in_the_documentation_hold() -> None:
+    found = doctest.testmod(learning_rates)
+    assert found.attempted > 0
+    assert found.failed == 0

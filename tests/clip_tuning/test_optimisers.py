@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
+from types import ModuleType
+
 import pytest
 import torch
 from torch import nn
 
+from fl2ora.client_app import training_plan
+from fl2ora.clip_tuning.optimisers import base
 from fl2ora.clip_tuning.optimisers.base import Optimiser, load_optimiser
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import available
@@ -75,3 +80,10 @@ def test_a_spec_says_what_is_made(
 def test_what_cannot_be_made_is_refused_at_once(spec: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         load_optimiser(spec)
+
+
+@pytest.mark.parametrize("module", [base, training_plan])
+def test_the_examples_in_the_documentation_hold(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
