@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         top_label_ece_by_class as top_label_ece_by_class,
     )
     from fl2ora.calibration.metrics.ks import ks_error as ks_error
+    from fl2ora.calibration.metrics.metric import Metric as Metric
     from fl2ora.calibration.metrics.proper import brier as brier
     from fl2ora.calibration.metrics.proper import brier_parts as brier_parts
     from fl2ora.calibration.metrics.proper import brier_top1 as brier_top1
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
     from fl2ora.calibration.metrics.smooth import smooth_ece as smooth_ece
     from fl2ora.calibration.metrics.table import DEFAULT as DEFAULT
     from fl2ora.calibration.metrics.table import METRICS as METRICS
-    from fl2ora.calibration.metrics.table import Metric as Metric
     from fl2ora.calibration.metrics.table import chosen_metrics as chosen_metrics
     from fl2ora.calibration.metrics.table import spec_for as spec_for
     from fl2ora.calibration.predictions import probabilities_of as probabilities_of
@@ -100,11 +100,12 @@ _NAMES: dict[str, tuple[str, ...]] = {  # by module; a test holds them against t
         *("top_label_ece", "top_label_ece_by_class"),
     ),
     "metrics.ks": ("ks_error",),
+    "metrics.metric": ("Metric",),
     "metrics.proper": ("brier", "brier_parts", "brier_top1", "nll", "nll_from_logits"),
     "metrics.proximity": ("piece",),
     "metrics.selective": ("aurc", "auroc", "coverage_at_risk", "e_aurc"),
     "metrics.smooth": ("smooth_ece",),
-    "metrics.table": ("DEFAULT", "METRICS", "Metric", "chosen_metrics", "spec_for"),
+    "metrics.table": ("DEFAULT", "METRICS", "chosen_metrics", "spec_for"),
     "predictions": ("probabilities_of", "two_class_probabilities"),
     "reliability": ("ReliabilityBins", "accuracy_band", "reliability_bins"),
     "significance": ("consistency_test", "hosmer_lemeshow_test", "spiegelhalter_test"),

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from fl2ora.commands.metric_tables import print_metrics
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.tables import shown_metrics, shown_rows
@@ -64,7 +64,7 @@ def calibrate(
     reliability_figure(panels, folder / "reliability", title=calibrator)
     (folder / "metrics.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     console = Console(stderr=as_json, highlight=False)
-    console.print(_table(found, config.num_rounds, SUFFIX))
+    _print(console, found, config.num_rounds, SUFFIX)
     console.print(f"Calibrator, metrics and plot are in {folder.resolve()}", soft_wrap=True)
     if as_json:
         print(json.dumps({"calibrator_dir": str(folder.resolve()), "metrics": found}))
@@ -86,13 +86,10 @@ def _config(run_dir: Path) -> RunConfig:
         ) from None
 
 
-def _table(found: dict[str, dict[str, float]], last: int, suffix: str) -> Table:
-    """Return the metrics before and after, side by side."""
+def _print(console: Console, found: dict[str, dict[str, float]], last: int, suffix: str) -> None:
+    """Print the metrics before and after, one below the other."""
     names = [name for source in SOURCES for name in (source, source + suffix) if name in found]
-    rows = pd.DataFrame([{"round": last, "source": name, **found[name]} for name in names])
-    table = Table(title="Before and after calibration")
-    for title in ("source", *(metric.title for metric in shown_metrics(rows))):
-        table.add_column(title, justify="right")
-    for name in names:
-        table.add_row(name, *shown_rows(rows, name)[0][1:])
-    return table
+    table = pd.DataFrame([{"round": last, "source": name, **found[name]} for name in names])
+    head = ["source", *(metric.title for metric in shown_metrics(table))]
+    rows = [[name, *shown_rows(table, name)[0][1:]] for name in names]
+    print_metrics(console, "Before and after calibration", head, rows)

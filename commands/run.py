@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from fl2ora.commands.metric_tables import print_metrics
 from fl2ora.commands.settings import read_settings
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
@@ -92,16 +92,12 @@ def _name(settings: dict[str, bool | int | float | str]) -> str:
 
 def _report(console: Console, folder: Path, seconds: float) -> None:
     """Print the table of the central held-out set."""
-    table = Table(title="Central held-out set (server-test)")
     metrics = metrics_table(folder)
-    for title in ("round", *(metric.title for metric in shown_metrics(metrics))):
-        table.add_column(title, justify="right")
     rows = shown_rows(metrics, "server-test")
     if not rows:
         raise UserError(f"{folder}: the run left no metrics")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    head = ["round", *(metric.title for metric in shown_metrics(metrics))]
+    print_metrics(console, "Central held-out set (server-test)", head, rows)
     console.print(f"{seconds:.0f} s. Everything is in {folder}", markup=False, soft_wrap=True)
 
 

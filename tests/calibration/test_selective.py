@@ -121,13 +121,16 @@ def coverage_by_loop(confidence, correct, risk):
 
 
 def test_coverage_of_exactly_the_risk():
-    """One error in 20 is 5 %; seven in 140 too, though 0.05 * 140 is above 7 in floating point."""
-    for n, wrong in ((20, 1), (140, 7), (60, 3)):
-        correct = np.array([1] * (n - wrong) + [0] * wrong)
-        p, labels = rows_with(np.linspace(0.99, 0.2, n), correct)
-        assert coverage_at_risk(p, labels) == 1.0
-        p, labels = rows_with(np.linspace(0.99, 0.2, n), [1] * (n - wrong - 1) + [0] * (wrong + 1))
-        assert coverage_at_risk(p, labels) == (n - 2) / n
+    """One error in 20 is 5 %; 29 in 100 are 29 %, though 0.29 * 100 is below 29 in floats."""
+    assert 0.29 * 100 < 29
+    for n, wrong, risk in ((20, 1, 0.05), (140, 7, 0.05), (100, 29, 0.29)):
+        confidence = np.linspace(0.99, 0.2, n)
+        p, labels = rows_with(confidence, [1] * (n - wrong) + [0] * wrong)
+        assert coverage_at_risk(p, labels, risk=risk) == 1.0
+        stats = CalibrationStats.from_probabilities(p, labels)
+        assert coverage_at_risk_of(stats, risk=risk).value == 1.0
+        p, labels = rows_with(confidence, [1] * (n - wrong - 1) + [0] * (wrong + 1))
+        assert coverage_at_risk(p, labels, risk=risk) < (n - 1) / n
 
 
 def test_equal_confidences_are_kept_together():

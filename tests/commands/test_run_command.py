@@ -60,7 +60,7 @@ def test_a_person_sees_the_rounds_and_the_table(
     assert "2 clients with 46 training images" in text
     assert "zero-shot" in text
     assert "round 1/1" in text
-    for column in ("ACCURACY", "ECE", "MCE", "NLL"):
+    for column in ("accuracy", "ECE", "MCE", "NLL"):
         assert column in text
     assert "Run directory: " in text
 
