@@ -57,6 +57,7 @@ class ClipClassifier(TunedModule):
         longest_prompt: most tokens the text tower takes.
         padding: of prompts, to the ``longest`` or to ``max_length``.
         preprocessing: from raw bytes to the input of ``forward``.
+        zero_shot_scale: what cosines are multiplied by before anything is tuned.
         wants_zero_shot: ``extra_loss`` reads ``ForwardPass.zero_shot``.
         gathers: ``gather`` learns from a client's images in one go, before any training.
     """
@@ -64,6 +65,7 @@ class ClipClassifier(TunedModule):
     wants_zero_shot: ClassVar[bool] = False
     gathers: ClassVar[bool] = False
     prompt_ids: Tensor
+    zero_shot_scale: Tensor
 
     def __init__(self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]) -> None:
         """Freeze ``clip`` and prepare the prompts of all classes; nothing is tuned yet."""
@@ -73,6 +75,8 @@ class ClipClassifier(TunedModule):
         self.class_names = tuple(class_names)
         self.templates, self.tokenizer = tuple(templates), clip.tokenizer
         self.longest_prompt, self.padding = clip.longest_prompt, clip.family.padding
+        scale = clip.model.logit_scale.detach().exp().clone()
+        self.register_buffer("zero_shot_scale", scale, persistent=False)
         self.register_buffer("prompt_ids", self._tokenise(class_names), persistent=False)
 
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -88,12 +92,23 @@ class ClipClassifier(TunedModule):
         return self._encode_prompts(self._tokenise(names).to(self.prompt_ids.device))
 
     @torch.no_grad()
-    def zero_shot_classes(self) -> Tensor:
+    def zero_shot_classes(self, templates: Sequence[str] = ()) -> Tensor:
         """Return ``(K, D)`` unit features of the templates' prompts as they are.
 
         They are zero-shot CLIP's as long as CLIP's own weights are untouched.
+
+        Args:
+            templates: other ones than the classifier's.
         """
-        return ClipClassifier.encode_classes(self)
+        if not templates:
+            return ClipClassifier.encode_classes(self)
+        texts = fill_templates(self.class_names, templates)
+        ids = tokenise(self.tokenizer, texts, self.longest_prompt, self.padding)
+        return self._encode_prompts(ids.to(self.prompt_ids.device), len(templates))
+
+    def zero_shot_logits(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Return ``(B, K)`` float32 logits of zero-shot CLIP's features, on CLIP's own scale."""
+        return self._scaled(self.zero_shot_scale, images, classes)
 
     @torch.no_grad()
     def zero_shot_names(self, names: Sequence[str]) -> Tensor:
@@ -104,26 +119,29 @@ class ClipClassifier(TunedModule):
         texts = fill_templates(names, self.templates)
         return tokenise(self.tokenizer, texts, self.longest_prompt, self.padding)
 
-    def _encode_prompts(self, ids: Tensor) -> Tensor:
+    def _encode_prompts(self, ids: Tensor, templates: int = 0) -> Tensor:
         """Return one unit feature per name for ``ids (names * templates, L)``."""
         parts = [
             unit(self.clip.get_text_features(input_ids=part).pooler_output)
             for part in ids.split(_AT_ONCE)
         ]
-        return self._per_name(torch.cat(parts))
+        return self._per_name(torch.cat(parts), templates)
 
-    def _per_name(self, features: Tensor) -> Tensor:
+    def _per_name(self, features: Tensor, templates: int = 0) -> Tensor:
         """Return one unit feature per name for ``features (names * templates, D)``."""
-        per_name = features.view(-1, len(self.templates), features.shape[-1])
-        return per_name[:, 0] if len(self.templates) == 1 else unit(per_name.mean(dim=1))
+        per_name = features.view(-1, templates or len(self.templates), features.shape[-1])
+        return per_name[:, 0] if per_name.shape[1] == 1 else unit(per_name.mean(dim=1))
 
     def logits(self, images: Tensor, classes: Tensor) -> Tensor:
         """Return ``(B, K)`` float32 logits of unit features ``(B, D)`` and ``(K, D)``.
 
         Never in half precision: it would round confidences near 1 to 1.
         """
+        return self._scaled(self.clip.logit_scale.exp(), images, classes)
+
+    @staticmethod
+    def _scaled(scale: Tensor, images: Tensor, classes: Tensor) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
-            scale: Tensor = self.clip.logit_scale.exp()
             return scale * images.float() @ classes.float().T
 
     @property

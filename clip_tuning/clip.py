@@ -103,9 +103,7 @@ def _load_pretrained(
     _part(name, "config.json", lambda: family.feature_size(model.config))
     tokenizer = _part(name, "a tokenizer", lambda: AutoTokenizer.from_pretrained(source))
     _part(name, "a tokenizer", lambda: family.check_tokenizer(tokenizer, model.config))
-    preprocessor = _part(
-        name, "preprocessor_config.json", lambda: _read_json(source, "preprocessor_config.json")
-    )
+    preprocessor = _part(name, "preprocessor_config.json", lambda: _read_preprocessor(source))
     return model, tokenizer, preprocessor
 
 
@@ -123,6 +121,19 @@ def _read_json(source: str, file: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def _read_preprocessor(source: str) -> dict[str, Any]:
+    """Return what ``preprocessor_config.json`` says; ``processor_config.json`` goes before it.
+
+    transformers 5 writes the latter, with the image processor inside, and reads them in this order.
+    """
+    file = "processor_config.json"
+    if cached_file(source, file, _raise_exceptions_for_missing_entries=False) is not None:
+        nested = _read_json(source, file).get("image_processor")
+        if isinstance(nested, dict):
+            return nested
+    return _read_json(source, "preprocessor_config.json")
 
 
 def _read_family(source: str) -> Family:

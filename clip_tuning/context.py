@@ -26,8 +26,10 @@ class ContextClassifier(ClipClassifier):
 
     Attributes:
         context: ``(n, d)`` or, if class-specific, ``(K, n, d)``.
+        guide_templates: whose features ``guides`` are; empty: the classifier's own.
     """
 
+    guide_templates: Sequence[str] = ()
     context_ids: Tensor
     context_slots: Tensor
     context_ends: Tensor
@@ -54,7 +56,7 @@ class ContextClassifier(ClipClassifier):
 
     @torch.no_grad()
     def initial_context(self) -> Tensor:
-        """Return vectors to start from, ``(n, d)`` or ``(K, n, d)``: noise, then words."""
+        """Return vectors to start from, ``(n, d)`` or ``(K, n, d)``: noise or zeros, then words."""
         settings = self.settings
         template = settings.template(self.templates)
         tokens = replaced_tokens(self.tokenizer, template, settings.length)
@@ -63,6 +65,8 @@ class ContextClassifier(ClipClassifier):
         sets = len(self.class_names) if settings.class_specific else 1
         missing = settings.length - len(tokens)
         start = noise(sets, missing, table.shape[1], like=table)
+        if settings.extra == "zeros" and tokens:
+            start = torch.zeros_like(start)
         vectors = torch.cat([start, words.expand(sets, -1, -1)], dim=1)
         return vectors if settings.class_specific else vectors[0]
 
@@ -70,7 +74,7 @@ class ContextClassifier(ClipClassifier):
     def guides(self) -> Tensor:
         """``(K, D)`` unit zero-shot class features, which some methods hold to."""
         with lasting(self.clip.device):
-            return self.zero_shot_classes()
+            return self.zero_shot_classes(self.guide_templates)
 
     def make_context(self) -> Tensor:
         """Return the vectors in the prompts, ``(n, d)`` or ``(K, n, d)``."""

@@ -27,6 +27,7 @@ from fl2ora.clip_tuning.contract_probe import (
     gradients_of,
     logits_of,
     moved,
+    other_personal,
     some_labels,
     some_pixels,
     with_gradients,
@@ -120,8 +121,9 @@ def _check_frozen_parts(make: Make) -> None:
     pixels = some_pixels(plain)
     with torch.no_grad():
         used(pixels)  # fills whatever the classifier keeps
-        for classifier in (used, fresh):
-            moved(classifier)
+    for classifier in (used, fresh):
+        moved(classifier)
+    with torch.no_grad(), used.as_client(other_personal(used)):
         if plain.images_frozen:
             assert_close(
                 used.encode_images(pixels), plain.encode_images(pixels), 0.0,
@@ -137,8 +139,12 @@ def _check_frozen_parts(make: Make) -> None:
                 "frozen_classes is not encode_classes",
             )  # fmt: skip
     for what in ("encode_classes", "encode_images"):
-        one, two = (with_gradients(each, what, pixels) for each in (used, fresh))
-        assert_same_pass(one, two, f"{what}: something computed before restore is still used")
+        results = []
+        for classifier in (used, fresh):
+            with classifier.as_client({}):
+                results.append(with_gradients(classifier, what, pixels))
+        message = f"{what}: something computed before restore is still used"
+        assert_same_pass(results[0], results[1], message)
 
 
 def _check_prefix(make: Make) -> None:
@@ -148,7 +154,8 @@ def _check_prefix(make: Make) -> None:
         return
     with torch.no_grad():
         features = prefix.compute(pixels)
-        moved(classifier)
+    moved(classifier)
+    with torch.no_grad(), classifier.as_client(other_personal(classifier)):
         assert_close(
             prefix.compute(pixels), features, 0.0,
             "image_prefix: compute depends on what is tuned",
@@ -157,8 +164,9 @@ def _check_prefix(make: Make) -> None:
             torch.cat([prefix.compute(pixel) for pixel in pixels.split(1)]), features, ATOL,
             "image_prefix: compute makes something else of an image alone than in a batch",
         )  # fmt: skip
-    kept = gradients_of(classifier, lambda: classifier.finish_images(features))
-    whole = gradients_of(classifier, lambda: classifier.encode_images(pixels))
+    with classifier.as_client({}):
+        kept = gradients_of(classifier, lambda: classifier.finish_images(features))
+        whole = gradients_of(classifier, lambda: classifier.encode_images(pixels))
     assert_same_pass(kept, whole, "image_prefix: finish(compute(pixels)) is not encode_images")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
 
 ATOL = 1e-5
@@ -27,6 +28,13 @@ def moved(classifier: ClipClassifier) -> ClipClassifier:
         }
     )
     return classifier
+
+
+def other_personal(classifier: ClipClassifier) -> Adapter:
+    """Return a personal part with other values than a new client's."""
+    rng = torch.Generator().manual_seed(5)
+    own = classifier.export_personal()
+    return {name: torch.randn(tensor.shape, generator=rng) for name, tensor in own.items()}
 
 
 def some_pixels(classifier: ClipClassifier) -> Tensor:

@@ -15,6 +15,7 @@ from fl2ora.clip_tuning.contract_probe import (
     assert_equal,
     logits_of,
     moved,
+    other_personal,
 )
 from fl2ora.clip_tuning.methods.base import TuningMethod
 
@@ -79,8 +80,7 @@ def check_personal(make: Make) -> None:
     }
     assert not shared, "personal: a personal parameter travels under another name"
     alone = logits_of(classifier)
-    rng = torch.Generator().manual_seed(5)
-    other = {name: torch.randn(tensor.shape, generator=rng) for name, tensor in own.items()}
+    other = other_personal(classifier)
     with classifier.as_client(other):
         assert_equal(classifier.export_personal(), other, "personal: as_client did not load")
         changed = logits_of(classifier)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import interpolate
 
 Augmentation = Literal["none", "flip", "crop_flip"]
 
@@ -19,8 +19,13 @@ HALF = (0.5, 0.5, 0.5)
 # What preprocessor files of either kind of model mean where they say nothing.
 CLIP_FILE = {"do_center_crop": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
 SIGLIP_FILE = {"do_center_crop": False, "image_mean": HALF, "image_std": HALF}
-# All that a file without a centre crop may say of these; 3 is PIL's bicubic.
-_WITHOUT_CROP = {"do_resize": True, "do_rescale": True, "do_normalize": True, "resample": 3}
+# All that a file may say of these; 3 is PIL's bicubic.
+_FIXED = {
+    "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+    "resample": 3,
+}  # fmt: skip
+_SHOWN = {"resample": "3 (bicubic)", "rescale_factor": "1/255"}
+_FILE = "preprocessor_config.json"
 # RandomResizedCrop as CoOp and the FL2oRA code use it (Szegedy et al. 2014, arXiv 1409.4842).
 CROP_AREA = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -32,10 +37,11 @@ class Preprocessing:
 
     Attributes:
         size: side in pixels of the square the image tower takes.
-        resize: length in pixels the shorter side is scaled to before the centre crop.
+        resize: length in pixels the shorter side is scaled to before the centre crop; both sides,
+            where ``squash``.
         mean: per-channel mean subtracted from values in [0, 1].
         std: per-channel standard deviation divided by.
-        squash: scale both sides to ``size`` whatever the image's shape, and crop nothing.
+        squash: scale both sides to ``resize`` whatever the image's shape.
     """
 
     size: int
@@ -64,17 +70,25 @@ class Preprocessing:
         """
         said = {**left_out, **{key: value for key, value in config.items() if value is not None}}
         side = _square("image_size", image_size)
-        mean, std = tuple(said["image_mean"]), tuple(said["image_std"])
+        _check_fixed(said)
+        mean, std = (_channels(key, said[key]) for key in ("image_mean", "image_std"))
         if not said["do_center_crop"]:
             _check_without_crop(said, side)
             return cls(side, side, mean, std, squash=True)
-        size = _side(said.get("crop_size"), side)
+        size = _read_square("crop_size", said.get("crop_size", side))
         if size != side:
             raise ValueError(
-                f"preprocessor_config.json: crop_size {size} does not fit the model's "
-                f"image_size {side}"
+                f"{_FILE}: crop_size {size} does not fit the model's image_size {side}"
             )
-        return cls(size, max(size, _side(said.get("size"), size)), mean, std)
+        wanted = said.get("size", size)
+        squash = isinstance(wanted, Mapping) and "shortest_edge" not in wanted
+        resize = _read_square("size", wanted)
+        if resize < size:
+            raise ValueError(
+                f"{_FILE}: size: expected at least crop_size {size}, found {resize}; images are "
+                f"not padded"
+            )
+        return cls(size, resize, mean, std, squash)
 
     def evaluation(self, images: Tensor) -> Tensor:
         """Return ``(B, 3, S, S)`` float32 for raw ``images (B, C, H, W)`` uint8."""
@@ -95,15 +109,11 @@ class Preprocessing:
 
     def _fit(self, pixels: Tensor) -> Tensor:
         """Scale ``pixels (B, 3, H, W)`` and cut out the centre ``(B, 3, S, S)``."""
-        # As PIL does, which CLIP was trained with: the longer side rounded down; first the width,
-        # then the height, and what bicubic overshoots cut off after each.
         height, width = pixels.shape[-2:]
         shorter = min(height, width)
+        # The longer side is rounded down, as transformers does.
         scaled = (height * self.resize // shorter, width * self.resize // shorter)
-        target = (self.size, self.size) if self.squash else scaled
-        if target != (height, width):
-            for size in ((height, target[1]), target):
-                pixels = interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        pixels = _scale(pixels, (self.resize, self.resize) if self.squash else scaled)
         top = (pixels.shape[-2] - self.size) // 2
         left = (pixels.shape[-1] - self.size) // 2
         return pixels[..., top : top + self.size, left : left + self.size]
@@ -119,24 +129,49 @@ def _to_rgb(images: Tensor) -> Tensor:
     return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
 
 
+def _scale(pixels: Tensor, target: tuple[int, int]) -> Tensor:
+    """Scale ``pixels (B, 3, H, W)`` in [0, 1], bicubic and antialiased.
+
+    As PIL does, which CLIP was trained with: first the width, then the height, and after each what
+    bicubic overshoots is cut off and values are rounded to whole bytes.
+    """
+    for size in ((pixels.shape[-2], target[1]), target):
+        if size != tuple(pixels.shape[-2:]):
+            pixels = interpolate(pixels, size, mode="bicubic", antialias=True)
+            pixels = (pixels.clamp(0, 1) * 255).round() / 255
+    return pixels
+
+
 def _random_crops(pixels: Tensor, size: int, rng: torch.Generator) -> Tensor:
-    """Cut one random box from each image and scale it to ``size`` by bicubic sampling."""
+    """Cut one random box of whole pixels from each image and scale it to ``size``."""
     count, _, height, width = pixels.shape
     draws = torch.rand((4, count), generator=rng, dtype=torch.float64)
     area = CROP_AREA[0] + draws[0] * (CROP_AREA[1] - CROP_AREA[0])
     low, high = (torch.tensor(r, dtype=torch.float64).log() for r in CROP_RATIO)
     ratio = (low + draws[1] * (high - low)).exp()
-    box_w = (area * height * width * ratio).sqrt().clamp(max=width) / width
-    box_h = (area * height * width / ratio).sqrt().clamp(max=height) / height
-    # affine_grid's coordinates: the image spans [-1, 1]; scale shrinks, shift moves the box in it.
-    theta = torch.zeros((count, 2, 3), dtype=torch.float64)
-    theta[:, 0, 0], theta[:, 1, 1] = box_w, box_h
-    theta[:, 0, 2], theta[:, 1, 2] = (draws[2:] * 2 - 1) * (1 - torch.stack([box_w, box_h]))
-    grid = torch.nn.functional.affine_grid(
-        theta.to(pixels.device, pixels.dtype), [count, 3, size, size], align_corners=False
-    )
-    crops = grid_sample(pixels, grid, mode="bicubic", padding_mode="border", align_corners=False)
-    return crops.clamp(0, 1)
+    box_w = (area * height * width * ratio).sqrt().round().clamp(1, width)
+    box_h = (area * height * width / ratio).sqrt().round().clamp(1, height)
+    left = (draws[2] * (width - box_w + 1)).floor()
+    top = (draws[3] * (height - box_h + 1)).floor()
+    boxes = torch.stack([top, left, top + box_h, left + box_w], dim=1).to(torch.int64).tolist()
+    crops = [
+        _scale(image[None, :, y:below, x:right], (size, size))
+        for image, (y, x, below, right) in zip(pixels, boxes, strict=True)
+    ]
+    return torch.cat(crops) if crops else pixels.new_zeros((0, 3, size, size))
+
+
+def _check_fixed(config: Mapping[str, Any]) -> None:
+    """Refuse a file that asks for steps or a filter that there are not.
+
+    Raises:
+        ValueError: names the key, what was expected and what was found.
+    """
+    for key, expected in _FIXED.items():
+        found = config.get(key, expected)
+        same = abs(found - expected) < 1e-6 if key == "rescale_factor" else found == expected
+        if not same:
+            raise ValueError(f"{_FILE}: {key}: expected {_SHOWN.get(key, expected)}, found {found}")
 
 
 def _check_without_crop(config: Mapping[str, Any], side: int) -> None:
@@ -148,20 +183,11 @@ def _check_without_crop(config: Mapping[str, Any], side: int) -> None:
     size = config.get("size", {"height": side, "width": side})
     if not isinstance(size, Mapping) or not {"height", "width"} <= size.keys():
         raise ValueError(
-            f"preprocessor_config.json: size: expected height and width where there is no centre "
-            f"crop, found {size}"
+            f"{_FILE}: size: expected height and width where there is no centre crop, found {size}"
         )
-    found = _square("preprocessor_config.json: size", (size["height"], size["width"]))
+    found = _read_square("size", size)
     if found != side:
-        raise ValueError(
-            f"preprocessor_config.json: size {found} does not fit the model's image_size {side}"
-        )
-    for key, expected in _WITHOUT_CROP.items():
-        if config.get(key, expected) != expected:
-            raise ValueError(
-                f"preprocessor_config.json: {key}: expected {expected}"
-                f"{' (bicubic)' if key == 'resample' else ''}, found {config[key]}"
-            )
+        raise ValueError(f"{_FILE}: size {found} does not fit the model's image_size {side}")
 
 
 def _square(what: str, value: int | Sequence[int]) -> int:
@@ -176,8 +202,31 @@ def _square(what: str, value: int | Sequence[int]) -> int:
     return int(sides[0])
 
 
-def _side(value: Any, default: int) -> int:
-    """Read a size that transformers writes as a number or as a mapping."""
+def _read_square(key: str, value: Any) -> int:
+    """Read a size that transformers writes as a number, as both sides or as the shortest edge.
+
+    Raises:
+        ValueError: it is none of these, or no square.
+    """
+    what = f"{_FILE}: {key}"
     if isinstance(value, Mapping):
-        value = value.get("shortest_edge", value.get("height"))
-    return default if value is None else int(value)
+        if value.keys() == {"shortest_edge"}:
+            value = value["shortest_edge"]
+        elif {"height", "width"} <= value.keys():
+            value = (value["height"], value["width"])
+    if isinstance(value, int) or (isinstance(value, Sequence) and not isinstance(value, str)):
+        return _square(what, value)
+    raise ValueError(
+        f"{what}: expected a number, height and width, or shortest_edge, found {value}"
+    )
+
+
+def _channels(key: str, values: Any) -> tuple[float, ...]:
+    """Read a value for each of three channels.
+
+    Raises:
+        ValueError: there are not three.
+    """
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 3:
+        raise ValueError(f"{_FILE}: {key}: expected three values, found {values}")
+    return tuple(values)

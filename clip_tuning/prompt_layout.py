@@ -31,12 +31,15 @@ class ContextSettings:
         position: of the class name: at the ``end`` of the context, in its ``middle`` or in
             ``front`` of it.
         class_specific: vectors of its own for every class, not one set for all.
+        extra: what vectors beyond the words are at first, where there are words: ``noise`` or
+            ``zeros``.
     """
 
     length: int = 16
     init: str = "template"
     position: str = "end"
     class_specific: bool = False
+    extra: str = "noise"
 
     def template(self, templates: Sequence[str]) -> str:
         """Return the text in which the first tokens become vectors, with ``{}`` for the class."""
@@ -117,9 +120,10 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, template: str, name: str, positi
     text = fill_templates([name], [template])[0]
     start, *body, end = tokenizer(text)["input_ids"]
     before, right = _before(tokenizer, template), template.split("{}")[1]
-    after = [] if position == "end" else tokenizer(right)["input_ids"][1:-1]
-    name_end = len(body) - len(after)
-    if body[: len(before)] != before or body[name_end:] != after or name_end <= len(before):
+    # Punctuation alone may be another token than behind a word, so the text is cut, not its rest.
+    named = body if position == "end" else tokenizer(text.removesuffix(right))["input_ids"][1:-1]
+    name_end, after = len(named), body[len(named) :]
+    if body[: len(before)] != before or body[:name_end] != named or name_end <= len(before):
         raise UserError(
             f"template {template!r}: expected words with the same tokens next to every name, "
             f"found others next to {name!r}; a space before {{}} may help"

@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.calibration.losses.base import Loss
 from fl2ora.calibration.metrics.table import chosen_metrics
+from fl2ora.clip_tuning.clip import check_model
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.optimisers.base import load_optimiser
@@ -18,7 +19,7 @@ from fl2ora.clip_tuning.schedules.base import Schedule
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError, problems_of
 from fl2ora.experiment.plugins import find, load
-from fl2ora.experiment.spec import parse_spec, parse_sum
+from fl2ora.experiment.spec import parse_list, parse_spec, parse_sum
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.partition.base import Partitioner
 from fl2ora.federated_data.protocols.base import Protocol
@@ -63,6 +64,7 @@ def build_plugins(config: RunConfig, problems: Iterable[str] = ()) -> RunPlugins
         return lambda: built.update({key: make()})
 
     checks = {
+        "model": lambda: check_model(config.model),
         "dataset": build("dataset", lambda: load(config.dataset, Dataset)),
         "partition": build("partition", lambda: load(config.partition, Partitioner)),
         "protocol": build("protocol", lambda: load(config.protocol, Protocol)),
@@ -105,10 +107,8 @@ def build_callbacks(text: str) -> list[Callback]:
     Raises:
         UserError: unknown name, no callback, or arguments that do not fit.
     """
-    if text == "none":
-        return []
     names: list[str | object] = []
-    for _, spec in parse_sum(text):
+    for spec in parse_list(text):
         names += DEFAULT_CALLBACKS if spec.name == "default" and spec.module is None else [spec]
     return [load(name, Callback) for name in names]  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,16 @@ from fl2ora.experiment.plugins import load
 
 LOGIT_SCALE = "logit_scale"
 """The name under which the scale's logarithm travels."""
+SCALE_FILE = "logit_scale.json"
+_CARD = """
+## Logit scale
+
+The model's `logit_scale` was tuned too. peft does not load it: set it, or confidences are others.
+
+```python
+model.get_parameter("base_model.model.logit_scale").data.fill_({logarithm!r})  # of a PeftModel
+```
+"""
 
 
 class LogitScale(TuningMethod):
@@ -62,9 +73,20 @@ class LogitScale(TuningMethod):
         return self.method.round_weights(rounds)
 
     def save(self, classifier: ClipClassifier, folder: Path) -> None:
-        """Write what the other method writes, and everything as ``adapter.safetensors``."""
+        """Write what the other method writes, everything as ``adapter.safetensors``, and the scale.
+
+        A LoRA adapter alone would load with CLIP's old scale, and so with other confidences: the
+        folder's model card says how to set the new one, of ``logit_scale.json``.
+        """
         self.method.save(classifier, folder)
         super().save(classifier, folder)
+        logarithm = float(classifier.tuned[LOGIT_SCALE].detach())
+        content = {LOGIT_SCALE: logarithm, "before": float(classifier.zero_shot_scale.log())}
+        (folder / SCALE_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        card = folder / "README.md"
+        if card.is_file():  # peft's
+            text = card.read_text(encoding="utf-8")
+            card.write_text(text + _CARD.format(logarithm=logarithm), encoding="utf-8")
 
 
 def scale_metrics(adapter: Mapping[str, Tensor]) -> dict[str, float]:

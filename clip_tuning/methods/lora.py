@@ -26,6 +26,7 @@ from fl2ora.experiment.arguments import MOST, choice
 _PREFIX = "base_model.model."
 _ACTIVE = ".default"
 _MAGNITUDE = "lora_magnitude_vector"  # DoRA's; a module in memory, a plain tensor in files
+_KEEP_BASE = (True, False, "gaussian", "eva", "orthogonal")  # initialisations that leave W alone
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -47,7 +48,8 @@ class LoRA(TuningMethod):
             ``half-up``; or comma-separated indices from 0, in each tower.
         dora: tune the lengths of the weights' rows as well (DoRA).
         start: folder with a LoRA adapter as peft saves one, to be found on every node. It brings
-            its own settings, so no other argument may stand beside it.
+            its own settings, so no other argument may stand beside it. One whose initialisation
+            changed the base weights (PiSSA, OLoRA) is refused.
     """
 
     learning_rates = Rates(
@@ -177,6 +179,13 @@ def _read_config(folder: Path) -> LoraConfig:
     if not isinstance(config, LoraConfig):
         kind = getattr(config.peft_type, "value", config.peft_type)
         raise ValueError(f"start: expected a LoRA adapter, found {kind} in {str(folder)!r}")
+    if config.init_lora_weights not in _KEEP_BASE:
+        raise ValueError(
+            f"start: expected an adapter to the model's own weights, found one that began with "
+            f"init_lora_weights={config.init_lora_weights!r}, which changes them, in "
+            f"{str(folder)!r}; peft makes a plain one of it by "
+            f"save_pretrained(path_initial_model_for_weight_conversion=...)"
+        )
     config.inference_mode = False
-    config.init_lora_weights = True  # the others change the base weights
+    config.init_lora_weights = True  # its values are loaded anyway
     return config

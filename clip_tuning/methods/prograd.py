@@ -30,7 +30,7 @@ class ProGrad(TuningMethod):
         length: how many vectors.
         strength: lambda of the paper; 1 removes the opposing part, 0 is CoOp.
         temperature: of both softmaxes in the divergence.
-        init: see ``coop``.
+        init: see ``coop``; vectors beyond the words start at zero, as in the authors' code.
     """
 
     learning_rates = Rates(
@@ -46,7 +46,7 @@ class ProGrad(TuningMethod):
         temperature: float = 1.0,
         init: str = "template",
     ) -> None:
-        self.settings = ContextSettings(whole("length", length, at_least=1), init)
+        self.settings = ContextSettings(whole("length", length, at_least=1), init, extra="zeros")
         self.strength = number("strength", strength, at_least=0)
         self.temperature = number("temperature", temperature, above=0)
 
@@ -68,7 +68,7 @@ class _AlignedClassifier(ContextClassifier):
     def divergence(self, passed: ForwardPass) -> Tensor:
         """Return ``KL(zero-shot || tuned)`` of the predictions, the mean over the batch."""
         with torch.no_grad():  # the image tower is untouched
-            zero_shot = self.logits(passed.images, self.guides)
+            zero_shot = self.zero_shot_logits(passed.images, self.guides)
         ours, theirs = (
             (logits / self.temperature).log_softmax(dim=1) for logits in (passed.logits, zero_shot)
         )

@@ -13,10 +13,11 @@ from torch.nn.functional import kl_div, l1_loss
 
 from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
 from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.imagenet_templates import IMAGENET_TEMPLATES
 from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.methods.ivlp import TwoTowerClassifier
 from fl2ora.clip_tuning.prompt_layout import ContextSettings
-from fl2ora.experiment.arguments import number, whole
+from fl2ora.experiment.arguments import choice, number, whole
 
 
 class PromptSRC(TuningMethod):
@@ -39,6 +40,9 @@ class PromptSRC(TuningMethod):
             of 20.
         deviation: of the Gaussian, in rounds.
         init: see ``ivlp``.
+        guide: whose zero-shot class features the losses hold to: those of the data's own
+            ``templates``, or of the authors' 60 ``imagenet`` templates. Either way they are the
+            mean of the templates' unit features, normalised again.
     """
 
     learning_rates = Rates(
@@ -56,6 +60,7 @@ class PromptSRC(TuningMethod):
         mean: float = 0.0,
         deviation: float = 1.0,
         init: str = "template",
+        guide: str = "templates",
     ) -> None:
         self.settings = ContextSettings(whole("length", length, at_least=1), init)
         self.depth = whole("depth", depth, at_least=0)
@@ -63,6 +68,7 @@ class PromptSRC(TuningMethod):
         self.image_weight = number("image_weight", image_weight, at_least=0)
         self.mean = number("mean", mean, at_least=0, at_most=1e9)
         self.deviation = number("deviation", deviation, above=0)
+        self.guide = choice("guide", guide, ("templates", "imagenet"))
 
     def attach(
         self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]
@@ -74,6 +80,8 @@ class PromptSRC(TuningMethod):
         """
         classifier = _ConsistentClassifier(clip, class_names, templates, self.settings, self.depth)
         classifier.text_weight, classifier.image_weight = self.text_weight, self.image_weight
+        if self.guide == "imagenet":
+            classifier.guide_templates = IMAGENET_TEMPLATES
         return classifier.tune_own()
 
     def round_weights(self, rounds: int) -> Tensor:
@@ -99,7 +107,7 @@ class _ConsistentClassifier(TwoTowerClassifier):
         if images is None:
             images = self.frozen_features(passed.pixels)
         with torch.no_grad():
-            zero_shot = self.logits(images, self.guides)
+            zero_shot = self.zero_shot_logits(images, self.guides)
         divergence = kl_div(
             passed.logits.log_softmax(dim=1),
             zero_shot.log_softmax(dim=1),

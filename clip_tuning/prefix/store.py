@@ -19,7 +19,7 @@ from fl2ora.clip_tuning.prefix.features import prefix_features, prefix_of
 from fl2ora.experiment.errors import UserError
 
 _NAME = "features"
-_FORMAT = 1  # goes up when the same model and images come to give other values
+_FORMAT = 2  # goes up when the same model and images come to give other values
 _PARTS = 4096  # parts whose digests are remembered
 
 

@@ -174,3 +174,20 @@ def test_eos_token_id_2_means_the_highest_id(folder: Path) -> None:
     config["text_config"]["eos_token_id"] = 2
     (folder / "config.json").write_text(json.dumps(config))
     assert load_clip(str(folder)).model.text_model.eos_token_id == 2
+
+
+def test_processor_config_of_transformers_5_is_read_first(folder: Path) -> None:
+    """It holds the image processor's settings; the older file may be missing or left behind."""
+    older = folder / "preprocessor_config.json"
+    settings = {**json.loads(older.read_text()), "image_mean": [0.5, 0.25, 0.125]}
+    newer = folder / "processor_config.json"
+    newer.write_text(json.dumps({"processor_class": "CLIPProcessor", "image_processor": settings}))
+    assert load_clip(str(folder)).preprocessing.mean == (0.5, 0.25, 0.125)
+    older.unlink()
+    assert load_clip(str(folder)).preprocessing.mean == (0.5, 0.25, 0.125)
+
+
+def test_processor_config_without_an_image_processor_is_passed_over(folder: Path) -> None:
+    expected = load_clip(str(folder)).preprocessing
+    (folder / "processor_config.json").write_text('{"processor_class": "CLIPProcessor"}')
+    assert load_clip(str(folder)).preprocessing == expected

@@ -99,6 +99,18 @@ class _BatchPrefix(_Toy):
         return ImagePrefix("standardised", compute, self.refine)
 
 
+class _PersonalPrefix(_Toy):
+    """Its prefix features depend on what each client keeps to itself."""
+
+    @property
+    def image_prefix(self) -> ImagePrefix | None:
+        def compute(pixels: Tensor) -> Tensor:
+            own = self.own if self.personalised else 0
+            return ClipClassifier.encode_images(self, pixels) + own
+
+        return ImagePrefix("personal", compute, lambda features: features + self.residual)
+
+
 class _Noisy(_Toy):
     def logits(self, images: Tensor, classes: Tensor) -> Tensor:
         found = super().logits(images, classes)
@@ -184,6 +196,7 @@ BROKEN = {
     _TunedPrefix: "image_prefix: compute depends on what is tuned",
     _HalfPrefix: r"finish\(compute\(pixels\)\) is not encode_images",
     _BatchPrefix: "compute makes something else of an image alone than in a batch",
+    _PersonalPrefix: "image_prefix: compute depends on what is tuned",
     _Noisy: "logits of one seed differ",
     _LeakingPersonal: "personal: it plays a part outside of as_client",
     _Stale: "encode_images: something computed before restore is still used",

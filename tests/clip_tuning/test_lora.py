@@ -20,6 +20,7 @@ from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import num_parameters
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip, load_clip
+from fl2ora.clip_tuning.methods.logit_scale import LogitScale
 from fl2ora.clip_tuning.methods.lora import LoRA
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.clip_tuning.preprocessing import Preprocessing
@@ -253,6 +254,27 @@ def test_peft_reads_what_is_saved(tiny_clip: Clip, tiny_clip_folder: Path, tmp_p
     assert torch.equal(_logits(fresh), _logits(classifier))
     config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["use_rslora"]) == (3, 2.0, True)
+
+
+def test_peft_gives_equal_logits_with_the_scale_that_the_model_card_sets(
+    tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path
+) -> None:
+    method = LogitScale("lora(rank=3)")
+    classifier = method.attach(tiny_clip, NAMES, TEMPLATE).eval()
+    _randomise(classifier)
+    method.save(classifier, tmp_path)
+    before = math.log(float(_zero_shot(tiny_clip_folder).clip.logit_scale.exp()))
+    found = json.loads((tmp_path / "logit_scale.json").read_text())
+    assert found["logit_scale"] == float(classifier.clip.logit_scale.detach())
+    assert found["before"] == pytest.approx(before, abs=1e-6)
+    base = CLIPModel.from_pretrained(tiny_clip_folder)
+    model = PeftModel.from_pretrained(base, str(tmp_path)).eval()
+    fresh = _zero_shot(tiny_clip_folder)
+    fresh.clip = model
+    assert not torch.allclose(_logits(fresh), _logits(classifier), atol=1e-3)
+    card = (tmp_path / "README.md").read_text()
+    exec(card.split("```python")[-1].split("```")[0], {"model": model})
+    torch.testing.assert_close(_logits(fresh), _logits(classifier))
 
 
 def test_adapter_size_is_that_of_the_factors(tiny_clip: Clip) -> None:

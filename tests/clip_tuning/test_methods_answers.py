@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
+from fl2ora.clip_tuning.imagenet_templates import IMAGENET_TEMPLATES
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.methods.bitfit import BitFit
 from fl2ora.clip_tuning.methods.clip_adapter import CLIPAdapter
@@ -133,6 +134,54 @@ def test_prograd_gradient_of_a_whole_step(build: Any, strength: float, temperatu
         torch.testing.assert_close(classifier.context.grad, expected, rtol=1e-4, atol=1e-4 * scale)
         opposing = opposing or cosine < -0.05
     assert opposing  # some labels go against the zero-shot predictions
+
+
+def test_prograd_with_a_tuned_scale_holds_to_zero_shot_clip_s_own_scale(build: Any) -> None:
+    classifier = build("logit_scale('prograd(length=4)')")
+    with torch.no_grad():
+        classifier.clip.logit_scale += 1
+        passed = classifier.run(_pixels())
+        p = build("zero_shot")(_pixels()).softmax(1)
+        expected = (p * (p.log() - passed.logits.log_softmax(1))).sum(1).mean()
+        found = classifier.divergence(passed)
+    assert float(expected) > 0.01
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_prompt_src_with_a_tuned_scale_holds_to_zero_shot_clip_s_own_scale(build: Any) -> None:
+    classifier = build("logit_scale('prompt_src(text_weight=0.0, image_weight=0.0)')")
+    with torch.no_grad():
+        zero_shot = build("zero_shot")(_pixels())
+        classifier.clip.logit_scale += 1
+        passed = classifier.run(_pixels())
+        p, q = zero_shot.softmax(1), passed.logits.softmax(1)
+        expected = (p * (p / q).log()).sum() / 12
+        found = classifier.extra_loss(passed)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_prograd_s_vectors_beyond_the_words_start_at_zero(build: Any) -> None:
+    """As in the authors' code; those of other methods start as noise."""
+    words = build("prograd(length=4)").context
+    context = build("prograd(length=20, init='a photo')").context
+    known = len("a photo")  # a token for each byte
+    assert not bool(context[:-known].any())
+    assert bool(context[-known:].any(dim=1).all())
+    assert bool(words.any(dim=1).all())
+    assert bool(build("prograd(length=3, init='noise')").context.any(dim=1).all())
+    assert bool(build("coop(length=20, init='a photo')").context.any(dim=1).all())
+
+
+def test_prompt_src_s_imagenet_guides_are_means_of_sixty_unit_features(build: Any) -> None:
+    assert len(set(IMAGENET_TEMPLATES)) == 60
+    plain, found = build("zero_shot"), build("prompt_src(guide='imagenet')").guides
+    prompts = [template.replace("{}", "ankle boot") for template in IMAGENET_TEMPLATES]
+    assert prompts[22] == "a black and white photo of the ankle boot."
+    tokens = plain.tokenizer(prompts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        units = normalize(plain.clip.get_text_features(**tokens).pooler_output, dim=1)
+    torch.testing.assert_close(found[1], normalize(units.mean(0), dim=0), rtol=0, atol=1e-5)
+    assert not torch.allclose(found, build("prompt_src").guides, atol=1e-3)
 
 
 def test_gaussian_weights() -> None:

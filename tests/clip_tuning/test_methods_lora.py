@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -160,32 +161,34 @@ def test_start_from_an_adapter_of_ours(
     assert before == after
 
 
+@pytest.mark.parametrize("init", [True, "gaussian"])
 def test_start_from_an_adapter_of_peft(
-    tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path
+    tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path, init: Any
 ) -> None:
-    """Also one whose initialisation would change the base weights."""
     base = CLIPModel.from_pretrained(tiny_clip_folder)
-    config = LoraConfig(r=2, target_modules=["q_proj", "out_proj"], init_lora_weights="pissa")
+    config = LoraConfig(r=2, target_modules=["q_proj", "out_proj"], init_lora_weights=init)
     theirs = get_peft_model(base, config)
-    theirs.peft_config["default"].init_lora_weights = True
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
             if "lora_" in name:
                 parameter.copy_(torch.randn_like(parameter))
     theirs.save_pretrained(str(tmp_path))
-    raw = json.loads((tmp_path / "adapter_config.json").read_text())
-    raw["init_lora_weights"] = "pissa"
-    (tmp_path / "adapter_config.json").write_text(json.dumps(raw))
     expected = ClipClassifier(load_clip(str(tiny_clip_folder)), NAMES, TEMPLATE).eval()
-    raw["init_lora_weights"] = True
-    plain = tmp_path / "plain"
-    plain.mkdir()
-    (plain / "adapter_config.json").write_text(json.dumps(raw))
-    weights = (tmp_path / "adapter_model.safetensors").read_bytes()
-    (plain / "adapter_model.safetensors").write_bytes(weights)
-    expected.clip = PeftModel.from_pretrained(expected.clip, str(plain)).eval()
+    expected.clip = PeftModel.from_pretrained(expected.clip, str(tmp_path)).eval()
     ours = _attach(tiny_clip, LoRA(start=str(tmp_path)))
     assert torch.equal(_logits(ours), _logits(expected))
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora", "pissa_niter_2"])
+def test_start_refuses_an_adapter_to_changed_base_weights(
+    tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path, init: Any
+) -> None:
+    """On the model's own weights its factors would be something else than what was trained."""
+    base = CLIPModel.from_pretrained(tiny_clip_folder)
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=init)
+    get_peft_model(base, config).save_pretrained(str(tmp_path))
+    with pytest.raises(ValueError, match=f"^start: expected an adapter to .*'{init}'"):
+        _attach(tiny_clip, LoRA(start=str(tmp_path)))
 
 
 def test_start_refuses_a_folder_without_a_lora_adapter(tiny_clip: Clip, tmp_path: Path) -> None:

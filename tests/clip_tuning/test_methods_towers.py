@@ -182,6 +182,33 @@ def test_a_context_too_long_for_the_text_tower_is_refused(tiny_clip: Clip) -> No
         lay_out(tiny_clip.tokenizer, "{}.", ("cat", "elephant"), ContextSettings(68, "noise"), 77)
 
 
+@pytest.mark.parametrize("position", ["middle", "front"])
+@pytest.mark.parametrize("template", ["a photo of the {}.", "a photo of a {}, drawn.", "my {}!"])
+def test_punctuation_behind_the_name_keeps_its_tokens(template: str, position: str) -> None:
+    """The embedded tokenizer has one token for "." behind a word and another for "." alone."""
+    tokenizer = load_clip("embedded").tokenizer
+    settings = ContextSettings(2, position=position)
+    layout = lay_out(tokenizer, template, ("cat",), settings, 32)
+    text = template.replace("{}", "cat")
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    start = template.index("{}")
+    parts: list[list[int]] = [[], [], []]  # before the name, the name, behind it
+    spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    for token, (first, last) in spans:
+        if last > first:
+            parts[(last > start) + (first >= start + len("cat"))].append(token)
+    before, name, behind = parts
+    assert all(parts)
+    context = [-1, -2, *before[2:]]  # two vectors take the places of two words
+    cut = {"middle": len(context) // 2, "front": 0}[position]
+    expected = [*context[:cut], *name, *context[cut:], *behind]
+    shown = [
+        token if slot < 0 else -1 - slot
+        for token, slot in zip(layout.ids[0].tolist(), layout.slots[0].tolist(), strict=True)
+    ]
+    assert shown[1:-1] == expected
+
+
 def test_template_words_that_merge_with_the_name_are_refused() -> None:
     clip = load_clip("embedded")
     settings = ContextSettings(2, position="front")
