@@ -19,7 +19,7 @@ from fl2ora.clip_tuning.schedules.base import Schedule
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError, problems_of
 from fl2ora.experiment.plugins import find, load
-from fl2ora.experiment.spec import parse_list, parse_spec, parse_sum
+from fl2ora.experiment.spec import Spec, parse_list, parse_spec, parse_sum
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.partition.base import Partitioner
 from fl2ora.federated_data.protocols.base import Protocol
@@ -107,10 +107,11 @@ def build_callbacks(text: str) -> list[Callback]:
     Raises:
         UserError: unknown name, no callback, or arguments that do not fit.
     """
-    names: list[str | object] = []
+    found: list[str | Spec] = []
     for spec in parse_list(text):
-        names += DEFAULT_CALLBACKS if spec.name == "default" and spec.module is None else [spec]
-    return [load(name, Callback) for name in names]  # type: ignore[arg-type]
+        groups = {"default": DEFAULT_CALLBACKS, "none": ()}
+        found += groups.get(spec.name, [spec]) if spec.module is None else [spec]
+    return [load(spec, Callback) for spec in found]
 
 
 def build_run_calibrator(text: str) -> Calibrator | None:
