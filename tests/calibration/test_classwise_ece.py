@@ -90,9 +90,9 @@ def test_threshold_drops_small_probabilities():
 
 def test_statistics_without_tables_are_refused():
     stats = CalibrationStats.from_probabilities(PROBABILITIES_B, LABELS_B)
-    for figure in (classwise_ece_of, classwise_ace_of):
+    for metric in (classwise_ece_of, classwise_ace_of):
         with pytest.raises(ValueError, match="classwise=True"):
-            figure(stats)
+            metric(stats)
 
 
 def test_empty():

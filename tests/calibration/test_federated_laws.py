@@ -56,9 +56,9 @@ def test_pooled_error_is_never_above_the_clients(sizes, seed):
         for i, n in enumerate(sizes)
     ]
     pooled, weights = sum(clients), np.array(sizes) / sum(sizes)
-    for figure in (ece_of, classwise_ece_of, top_label_ece_of):
-        mean = weights @ [figure(stats) for stats in clients]
-        assert figure(pooled) <= mean + 1e-12
+    for metric in (ece_of, classwise_ece_of, top_label_ece_of):
+        mean = weights @ [metric(stats) for stats in clients]
+        assert metric(pooled) <= mean + 1e-12
     assert rmsce_of(pooled) ** 2 <= weights @ [rmsce_of(stats) ** 2 for stats in clients] + 1e-12
     assert mce_of(pooled) <= max(mce_of(stats) for stats in clients) + 1e-12
     assert mce_weighted_of(pooled) <= max(map(ece_of, clients)) + 1e-12

@@ -58,11 +58,11 @@ def test_a_lora_strategy_refuses_other_methods_before_training(
     app = Wrapped()
     with pytest.raises(UserError, match=strategy):
         run_small(tmp_path, client_app=app, strategy=strategy, method="linear_probe")
-    assert not app.received
+    assert not app.of("train")
 
 
 def test_a_method_with_a_residual_refuses_strategies_that_leave_it_alone(tmp_path: Path) -> None:
     app = Wrapped()
     with pytest.raises(UserError, match="residual"):
         run_small(tmp_path, client_app=app, strategy="fedavg", method="lora_residual")
-    assert not app.received
+    assert not app.of("train")

@@ -89,3 +89,10 @@ def test_a_client_with_momentum_is_not_counted_too_short_beside_mu() -> None:
         client.train(scalar(0.0), FedNovaRule(mu=0.1), {})
     alone = client.train(scalar(0.0), FedNovaRule(), {})
     assert torch.isfinite(alone.aux["normaliser"])
+
+
+def test_strategies_say_whether_they_need_plain_sgd() -> None:
+    specs = ("scaffold", "fednova(mu=0.1)", "attacked(inner='scaffold')")
+    assert all(load(spec, Strategy).needs_plain_sgd for spec in specs)
+    others = ("fedavg", "fednova", "feddyn", "attacked(inner='fednova')")
+    assert not any(load(spec, Strategy).needs_plain_sgd for spec in others)
