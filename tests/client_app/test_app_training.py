@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fl2ora.client_app.app import build_loss
+from fl2ora.client_app.tasks import build_loss
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import Adapter
@@ -27,7 +27,8 @@ def by_hand(**plan: Any) -> Adapter:
     classifier = build_classifier(
         "embedded", "lora", federation.class_names, federation.templates, 3
     )
-    loss, before = plan.pop("loss", "cross_entropy"), {}
+    plan = {"loss": "cross_entropy", "learning_rate": 0.3, **plan}
+    loss, before = plan.pop("loss"), {}
     for server_round in range(1, ROUNDS + 1):
         received = classifier.export()
         seed = derive_seed(3, "client", "0", server_round)
@@ -36,7 +37,6 @@ def by_hand(**plan: Any) -> Adapter:
             images,
             TrainingPlan(
                 build_loss(loss),
-                learning_rate=0.3,
                 round=server_round,
                 num_rounds=ROUNDS,
                 client="0",
@@ -52,8 +52,15 @@ def by_hand(**plan: Any) -> Adapter:
 @pytest.mark.parametrize(
     ("keys", "plan"),
     [
-        ({"momentum": 0.5}, {"optimiser": "sgd(momentum=0.5)"}),
-        ({"weight_decay": 0.05}, {"optimiser": "sgd(weight_decay=0.05)"}),
+        ({"optimiser": "sgd(momentum=0.5)"}, {"optimiser": "sgd(momentum=0.5)"}),
+        ({"optimiser": "sgd(weight_decay=0.05)"}, {"optimiser": "sgd(weight_decay=0.05)"}),
+        (
+            {"optimiser": "adamw", "learning_rate": 0.01},
+            {"optimiser": "adamw", "learning_rate": 0.01},
+        ),
+        ({"schedule": "cosine"}, {"schedule": "cosine"}),
+        ({"gradient_clip": 0.05}, {"gradient_clip": 0.05}),
+        ({"batch_size": 8, "accumulate": 3}, {"batch_size": 8, "accumulate": 3}),
         ({"batch_size": 20, "local_epochs": 2}, {"batch_size": 20, "epochs": 2}),
         ({"augmentation": "crop_flip"}, {"augmentation": "crop_flip"}),
         ({"precision": "bfloat16"}, {"precision": "bfloat16"}),

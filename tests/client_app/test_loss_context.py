@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fl2ora.calibration.losses.base import Loss, LossContext
-from fl2ora.client_app.app import build_loss
 from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.node import Node
+from fl2ora.client_app.tasks import build_loss
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.build import build_classifier

@@ -12,8 +12,8 @@ from torch import Tensor
 from fl2ora.calibration.losses.base import Loss, LossContext
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.calibration.stats import StatsSpec
-from fl2ora.client_app.app import build_loss
 from fl2ora.client_app.evaluation import local_evaluate
+from fl2ora.client_app.tasks import build_loss
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.build import build_classifier

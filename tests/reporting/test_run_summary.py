@@ -12,8 +12,8 @@ from fl2ora.reporting.run_summary import write_summary
 METRICS = {"accuracy": 0.5, "ece": 0.25, "mce": 1.0, "nll": 2.0}
 
 
-def _summary(folder: Path, *figures: Path, **settings: str) -> str:
-    path = write_summary(folder, RunConfig.from_flat(settings), figures)
+def _summary(folder: Path, **settings: str) -> str:
+    path = write_summary(folder, RunConfig.from_flat(settings))
     assert path == folder / "summary.md"
     return path.read_text(encoding="utf-8")
 
@@ -73,10 +73,13 @@ def test_replies_that_were_not_used_are_listed(tmp_path: Path) -> None:
     assert "site-a" not in text
 
 
-def test_png_files_are_shown_and_others_are_not(tmp_path: Path) -> None:
-    text = _summary(tmp_path, tmp_path / "reliability.png", tmp_path / "reliability.pdf")
-    assert "\n![reliability](reliability.png)\n" in text
-    assert "pdf" not in text
+def test_plots_that_were_drawn_are_shown(tmp_path: Path) -> None:
+    for name in ("rounds.png", "reliability.png", "reliability.svg", "other.png"):
+        (tmp_path / name).touch()
+    text = _summary(tmp_path)
+    assert "\n![reliability](reliability.png)\n\n![rounds](rounds.png)\n" in text
+    assert "svg" not in text
+    assert "other" not in text
 
 
 def test_a_run_that_failed_before_any_metric_has_a_summary(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_client_that_does_not_answer_the_evaluation_is_recorded(tmp_path: Path
 
     folder = run_small(tmp_path, client_app=Wrapped(alter), evaluate_on="nodes", num_rounds=1)
     assert {d["reason"] for d in events(folder, "drop")} == {"evaluation: RuntimeError: disk full"}
-    assert [e["client"] for e in events(folder, "unmeasured")] == ["0", "0"]
+    assert [(e["round"], e["client"]) for e in events(folder, "drop")] == [(0, "0"), (1, "0")]
 
 
 def explodes(message: Message, context: Context, reply: Message) -> Message:

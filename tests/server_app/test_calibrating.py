@@ -105,12 +105,19 @@ def test_a_client_that_fails_to_calibrate_is_left_out_and_recorded(tmp_path: Pat
         tmp_path, client_app=Wrapped(alter), calibrator="histogram_binning", **SETTINGS
     )
     assert [d["reason"] for d in events(folder, "drop")] == ["calibration: RuntimeError: no memory"]
-    assert [e["clients"] for e in events(folder, "calibrate")] == [2]
+    assert [e["clients"] for e in events(folder, "calibrate")] == [["1", "2"]]
 
 
 def test_no_calibration_images_at_all_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="calibrator 'temperature'"):
+    """Before anything is trained where the configuration says so, after it is saved elsewhere."""
+    with pytest.raises(UserError, match="calibrator: 'temperature' is fitted to the images"):
         run_small(tmp_path, calibrator="temperature", num_rounds=0, calibration_fraction=0.0)
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(UserError, match="calibrator 'temperature'"):
+        run_small(tmp_path, calibrator="temperature", num_rounds=1, calibration_fraction=0.001)
+    folder = tmp_path / "runs" / "run"
+    for name in ("global.safetensors", "logits.safetensors", "metrics.csv", "summary.md"):
+        assert (folder / name).exists(), name
 
 
 @pytest.mark.parametrize("spec", ["temperature", "sals", "histogram_binning"])

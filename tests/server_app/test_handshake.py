@@ -19,7 +19,7 @@ from runs import events, run_small
 def saying(**fields: Any) -> Wrapped:
     def alter(message: Message, context: Context, reply: Message) -> Message:
         if message.metadata.message_type == "query.hello" and context.node_id == 2:
-            reply.content.config_records["hello"].update(fields)
+            reply.content.config_records["node"].update(fields)
         return reply
 
     return Wrapped(alter)
@@ -33,11 +33,11 @@ def saying(**fields: Any) -> Wrapped:
             ["client 1", "0123456789abcdef at /elsewhere", "differs from the server's"],
         ),
         (
-            {"versions": json.dumps({"torch": "1.0.0", "flwr": "1.0"})},
+            {"versions": json.dumps([["torch", "1.0.0"], ["flwr", "1.0"]])},
             ["client 1: torch 1.0.0 differs", "client 1: flwr 1.0 differs"],
         ),
         ({"client": "0"}, ["client key '0' is used by 2 nodes"]),
-        ({"classes": '["cat", "dog"]'}, ["its 2 classes ('cat', 'dog')", "in names or order"]),
+        ({"class_names": '["cat", "dog"]'}, ["its 2 classes ('cat', 'dog')", "in names or order"]),
         ({"problem": "the disk is gone"}, ["client 1: the disk is gone"]),
     ],
 )
@@ -54,7 +54,7 @@ def test_a_node_that_does_not_fit_is_refused(
 
 def test_torch_builds_for_other_devices_may_work_together(tmp_path: Path) -> None:
     version = torch.__version__.partition("+")[0]
-    app = saying(versions=json.dumps({"torch": f"{version}+cu999"}))
+    app = saying(versions=json.dumps([["torch", f"{version}+cu999"]]))
     folder = run_small(tmp_path, client_app=app, num_rounds=0)
     assert events(folder, "finished")
 
@@ -67,6 +67,25 @@ def test_asking_for_cuda_without_cuda_stops_before_training(tmp_path: Path) -> N
         run_small(tmp_path, client_app=app, node_configs=nodes)
     assert str(caught.value).count("torch sees no CUDA device") == 3
     assert not app.of("train")
+
+
+def test_more_nodes_than_asked_for_are_refused(tmp_path: Path) -> None:
+    app = Wrapped()
+    with pytest.raises(UserError, match=r"num-clients: expected 2 nodes, found 3; set it to 3"):
+        run_small(tmp_path, client_app=app, num_clients=2)
+    assert not app.received
+
+
+def test_two_nodes_with_one_share_are_refused(tmp_path: Path) -> None:
+    """What one holds out, the other would train on."""
+    nodes = {0: {"site": "a"}, 1: {"site": "b", "partition-id": 0}}
+    with pytest.raises(UserError, match=r"partition-id 0 is used by 2 nodes \(a, b\)"):
+        run_small(tmp_path, node_configs=nodes)
+
+
+def test_nodes_that_divide_the_data_differently_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="2 nodes say 3, 1 nodes say 4"):
+        run_small(tmp_path, num_clients=3, node_configs={1: {"num-partitions": 4}})
 
 
 def test_too_few_nodes_are_waited_for_and_then_named(tmp_path: Path) -> None:

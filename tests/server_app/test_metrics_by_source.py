@@ -15,7 +15,7 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError
 from fl2ora.reporting.events import read_lines
 from fl2ora.server_app.metrics_by_source import all_metrics, client_metrics, pooled_metrics
-from fl2ora.server_app.run_plugins import check_plugins
+from fl2ora.server_app.run_plugins import build_plugins
 from runs import run_small
 
 
@@ -127,4 +127,4 @@ def test_a_run_measures_what_it_was_asked_for(tmp_path: Path, where: str) -> Non
 def test_an_unknown_metric_is_answered_before_the_run() -> None:
     config = RunConfig.from_flat({"metrics": "default + classwise_ecee"})
     with pytest.raises(ConfigError, match=r"metrics: .*did you mean 'classwise_ece'"):
-        check_plugins(config)
+        build_plugins(config)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from flwr.app import Context, Message
+from safetensors.torch import load, save
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.methods.prompt_src import PromptSRC
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.clients import load_federation
 from fl2ora.reporting.events import read_lines
-from fl2ora.server_app.rounds import Rounds
+from fl2ora.server_app.callbacks.averaging import Averaging
 from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.updates import WeightedMean
 from misbehaving import Wrapped
 from runs import SMALL, events, final_adapter, run_small
 
@@ -123,7 +127,20 @@ def test_other_methods_end_with_the_last_round(tmp_path: Path, aggregated: list[
 
 
 def test_there_is_one_weight_for_each_round() -> None:
-    config = RunConfig(num_rounds=3)
-    parts: Any = (None, [], FedAvg(), config, None, None, {})
-    with pytest.raises(ValueError, match=r"^round weights: expected 3, found 2$"):
-        Rounds(*parts, weights=torch.ones(2))
+    run: Any = SimpleNamespace(config=RunConfig(num_rounds=3), tracker=None)
+    with pytest.raises(UserError, match=r"^round weights: expected 3, one for each.*found 2$"):
+        Averaging([0.5, 0.5]).on_start(run)
+
+
+def test_a_mean_goes_on_from_its_saved_state_exactly() -> None:
+    adapters = [{"x": torch.randn(5, generator=torch.Generator().manual_seed(n))} for n in range(3)]
+    whole = WeightedMean()
+    for weight, adapter in zip((0.1, 0.7, 0.2), adapters, strict=True):
+        whole.add(adapter, weight)
+    first = WeightedMean()
+    first.add(adapters[0], 0.1)
+    first.add(adapters[1], 0.7)
+    resumed = WeightedMean.from_state(load(save(first.state())))
+    resumed.add(adapters[2], 0.2)
+    assert resumed.total_weight == whole.total_weight
+    assert torch.equal(resumed.result(torch.float64)["x"], whole.result(torch.float64)["x"])

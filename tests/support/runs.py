@@ -22,7 +22,7 @@ SMALL: dict[str, Any] = {
     "learning-rate": 0.3,
     "start-timeout": 5.0,
     "seed": 3,
-    "callbacks": "none",
+    "callbacks": "lora_diagnostics + logit_scale + traffic + summary",
     "resamples": 20,
 }
 
