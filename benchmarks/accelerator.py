@@ -3,13 +3,15 @@
     python -m benchmarks.accelerator --output results.json
 
 Random weights, ten classes. ``agreement``: one round of the same client on both, float32 without
-TF32, and the calibration sums of its images afterwards. ``speed``: a round of training and a pass of
-evaluation on the device, in float32 and with bfloat16 autocast, with the peak of device memory.
+TF32, and the calibration sums of its images afterwards. ``speed``: a round of training and a pass
+of evaluation on the device, in float32 and with bfloat16 autocast, repeatable bit by bit or not,
+with the peak of device memory.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -30,6 +32,7 @@ from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.build import resolve_device
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.prediction import predict
@@ -50,6 +53,7 @@ def main(
     """Print both tables; without a CUDA device there is nothing to do."""
     if not torch.cuda.is_available():
         raise SystemExit("torch sees no CUDA device here")
+    resolve_device("cuda")  # which prepares cuBLAS
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     clip = vit_b_16()
     found: dict[str, Any] = {
@@ -103,8 +107,9 @@ def speed(clip: Clip, spec: str, data: LabelledImages, batch: int) -> dict[str, 
         table = prefix_features(model, data.images)
     features = prefix_features(frozen, data.images) if model.wants_zero_shot else None
     found: dict[str, float] = {}
-    for precision in ("float32", "bfloat16"):
-        plan = replace(PLAN, batch_size=batch, precision=precision)
+    for precision, repeats in itertools.product(("float32", "bfloat16"), (True, False)):
+        plan = replace(PLAN, batch_size=batch, precision=precision, deterministic=repeats)
+        name = f"train_{precision}" + ("_repeatable" if repeats else "")
 
         def work(plan: TrainingPlan = plan, kept: Tensor | None = None) -> None:
             with model.as_client({}):
@@ -116,13 +121,13 @@ def speed(clip: Clip, spec: str, data: LabelledImages, batch: int) -> dict[str, 
                     image_table=lambda: kept,
                 )
 
-        found[f"train_{precision}"], found[f"train_{precision}_mib"] = rate(work, len(data))
+        found[name], found[f"{name}_mib"] = rate(work, len(data))
         if table is not None:
-            found[f"train_{precision}_kept"], _ = rate(lambda w=work: w(kept=table), len(data))
+            found[f"{name}_kept"], _ = rate(lambda w=work: w(kept=table), len(data))
     found["evaluate_float32"], found["evaluate_mib"] = rate(
         lambda: predict(model, data.images), len(data)
     )
-    return {name: round(value, 1) for name, value in found.items()}
+    return {key: round(value, 1) for key, value in found.items()}
 
 
 def rate(work: Callable[[], object], images: int) -> tuple[float, float]:

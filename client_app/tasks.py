@@ -145,6 +145,7 @@ def _plan(node: Node, kept: ClientState, task: TrainTask) -> TrainingPlan:
         gradient_clip=config.gradient_clip,
         augmentation=config.augmentation,
         precision=config.precision,
+        deterministic=config.deterministic,
         round=task.round,
         num_rounds=task.num_rounds,
         seed=derive_seed(config.seed, "client", node.key, task.round),

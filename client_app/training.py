@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fl2ora.client_app.batches import draw_batches
+from fl2ora.client_app.determinism import repeatable
 from fl2ora.client_app.loss_context import ContextFiller, ZeroShotReference, reads_reference
 from fl2ora.client_app.objective import Objective
 from fl2ora.client_app.stepper import Stepper
@@ -74,7 +75,8 @@ def local_train(
         _gather(classifier, data, plan, table)
     filler = ContextFiller(plan.loss, classifier, frozen, received, plan.previous, plan.seed)
     objective = Objective(classifier, plan, frozen, filler)
-    with _training(classifier, plan.seed):
+    device = classifier.clip.device
+    with _training(classifier, plan.seed), repeatable(device, wanted=plan.deterministic):
         losses = _train(classifier, data, plan, table, objective, stepper)
     aux, kept = plan.rule.finish(stepper.taken)
     own = plan.rule.metrics()

@@ -26,6 +26,7 @@ class TrainingPlan:
         gradient_clip: largest L2 norm of a step's gradient over all that is trained; 0: no limit.
         augmentation: of the images.
         precision: ``float32``, or ``bfloat16`` for autocast of the forward pass.
+        deterministic: the same bits for the same seed on a CUDA device too; slower there.
         round: of the run, from 1.
         num_rounds: of the run.
         seed: of this client in this round; every random draw comes from it.
@@ -46,6 +47,7 @@ class TrainingPlan:
     gradient_clip: float = 0.0
     augmentation: Augmentation = "none"
     precision: str = "float32"
+    deterministic: bool = True
     round: int = 1
     num_rounds: int = 1
     seed: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -126,6 +127,8 @@ def resolve_device(wanted: str) -> torch.device:
     Raises:
         UserError: CUDA or MPS was asked for and this machine has none.
     """
+    # Read when cuBLAS is first used: without it the order of its sums is anyone's.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if wanted == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

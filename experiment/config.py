@@ -107,6 +107,8 @@ class RunConfig(BaseModel):
     """device of each process: auto, cpu, cuda, cuda:N or mps"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """precision of training's forward pass: float32 or bfloat16; what is tuned stays float32"""
+    deterministic: bool = True
+    """whether training repeats bit by bit on a CUDA device too, which is slower there"""
     gradient_checkpointing: bool = False
     """whether the backward pass computes activations again, to save memory"""
     threads: int = Field(default=1, ge=1, le=1024)
