@@ -31,8 +31,8 @@ from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import Adapter
-from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.build import resolve_device
+from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.prediction import predict
