@@ -43,7 +43,9 @@ class Row:
     judge: Callable[[Random], str]
 
 
-def independent(one: tuple[str, int, float], two: tuple[str, int, float]) -> Callable[[Random], str]:
+def independent(
+    one: tuple[str, int, float], two: tuple[str, int, float]
+) -> Callable[[Random], str]:
     """Return a judge of models (shape, examples, overconfidence) on images of their own."""
 
     def judge(rng: Random) -> str:

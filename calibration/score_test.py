@@ -39,7 +39,9 @@ _BISECTIONS = 14
 
 @dataclass(frozen=True)
 class Side:
-    """What is known of one model; ``(B,)`` over the bins with two units (examples, clients) or more.
+    """What is known of one model; ``(B,)`` over the bins with at least two units.
+
+    A unit is an example or a client.
 
     Attributes:
         index: which of the M bins.
@@ -178,9 +180,7 @@ class ScoreTest:
             gaps = side.scaled(side.denoised(moved[k], self._variance[k]), squares[k])
             variance = side.variance(gaps)
             total += sign * (self._noise[k] @ (2 * side.weight * gaps * np.sqrt(variance)))
-            total += sign * (
-                (self._noise[k] ** 2 - 1) @ (side.weight * side.inflation * variance)
-            )
+            total += sign * ((self._noise[k] ** 2 - 1) @ (side.weight * side.inflation * variance))
             total += sign * self._share_noise[:, k] * math.sqrt(side.share_variance(gaps))
         return total
 

@@ -110,9 +110,10 @@ def intervals_over_examples(
         Fifty predictions of confidence 0.99, all right, do not prove perfection:
 
         >>> p = np.array([[0.99, 0.01]] * 50)
-        >>> found = intervals_over_examples(CalibrationStats.from_probabilities(p, np.zeros(50, int)))
+        >>> stats = CalibrationStats.from_probabilities(p, np.zeros(50, int))
+        >>> found = intervals_over_examples(stats)
         >>> round(found["ece"].value, 3), found["ece"].low, round(found["ece"].high, 3)
-        (0.01, 0.0, 0.039)
+        (0.01, 0.0, 0.038)
         >>> round(found["accuracy"].low, 3), found["accuracy"].high
         (0.929, 1.0)
     """
@@ -126,9 +127,7 @@ def intervals_over_examples(
             return resample_examples(pooled, rng)
 
         ends = _drawn(pooled, draw, figures, gaps, resamples, level, seed) | ends
-    return {
-        name: Interval(value, *ends[name], level, "examples") for name, value in values.items()
-    }
+    return {name: Interval(value, *ends[name], level, "examples") for name, value in values.items()}
 
 
 def intervals_over_clients(
@@ -165,7 +164,7 @@ def _direct(
     """Return the ends of those figures that are metrics with a method of their own."""
     n = stats.num_examples
     if n == 0:
-        return {name: (math.nan, math.nan) for name in values}
+        return dict.fromkeys(values, (math.nan, math.nan))
     names = [m.name for m in METRICS if m.name in values and values[m.name] == m.of(stats)]
     wanted = {name: _SAME_TRUTH.get(name, name) for name in names}
     settings = {"draws": resamples, "level": level, "seed": seed}
@@ -186,7 +185,9 @@ def _direct(
     for name in {"nll", "brier"} & set(names):
         found[name] = _mean_interval(stats, name, z)
     ends = {name: found[truth] for name, truth in wanted.items() if truth in found}
-    return {name: (min(ends[name][0], values[name]), max(ends[name][1], values[name])) for name in ends}
+    return {
+        name: (min(ends[name][0], values[name]), max(ends[name][1], values[name])) for name in ends
+    }
 
 
 def _mean_interval(stats: CalibrationStats, name: str, z: float) -> tuple[float, float]:
