@@ -191,9 +191,9 @@ def _direct(
 
 
 def _mean_interval(stats: CalibrationStats, name: str, z: float) -> tuple[float, float]:
-    """Return the normal interval of a mean score, with half an unseen error in its variance.
+    """Return the normal interval of a mean score, with one error not yet seen in its variance.
 
-    Half an example more is thought to be wrong, as costly as the confidences say that errors are
+    One example more is thought to be wrong, as costly as the confidences say that errors are
     at the least: ``-ln(1 - c)`` and ``2 c^2``, weighted by the chance 1 - c of an error. Without it
     50 sure and right predictions would have a standard error of 0.
     """
@@ -206,8 +206,9 @@ def _mean_interval(stats: CalibrationStats, name: str, z: float) -> tuple[float,
     chance = np.maximum(stats.count[filled] * (1 - c), 1e-12)
     cost: Floats = -np.log(np.maximum(1 - c, 1e-12)) if name == "nll" else 2 * c**2
     unseen = float((chance * cost).sum() / chance.sum())
-    mean, size = (total + unseen / 2) / (n + 0.5), n + 0.5
-    variance = max(0.0, (squared + unseen**2 / 2) / size - mean**2)
+    size = n + 1
+    mean = (total + unseen) / size
+    variance = max(0.0, (squared + unseen**2) / size - mean**2)
     reach = z * math.sqrt(variance / size)
     return max(0.0, min(total / n, mean) - reach), max(total / n, mean) + reach
 

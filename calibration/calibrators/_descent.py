@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +45,15 @@ class Evaluation:
     residual: float
 
 
+class Step(NamedTuple):
+    """What to do next, see ``advance``."""
+
+    point: Tensor
+    solver: Solver
+    done: bool
+    converged: bool
+
+
 def begin(point: Tensor) -> Solver:
     """Return the solver state before anything was evaluated at ``point (P,)``."""
     nothing = torch.zeros_like(point)
@@ -59,13 +69,18 @@ def begin(point: Tensor) -> Solver:
     }
 
 
+def restart(solver: Solver, point: Tensor) -> Solver:
+    """Return the solver state to go on from ``point (P,)`` with an objective of other clients."""
+    return {**begin(point), "rounds": solver["rounds"]}
+
+
 def advance(
     solver: Solver,
     found: Evaluation,
     direction: Callable[[Solver], Tensor],
     tolerance: float,
     max_rounds: int,
-) -> tuple[Tensor, Solver, bool]:
+) -> Step:
     """Judge the evaluated point and say where to look next.
 
     Args:
@@ -76,7 +91,8 @@ def advance(
         max_rounds: evaluations after which to end with the best point so far.
 
     Returns:
-        The next point (or the result), the solver state, and whether this is the end.
+        The next point (or the result), the solver state, whether this is the end, and whether the
+        tolerance was met.
     """
     rounds = float(solver["rounds"]) + 1
     promised = ENOUGH * float(solver["length"] * (solver["gradient"] @ solver["direction"]))
@@ -86,16 +102,16 @@ def advance(
     solver = _remember(solver, found)
     solver["rounds"] = scalar(rounds)
     if found.residual <= tolerance or rounds >= max_rounds:
-        return found.point, solver, True
+        return Step(found.point, solver, True, found.residual <= tolerance)
     along = direction(solver)
     slope = float(found.gradient @ along)
     if not slope < 0:  # no descent left within rounding
-        return found.point, solver, True
+        return Step(found.point, solver, True, True)
     solver |= {"direction": along, "length": scalar(1)}
-    return found.point + along, solver, False
+    return Step(found.point + along, solver, False, False)
 
 
-def _shorten(solver: Solver, found: Evaluation, last: bool) -> tuple[Tensor, Solver, bool]:
+def _shorten(solver: Solver, found: Evaluation, last: bool) -> Step:
     """Move back towards the accepted point, to the minimum of the parabola through both."""
     length, base = float(solver["length"]), solver["base"]
     slope = float(solver["gradient"] @ solver["direction"])
@@ -103,9 +119,10 @@ def _shorten(solver: Solver, found: Evaluation, last: bool) -> tuple[Tensor, Sol
     best = -slope * length**2 / (2 * excess) if excess > 0 else 0.5 * length
     length = min(max(best, 0.1 * length), 0.5 * length)
     move = length * solver["direction"]
-    if last or bool((move.abs() <= 1e-15 * (1 + base.abs())).all()):
-        return base, solver, True
-    return base + move, {**solver, "length": scalar(length)}, False
+    still = bool((move.abs() <= 1e-15 * (1 + base.abs())).all())
+    if last or still:
+        return Step(base, solver, True, still)
+    return Step(base + move, {**solver, "length": scalar(length)}, False, False)
 
 
 def _remember(solver: Solver, found: Evaluation) -> Solver:
@@ -121,10 +138,20 @@ def _remember(solver: Solver, found: Evaluation) -> Solver:
     return accepted
 
 
-def quasi_newton_direction(solver: Solver) -> Tensor:
-    """Return the L-BFGS direction from the remembered pairs; at first a cautious gradient step."""
+def quasi_newton_direction(
+    solver: Solver, precondition: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Return the L-BFGS direction from the remembered pairs.
+
+    Args:
+        solver: after acceptance.
+        precondition: divides a vector ``(P,)`` by a bound of the Hessian. Without it the first
+            step is a cautious one along the gradient.
+    """
     moves, turns, gradient = solver["moves"], solver["turns"], solver["gradient"]
     if not len(moves):
+        if precondition is not None:
+            return -precondition(gradient)
         return -gradient / max(1.0, float(gradient.norm()))
     weights = 1 / (moves * turns).sum(dim=1)
     along: Tensor = gradient.clone()
@@ -132,7 +159,8 @@ def quasi_newton_direction(solver: Solver) -> Tensor:
     for move, turn, weight in zip(moves.flip(0), turns.flip(0), weights.flip(0), strict=True):
         shares.append(weight * (move @ along))
         along = along - shares[-1] * turn
-    along = along * (moves[-1] @ turns[-1]) / (turns[-1] @ turns[-1])
+    divide = precondition or torch.Tensor.clone
+    along = divide(along) * (moves[-1] @ turns[-1]) / (turns[-1] @ divide(turns[-1]))
     for move, turn, weight, share in zip(moves, turns, weights, reversed(shares), strict=True):
         along = along + move * (share - weight * (turn @ along))
     return -along

@@ -99,14 +99,19 @@ class LogisticCalibrator(Top1Calibrator):
         projected = torch.where(free, point - gradient, (point - gradient).clamp(min=0))
         residual = float((point - projected).abs().max())
         found = _descent.Evaluation(point, value, gradient, residual)
-        point, solver, done = _descent.advance(
+        step = _descent.advance(
             state.solver,
             found,
             lambda _: _bounded_step(found.point, gradient, sums["hessian"] / count),
             TOLERANCE,
             self.max_steps,
         )
-        return FitState({"coefficients": point}, solver, done)
+        return FitState({"coefficients": step.point}, step.solver, step.done, step.converged)
+
+    def restart(self, state: FitState) -> FitState:
+        """Return ``state`` with its point as the one to compare with."""
+        solver = _descent.restart(state.solver, state.parameters["coefficients"])
+        return FitState(state.parameters, solver, state.done)
 
     def recalibrate(self, top: Top1, parameters: Parameters) -> Tensor:
         """Return the sigmoid."""

@@ -34,11 +34,14 @@ class FitState:
             they may be a trial point; once ``done`` they are the result.
         solver: whatever ``update`` remembers between steps, float64 tensors by name.
         done: no further step is needed.
+        converged: False where the steps were spent before the fit met its tolerance; of no meaning
+            before ``done``.
     """
 
     parameters: Parameters
     solver: Parameters
     done: bool
+    converged: bool = True
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,15 @@ class Calibrator(ABC):
             ValueError: no client had a single example.
         """
 
+    def restart(self, state: FitState) -> FitState:
+        """Return ``state`` without what it remembers of sums over other clients.
+
+        To be called before ``update`` where the clients behind the sums are not those behind the
+        sums before: losses of different examples must not be compared. The parameters and the
+        number of steps taken stay. Nothing to do for a calibrator that remembers no sums.
+        """
+        return state
+
     @abstractmethod
     def apply(
         self,
@@ -201,6 +213,15 @@ def fit(
     clients: Sequence[tuple[Tensor, Tensor]],
     contexts: Sequence[CalibrationContext] | None = None,
 ) -> Parameters:
+    """Return the parameters of ``fit_to_the_end``."""
+    return fit_to_the_end(calibrator, clients, contexts).parameters
+
+
+def fit_to_the_end(
+    calibrator: Calibrator,
+    clients: Sequence[tuple[Tensor, Tensor]],
+    contexts: Sequence[CalibrationContext] | None = None,
+) -> FitState:
     """Fit on the calibration data of all ``clients``, each ``(logits (N, K), labels (N,))``.
 
     One client is the local fit; several are what a federation computes, message for message.
@@ -209,6 +230,9 @@ def fit(
         calibrator: what to fit.
         clients: at least one; clients without examples are welcome.
         contexts: one per client, for calibrators with ``fit_needs``.
+
+    Returns:
+        The last state, whose ``converged`` says whether the fit met its tolerance.
     """
     if not clients:
         raise ValueError("clients: expected at least one, found none")
@@ -222,4 +246,4 @@ def fit(
             for (logits, labels), context in zip(clients, extras, strict=True)
         ]
         state = calibrator.update(state, add_sums(parts))
-    return state.parameters
+    return state

@@ -90,7 +90,7 @@ class Temperature(Calibrator):
         count = check_examples(self, sums)
         trial = float(state.parameters["inverse_temperature"])
         base, base_loss = float(state.solver["base"]), float(state.solver["base_loss"])
-        loss, slope = float(sums["loss"]), float(sums["slope"])
+        loss, slope = float(sums["loss"]) / count, float(sums["slope"])
         rounds = float(state.solver["rounds"]) + 1
         if loss <= base_loss + 1e-13 * abs(loss):
             base, base_loss = trial, loss
@@ -99,13 +99,24 @@ class Temperature(Calibrator):
         else:
             following = (base + trial) / 2
             done = False
-        done = done or rounds >= self.max_steps or abs(following - base) <= 1e-12 * base
+        done = done or abs(following - base) <= 1e-12 * base
+        converged, done = done, done or rounds >= self.max_steps
         solver = {"base": base, "base_loss": base_loss, "rounds": rounds}
         return FitState(
             {"inverse_temperature": scalar(base if done else following)},
             {name: scalar(value) for name, value in solver.items()},
             done,
+            converged,
         )
+
+    def restart(self, state: FitState) -> FitState:
+        """Return ``state`` with its point as the one to compare with."""
+        solver = {
+            **state.solver,
+            "base": state.parameters["inverse_temperature"],
+            "base_loss": scalar(torch.inf),
+        }
+        return FitState(state.parameters, solver, state.done)
 
     def apply(
         self,
