@@ -147,9 +147,8 @@ class AffineCalibrator(Calibrator):
         return None
 
     def restart(self, state: FitState) -> FitState:
-        """Return ``state`` with its point as the one to compare with."""
-        point = pack(state.parameters, self.identity(len(state.parameters["bias"])))
-        return FitState(state.parameters, _descent.restart(state.solver, point), state.done)
+        """Forget the loss of other clients."""
+        return FitState(state.parameters, _descent.restart(state.solver), state.done)
 
     def apply(
         self,

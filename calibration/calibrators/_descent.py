@@ -10,6 +10,7 @@ Source: Nocedal, Wright, "Numerical optimization", 2006, algorithms 3.1, 3.5 and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,6 +24,9 @@ Solver = dict[str, Tensor]
 
 ENOUGH = 1e-4
 """Share of the decrease promised by the slope that a step must keep."""
+
+OVERSHOT = 0.5
+"""Share of the slope before a step that may stand against it after it, where losses are unknown."""
 
 MEMORY = 20
 """Pairs of moves and gradient changes that L-BFGS remembers."""
@@ -69,9 +73,9 @@ def begin(point: Tensor) -> Solver:
     }
 
 
-def restart(solver: Solver, point: Tensor) -> Solver:
-    """Return the solver state to go on from ``point (P,)`` with an objective of other clients."""
-    return {**begin(point), "rounds": solver["rounds"]}
+def restart(solver: Solver) -> Solver:
+    """Return the solver state for an objective of other clients, whose value cannot be compared."""
+    return {**solver, "value": scalar(torch.inf)}
 
 
 def advance(
@@ -97,7 +101,13 @@ def advance(
     rounds = float(solver["rounds"]) + 1
     promised = ENOUGH * float(solver["length"] * (solver["gradient"] @ solver["direction"]))
     before = float(solver["value"])
-    if not found.value <= before + promised + 1e-14 * abs(found.value):
+    accepted = found.value <= before + promised + 1e-14 * abs(found.value)
+    if math.isinf(before):  # the first point, or one of other clients: judge by the slope alone
+        ahead, behind = (
+            float(g @ solver["direction"]) for g in (found.gradient, solver["gradient"])
+        )
+        accepted = math.isfinite(found.value) and ahead <= OVERSHOT * abs(behind)
+    if not accepted:
         return _shorten({**solver, "rounds": scalar(rounds)}, found, rounds >= max_rounds)
     solver = _remember(solver, found)
     solver["rounds"] = scalar(rounds)
@@ -115,7 +125,8 @@ def _shorten(solver: Solver, found: Evaluation, last: bool) -> Step:
     """Move back towards the accepted point, to the minimum of the parabola through both."""
     length, base = float(solver["length"]), solver["base"]
     slope = float(solver["gradient"] @ solver["direction"])
-    excess = found.value - float(solver["value"]) - slope * length
+    known = math.isfinite(float(solver["value"]))
+    excess = found.value - float(solver["value"]) - slope * length if known else 0.0
     best = -slope * length**2 / (2 * excess) if excess > 0 else 0.5 * length
     length = min(max(best, 0.1 * length), 0.5 * length)
     move = length * solver["direction"]

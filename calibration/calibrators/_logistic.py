@@ -109,9 +109,8 @@ class LogisticCalibrator(Top1Calibrator):
         return FitState({"coefficients": step.point}, step.solver, step.done, step.converged)
 
     def restart(self, state: FitState) -> FitState:
-        """Return ``state`` with its point as the one to compare with."""
-        solver = _descent.restart(state.solver, state.parameters["coefficients"])
-        return FitState(state.parameters, solver, state.done)
+        """Forget the loss of other clients."""
+        return FitState(state.parameters, _descent.restart(state.solver), state.done)
 
     def recalibrate(self, top: Top1, parameters: Parameters) -> Tensor:
         """Return the sigmoid."""
