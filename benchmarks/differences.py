@@ -1,6 +1,6 @@
 """How often the test of a difference in calibration claims what is not so, and what is.
 
-python -m benchmarks.differences              # 500 simulations a row, about 10 minutes
+python -m benchmarks.differences              # 600 simulations a row, about 15 minutes
 python -m benchmarks.differences --runs 100   # a first look
 """
 
@@ -190,7 +190,7 @@ def rows() -> list[Row]:
     return found
 
 
-def main(runs: int = 500, seed: int = 0) -> None:
+def main(runs: int = 600, seed: int = 0) -> None:
     """Print how often each model is called the better one, at the nominal 5 %."""
     print("| setting | better in truth | first called better | second called better |")
     print("| --- | --- | ---: | ---: |")
