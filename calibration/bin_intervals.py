@@ -76,7 +76,8 @@ def gap_intervals(
     n, total = count[filled], float(count.sum())
     promised, shown = confidence[filled] / n, (correct[filled] + 0.5) / (n + 1)
     gap = promised - correct[filled] / n
-    places, normal, other = (part[:, filled] for part in _table(draws, len(count), seed))
+    ranks, normals, others = _table(draws, len(count), seed)
+    places, normal, other = ranks[:, filled], normals[:, filled], others[:, filled]
     unsure = np.sqrt(np.maximum(squares[filled] / n - promised**2, 0) / n) * other
     weight = n / total
     root = np.sqrt(weight)

@@ -9,8 +9,8 @@ units has no bias: with g_ub the gap sum (c - a) and n_ub the count of unit u in
     theta = sum_b w_b (sum_{u != v} g_ub g_vb) / (sum_{u != v} n_ub n_vb).
 
 A unit is one example, which is the debiased error of Kumar et al., or one client. The p-value is
-that of a score test, see ``fl2ora.calibration.score_test``; the interval holds every difference
-that the test does not reject. False claims and power in simulation: docs/calibration.md.
+that of a score test, see ``fl2ora.calibration.error_difference``; the interval holds every
+difference that the test does not reject. False claims and power: docs/calibration.md.
 
 Sources: Kumar, Liang & Ma, "Verified uncertainty calibration" (2019, arXiv 1909.10155): the
 unbiased square. Serfling, "Approximation theorems of mathematical statistics" (1980), ch. 5:
@@ -28,8 +28,8 @@ from typing import Literal
 import numpy as np
 
 from fl2ora.calibration.binning import Floats, bin_index, sum_by_bin
+from fl2ora.calibration.error_difference import ScoreTest, Side
 from fl2ora.calibration.predictions import Scores
-from fl2ora.calibration.score_test import ScoreTest, Side
 from fl2ora.calibration.stats import CalibrationStats
 
 LEAST_CLIENTS = 5
@@ -179,29 +179,37 @@ def compare_over_clients(
         raise ValueError(f"the clients must be the same, found {len(first)} and {len(second)}")
     _check_bins([*first, *second])
     m = first[0].spec.num_bins
-    sides, rests, units = [], [], []
-    for clients in (first, second):
-        kept = clients if same_clients else [c for c in clients if c.count.sum()]
-        tables = (
-            np.array([getattr(c, n) for c in kept]) for n in ("count", "confidence", "correct")
-        )
-        count, confidence, correct = tables
-        gap, used = confidence - correct, int((count.sum(axis=1) > 0).sum())
-        rest = gap - count * _ratio(gap.sum(axis=0), count.sum(axis=0))
-        inflation = used / (used - 1) if used > 1 else 1.0
-        cluster = inflation * _ratio((rest**2).sum(axis=0), count.sum(axis=0) ** 2)
-        sums = (table.sum(axis=0) for table in (count, confidence, correct, count**2, gap**2))
-        sides.append(_side(*sums, cluster=cluster, units=count))
-        rests.append(rest)
-        units.append(used)
-    blocks = (
-        [rests[0], rests[1]] if same_clients else [_apart(rests[0], 0, m), _apart(rests[1], 1, m)]
-    )
-    rows = np.concatenate(blocks, axis=1 if same_clients else 0)
+    if not same_clients:
+        first, second = ([c for c in group if c.num_examples] for group in (first, second))
+    (one, left, ones), (two, right, twos) = (_side_of_clients(g, m) for g in (first, second))
+    if same_clients:
+        rows = np.concatenate([left, right], axis=1)
+    else:
+        rows = np.concatenate([_apart(left, 0, m), _apart(right, 1, m)])
     scale = np.sqrt((rows**2).sum(axis=0))
     correlation = _ratio(rows.T @ rows, np.outer(scale, scale))
     np.fill_diagonal(correlation, 1.0)
-    return _difference(sides, correlation, min(units) - 1, level, seed, False)
+    return _difference([one, two], correlation, min(ones, twos) - 1, level, seed, False)
+
+
+def _side_of_clients(clients: Sequence[CalibrationStats], m: int) -> tuple[Side, Floats, int]:
+    """Return one model, its clients' gap sums off the pooled gap ``(U, M)``, and how many count."""
+    names = ("count", "confidence", "correct")
+    tables = [np.array([getattr(c, n) for c in clients]).reshape(-1, m) for n in names]
+    count, confidence, correct = tables
+    gap, used = confidence - correct, int((count.sum(axis=1) > 0).sum())
+    total = count.sum(axis=0)
+    rest = gap - count * _ratio(gap.sum(axis=0), total)
+    side = _side(
+        total,
+        confidence.sum(axis=0),
+        correct.sum(axis=0),
+        (count**2).sum(axis=0),
+        (gap**2).sum(axis=0),
+        cluster=used / max(used - 1, 1) * _ratio((rest**2).sum(axis=0), total**2),
+        units=count,
+    )
+    return side, rest, used
 
 
 def _apart(rows: Floats, place: int, m: int) -> Floats:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -167,13 +168,13 @@ def _direct(
         return dict.fromkeys(values, (math.nan, math.nan))
     names = [m.name for m in METRICS if m.name in values and values[m.name] == m.of(stats)]
     wanted = {name: _SAME_TRUTH.get(name, name) for name in names}
-    settings = {"draws": resamples, "level": level, "seed": seed}
+    gaps = partial(gap_intervals, draws=resamples, level=level, seed=seed)
     sums = (stats.count, stats.confidence, stats.correct, stats.confidence_squared)
-    found = gap_intervals(*sums, {*wanted.values()} & FIGURES.keys(), **settings)
+    found = gaps(*sums, {*wanted.values()} & FIGURES.keys())
     groups = [name for name in names if name in _OF_GROUPS]
     if groups and stats.fine_count.size:
         figures = {_OF_GROUPS[name] for name in groups}
-        ends = gap_intervals(*equal_mass_sums(stats), figures, **settings)
+        ends = gaps(*equal_mass_sums(stats), figures)
         found |= {name: ends[_OF_GROUPS[name]] for name in groups}
     z = float(special.ndtri((1 + level) / 2))
     if "accuracy" in names:

@@ -196,6 +196,9 @@ def test_too_little_to_say_anything_is_undecided():
     assert nothing.better == "undecided"
     single = stats_of([0.9], [1])
     assert compare_over_examples(single, single).better == "undecided"
+    empty = [CalibrationStats.zero(SPEC)] * 6
+    for same in (True, False):
+        assert compare_over_clients(empty, empty, same_clients=same).better == "undecided"
     four = clients(np.random.default_rng(7), wide, 4, 0.3)
     assert math.isnan(compare_over_clients(four, four).p_value)
 
