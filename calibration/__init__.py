@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from fl2ora.calibration.accumulator import CalibrationAccumulator as CalibrationAccumulator
     from fl2ora.calibration.calibrators.base import Calibrator as Calibrator
     from fl2ora.calibration.calibrators.base import fit as fit
+    from fl2ora.calibration.comparison import CalibrationDifference as CalibrationDifference
+    from fl2ora.calibration.comparison import compare_on_same_examples as compare_on_same_examples
+    from fl2ora.calibration.comparison import compare_over_clients as compare_over_clients
+    from fl2ora.calibration.comparison import compare_over_examples as compare_over_examples
     from fl2ora.calibration.losses.base import Loss as Loss
     from fl2ora.calibration.metrics.adaptive import adaptive_ece as adaptive_ece
     from fl2ora.calibration.metrics.adaptive import mce_equal_mass as mce_equal_mass
@@ -88,6 +92,10 @@ if TYPE_CHECKING:
 _NAMES: dict[str, tuple[str, ...]] = {  # by module; a test holds them against the imports above
     "accumulator": ("CalibrationAccumulator",),
     "calibrators.base": ("Calibrator", "fit"),
+    "comparison": (
+        *("CalibrationDifference", "compare_on_same_examples", "compare_over_clients"),
+        "compare_over_examples",
+    ),
     "losses.base": ("Loss",),
     "metrics.adaptive": ("adaptive_ece", "mce_equal_mass"),
     "metrics.approximation": ("Approximation",),

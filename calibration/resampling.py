@@ -4,7 +4,8 @@ Additive sums are enough to bootstrap: a confidence bin holds so many right and 
 examples of known mean confidence, and examples in the same of these cells differ only by where in
 the bin they lie. Drawing N examples from the cells (multinomial rather than Poisson, which keeps N)
 is therefore the ordinary bootstrap, except for that spread inside a cell: at most ``1 / (4 M^2)``
-of variance per example, which is left out.
+of variance per example, which is left out. A bin without a wrong (or right) example is drawn from
+as if half an example more of either kind had been seen: otherwise it could never show one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from fl2ora.calibration.binning import Floats
+from fl2ora.calibration.binning import Floats, bin_index
+from fl2ora.calibration.metrics.adaptive import group_cuts
 from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.calibration.stats_spec import TABLE_FIELDS
 
@@ -38,13 +40,17 @@ def resample_examples(stats: CalibrationStats, rng: np.random.Generator) -> Cali
     stats, n = without_classwise(stats), stats.num_examples
     if n == 0:
         return stats
-    wrong, right = _draw_cells(stats.count, stats.correct, rng)
-    conf_wrong = _ratio(stats.confidence - stats.confidence_correct, stats.count - stats.correct)
-    conf_right = _ratio(stats.confidence_correct, stats.correct)
-    of_means = (stats.count - stats.correct) * conf_wrong**2 + stats.correct * conf_right**2
+    wrong, right = _draw_cells(stats.count, _shrunk(stats.correct, stats.count), rng)
+    mean = _ratio(stats.confidence, stats.count)
+    misses = stats.count - stats.correct
+    conf_wrong = np.where(
+        misses > 0, _ratio(stats.confidence - stats.confidence_correct, misses), mean
+    )
+    conf_right = np.where(stats.correct > 0, _ratio(stats.confidence_correct, stats.correct), mean)
+    of_means = misses * conf_wrong**2 + stats.correct * conf_right**2
     spread = _ratio(stats.confidence_squared - of_means, stats.count)
     squares = wrong * conf_wrong**2 + right * conf_right**2 + (wrong + right) * spread
-    fine_wrong, fine_right = _draw_cells(stats.fine_count, stats.fine_correct, rng)
+    fine_wrong, fine_right = _draw_cells(stats.fine_count, _fine_shrunk(stats), rng)
     fine_count = fine_wrong + fine_right
     return replace(
         stats,
@@ -124,6 +130,41 @@ def without_classwise(stats: CalibrationStats) -> CalibrationStats:
     spec = replace(stats.spec, classwise=False)
     empty: dict[str, Any] = dict.fromkeys(TABLE_FIELDS, np.zeros((0, spec.num_bins)))
     return replace(stats, spec=spec, **empty)
+
+
+def equal_mass_sums(stats: CalibrationStats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return count, sum of c, of a and of c^2 of the equal-mass groups, from the fine histogram.
+
+    The groups of ``ace``: a cut inside a fine bin takes a proportional share of its sums.
+    """
+    total = float(stats.fine_count.sum())
+    ends = np.concatenate([[0.0], np.cumsum(stats.fine_count)])
+    cuts = group_cuts(round(total), stats.spec.num_bins).astype(np.float64)
+    squares = stats.fine_confidence * _ratio(stats.fine_confidence, stats.fine_count)
+    sums = (stats.fine_count, stats.fine_confidence, stats.fine_correct, squares)
+    filled = np.concatenate([[True], stats.fine_count > 0])  # equal ends have no slope
+    found = [
+        np.diff(np.interp(cuts, ends[filled], np.concatenate([[0.0], np.cumsum(part)])[filled]))
+        for part in sums
+    ]
+    return found[0], found[1], found[2], found[3]
+
+
+def _shrunk(correct: Floats, count: Floats) -> Floats:
+    """Return how many of ``count`` are right by the rate ``(A + 1/2) / (n + 1)``."""
+    expected: Floats = count * (correct + 0.5) / (count + 1)
+    return expected
+
+
+def _fine_shrunk(stats: CalibrationStats) -> Floats:
+    """Return the same of the fine bins, which share the half examples of their confidence bin."""
+    centres = (np.arange(len(stats.fine_count)) + 0.5) / max(len(stats.fine_count), 1)
+    within = stats.count[bin_index(centres, stats.spec.num_bins)]
+    part = _ratio(stats.fine_count, within)
+    expected: Floats = stats.fine_count * _ratio(
+        stats.fine_correct + part / 2, stats.fine_count + part
+    )
+    return expected
 
 
 def _draw_cells(count: Floats, correct: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:

@@ -21,6 +21,8 @@ _BLOCK_ON_CUDA = 1 << 24  # 128 MB, so that few kernels are launched
 
 def check_rows(rows: ArrayLike, name: str) -> None:
     """Raise a ValueError unless ``rows`` is floating point of shape ``(N, K)`` with ``K >= 1``."""
+    if not isinstance(rows, Tensor | np.ndarray):
+        raise ValueError(f"{name} must be an array or a tensor, found {type(rows).__name__}")
     if rows.ndim != 2 or rows.shape[1] < 1:
         raise ValueError(f"{name} must have shape (N, K) with K >= 1, found {tuple(rows.shape)}")
     floating = rows.is_floating_point() if isinstance(rows, Tensor) else rows.dtype.kind == "f"
@@ -34,6 +36,8 @@ def checked_labels(labels: ArrayLike, rows: ArrayLike, name: str) -> Tensor:
     Raises:
         ValueError: they are not one integer in ``0 .. K - 1`` for each of ``rows (N, K)``.
     """
+    if not isinstance(labels, Tensor | np.ndarray):
+        raise ValueError(f"labels must be an array or a tensor, found {type(labels).__name__}")
     if tuple(labels.shape) != (len(rows),):
         raise ValueError(
             f"labels must have shape ({len(rows)},) to match {name} {tuple(rows.shape)}, "

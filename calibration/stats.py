@@ -210,7 +210,7 @@ class CalibrationStats:
 
 
 def _check_classes(rows: ArrayLike, spec: StatsSpec) -> None:
-    if spec.num_classes and rows.ndim == 2 and rows.shape[1] != spec.num_classes:
+    if spec.num_classes and getattr(rows, "ndim", 0) == 2 and rows.shape[1] != spec.num_classes:
         raise ValueError(
             f"the statistics are for {spec.num_classes} classes, found rows of {rows.shape[1]}"
         )

@@ -42,7 +42,7 @@ def fit_in_federation(
     Raises:
         UserError: no client has a calibration image, or none answers.
     """
-    state = calibrator.start(num_classes)
+    state, took_part = calibrator.start(num_classes), None
     for step in range(1, calibrator.max_steps + 1):
         if state.done:
             break
@@ -51,6 +51,9 @@ def fit_in_federation(
         tracker.log("calibrate", step=step, clients=list(answers))
         if not answers:
             raise UserError(f"calibrator {spec!r}: no client answered")
+        if took_part not in (None, list(answers)):
+            state = calibrator.restart(state)
+        took_part = list(answers)
         try:
             state = calibrator.update(state, add_sums(list(answers.values())))
         except ValueError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from fl2ora.calibration.calibrators.base import Calibrator
+from fl2ora.calibration.calibrators.base import KNOWN_IN_A_RUN, Calibrator
 from fl2ora.calibration.losses.base import Loss
 from fl2ora.calibration.metrics.table import chosen_metrics
 from fl2ora.clip_tuning.clip import check_model
@@ -120,7 +120,15 @@ def build_run_calibrator(text: str) -> Calibrator | None:
     Raises:
         UserError: unknown name, no calibrator, or arguments that do not fit.
     """
-    return None if text == "none" else load(text, Calibrator)
+    if text == "none":
+        return None
+    calibrator = load(text, Calibrator)
+    if unknown := sorted(calibrator.needs - KNOWN_IN_A_RUN):
+        raise UserError(
+            f"calibrator: expected one that reads what a run knows, found {text!r}, which needs "
+            f"{', '.join(unknown)}: a run tunes on all of its classes"
+        )
+    return calibrator
 
 
 def _calibrator_for(config: RunConfig) -> Calibrator | None:

@@ -2,12 +2,14 @@
 
 Per example the objective is the mean negative log-likelihood plus a diagonal quadratic penalty
 ``1/2 sum_i k_i (theta_i - anchor_i)^2``, which the server adds itself. Clients send the summed
-loss and gradient and, up to ``NEWTON_LIMIT`` parameters, the summed Hessian.
+loss and gradient and, up to ``NEWTON_LIMIT`` parameters, the summed Hessian; beyond that limit the
+server takes L-BFGS steps, scaled by the features' second moments where the map is a full matrix.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -103,7 +105,13 @@ class AffineCalibrator(Calibrator):
         }
         if self._newton(len(sums["gradient"])):
             sums["hessian"] = self.hessian(x, p)
+        else:
+            sums |= self.scale(x)
         return sums
+
+    def scale(self, features: Tensor) -> Sums:
+        """Return sums over ``features (N, K)`` that ``preconditioner`` reads; none by default."""
+        return {}
 
     def update(self, state: FitState, sums: Sums) -> FitState:
         """Take one Newton or L-BFGS step on the penalised mean loss."""
@@ -114,18 +122,33 @@ class AffineCalibrator(Calibrator):
         offset = point - anchors
         gradient = sums["gradient"] / count + factors * offset
         value = float(sums["loss"] / count + (factors * offset**2).sum() / 2)
-        found = _descent.Evaluation(point, value, gradient, float(gradient.abs().max()))
+        residual = float(gradient.abs().max())
+        divide = None if "hessian" in sums else self.preconditioner(sums, factors)
+        if divide is not None:  # a small slope may be far from the end where curvature is small
+            residual = max(residual, float(gradient @ divide(gradient)) ** 0.5)
+        found = _descent.Evaluation(point, value, gradient, residual)
 
         def direction(solver: Parameters) -> Tensor:
             if "hessian" not in sums:
-                return _descent.quasi_newton_direction(solver)
+                return _descent.quasi_newton_direction(solver, divide)
             curvature = sums["hessian"] / count + torch.diag(factors)
             return _descent.newton_direction(curvature, gradient)
 
-        point, solver, done = _descent.advance(
-            state.solver, found, direction, self.tolerance, self.max_steps
-        )
-        return FitState(unpack(point, like), solver, done)
+        step = _descent.advance(state.solver, found, direction, self.tolerance, self.max_steps)
+        return FitState(unpack(step.point, like), step.solver, step.done, step.converged)
+
+    def preconditioner(self, sums: Sums, factors: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Return what divides ``(P,)`` by a bound of the Hessian, if there is a cheap one.
+
+        Args:
+            sums: of this round.
+            factors: ``(P,)`` of the penalty.
+        """
+        return None
+
+    def restart(self, state: FitState) -> FitState:
+        """Forget the loss of other clients."""
+        return FitState(state.parameters, _descent.restart(state.solver), state.done)
 
     def apply(
         self,
@@ -159,6 +182,37 @@ class FullAffineCalibrator(AffineCalibrator):
     def gradient(self, features: Tensor, residuals: Tensor) -> Tensor:
         """Return the sums of ``r x'`` and ``r``, flat."""
         return torch.cat([(residuals.T @ features).reshape(-1), residuals.sum(dim=0)])
+
+    def scale(self, features: Tensor) -> Sums:
+        """Return ``moments (K + 1, K + 1)``, the sum of ``(x, 1)(x, 1)'``."""
+        x = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
+        return {"moments": x.T @ x}
+
+    def preconditioner(self, sums: Sums, factors: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the division by ``1/2 mean (x, 1)(x, 1)'``, which bounds each class's Hessian.
+
+        What is added to all classes alike changes no probability: there the penalty is all.
+
+        Source: Böhning, "Multinomial logistic regression algorithm", 1992.
+        """
+        bound = sums["moments"] / (2 * sums["count"].sum())
+        classes = len(bound) - 1
+        bound += torch.eye(classes + 1, dtype=torch.float64) * (
+            float(factors.mean()) + 1e-9 * float(bound.trace())
+        )
+        factor = torch.linalg.cholesky(bound)
+        weight, bias = factors[: classes**2].reshape(classes, classes), factors[classes**2 :]
+        held = torch.cat([weight, bias[:, None]], dim=1).mean(dim=0)
+        shared = torch.where(held > 0, 1 / held.clamp(min=1e-300), torch.zeros_like(held))
+
+        def divide(flat: Tensor) -> Tensor:
+            weight, bias = flat[: classes**2].reshape(classes, classes), flat[classes**2 :]
+            rows = torch.cat([weight, bias[:, None]], dim=1)
+            common = rows.mean(dim=0)
+            rows = torch.cholesky_solve((rows - common).T, factor).T + shared * common
+            return torch.cat([rows[:, :-1].reshape(-1), rows[:, -1]])
+
+        return divide
 
     def hessian(self, features: Tensor, probabilities: Tensor) -> Tensor:
         """Return the sum of ``(diag(p) - p p') (x, 1)(x, 1)'`` in the order of the parameters."""

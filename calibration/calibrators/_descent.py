@@ -10,8 +10,10 @@ Source: Nocedal, Wright, "Numerical optimization", 2006, algorithms 3.1, 3.5 and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +24,9 @@ Solver = dict[str, Tensor]
 
 ENOUGH = 1e-4
 """Share of the decrease promised by the slope that a step must keep."""
+
+OVERSHOT = 0.5
+"""Share of the slope before a step that may stand against it after it, where losses are unknown."""
 
 MEMORY = 20
 """Pairs of moves and gradient changes that L-BFGS remembers."""
@@ -44,6 +49,15 @@ class Evaluation:
     residual: float
 
 
+class Step(NamedTuple):
+    """What to do next, see ``advance``."""
+
+    point: Tensor
+    solver: Solver
+    done: bool
+    converged: bool
+
+
 def begin(point: Tensor) -> Solver:
     """Return the solver state before anything was evaluated at ``point (P,)``."""
     nothing = torch.zeros_like(point)
@@ -59,13 +73,18 @@ def begin(point: Tensor) -> Solver:
     }
 
 
+def restart(solver: Solver) -> Solver:
+    """Return the solver state for an objective of other clients, whose value cannot be compared."""
+    return {**solver, "value": scalar(torch.inf)}
+
+
 def advance(
     solver: Solver,
     found: Evaluation,
     direction: Callable[[Solver], Tensor],
     tolerance: float,
     max_rounds: int,
-) -> tuple[Tensor, Solver, bool]:
+) -> Step:
     """Judge the evaluated point and say where to look next.
 
     Args:
@@ -76,36 +95,45 @@ def advance(
         max_rounds: evaluations after which to end with the best point so far.
 
     Returns:
-        The next point (or the result), the solver state, and whether this is the end.
+        The next point (or the result), the solver state, whether this is the end, and whether the
+        tolerance was met.
     """
     rounds = float(solver["rounds"]) + 1
     promised = ENOUGH * float(solver["length"] * (solver["gradient"] @ solver["direction"]))
     before = float(solver["value"])
-    if not found.value <= before + promised + 1e-14 * abs(found.value):
+    accepted = found.value <= before + promised + 1e-14 * abs(found.value)
+    if math.isinf(before):  # the first point, or one of other clients: judge by the slope alone
+        ahead, behind = (
+            float(g @ solver["direction"]) for g in (found.gradient, solver["gradient"])
+        )
+        accepted = math.isfinite(found.value) and ahead <= OVERSHOT * abs(behind)
+    if not accepted:
         return _shorten({**solver, "rounds": scalar(rounds)}, found, rounds >= max_rounds)
     solver = _remember(solver, found)
     solver["rounds"] = scalar(rounds)
     if found.residual <= tolerance or rounds >= max_rounds:
-        return found.point, solver, True
+        return Step(found.point, solver, True, found.residual <= tolerance)
     along = direction(solver)
     slope = float(found.gradient @ along)
     if not slope < 0:  # no descent left within rounding
-        return found.point, solver, True
+        return Step(found.point, solver, True, True)
     solver |= {"direction": along, "length": scalar(1)}
-    return found.point + along, solver, False
+    return Step(found.point + along, solver, False, False)
 
 
-def _shorten(solver: Solver, found: Evaluation, last: bool) -> tuple[Tensor, Solver, bool]:
+def _shorten(solver: Solver, found: Evaluation, last: bool) -> Step:
     """Move back towards the accepted point, to the minimum of the parabola through both."""
     length, base = float(solver["length"]), solver["base"]
     slope = float(solver["gradient"] @ solver["direction"])
-    excess = found.value - float(solver["value"]) - slope * length
+    known = math.isfinite(float(solver["value"]))
+    excess = found.value - float(solver["value"]) - slope * length if known else 0.0
     best = -slope * length**2 / (2 * excess) if excess > 0 else 0.5 * length
     length = min(max(best, 0.1 * length), 0.5 * length)
     move = length * solver["direction"]
-    if last or bool((move.abs() <= 1e-15 * (1 + base.abs())).all()):
-        return base, solver, True
-    return base + move, {**solver, "length": scalar(length)}, False
+    still = bool((move.abs() <= 1e-15 * (1 + base.abs())).all())
+    if last or still:
+        return Step(base, solver, True, still)
+    return Step(base + move, {**solver, "length": scalar(length)}, False, False)
 
 
 def _remember(solver: Solver, found: Evaluation) -> Solver:
@@ -121,10 +149,20 @@ def _remember(solver: Solver, found: Evaluation) -> Solver:
     return accepted
 
 
-def quasi_newton_direction(solver: Solver) -> Tensor:
-    """Return the L-BFGS direction from the remembered pairs; at first a cautious gradient step."""
+def quasi_newton_direction(
+    solver: Solver, precondition: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Return the L-BFGS direction from the remembered pairs.
+
+    Args:
+        solver: after acceptance.
+        precondition: divides a vector ``(P,)`` by a bound of the Hessian. Without it the first
+            step is a cautious one along the gradient.
+    """
     moves, turns, gradient = solver["moves"], solver["turns"], solver["gradient"]
     if not len(moves):
+        if precondition is not None:
+            return -precondition(gradient)
         return -gradient / max(1.0, float(gradient.norm()))
     weights = 1 / (moves * turns).sum(dim=1)
     along: Tensor = gradient.clone()
@@ -132,7 +170,8 @@ def quasi_newton_direction(solver: Solver) -> Tensor:
     for move, turn, weight in zip(moves.flip(0), turns.flip(0), weights.flip(0), strict=True):
         shares.append(weight * (move @ along))
         along = along - shares[-1] * turn
-    along = along * (moves[-1] @ turns[-1]) / (turns[-1] @ turns[-1])
+    divide = precondition or torch.Tensor.clone
+    along = divide(along) * (moves[-1] @ turns[-1]) / (turns[-1] @ divide(turns[-1]))
     for move, turn, weight, share in zip(moves, turns, weights, reversed(shares), strict=True):
         along = along + move * (share - weight * (turn @ along))
     return -along

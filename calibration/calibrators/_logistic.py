@@ -99,14 +99,18 @@ class LogisticCalibrator(Top1Calibrator):
         projected = torch.where(free, point - gradient, (point - gradient).clamp(min=0))
         residual = float((point - projected).abs().max())
         found = _descent.Evaluation(point, value, gradient, residual)
-        point, solver, done = _descent.advance(
+        step = _descent.advance(
             state.solver,
             found,
             lambda _: _bounded_step(found.point, gradient, sums["hessian"] / count),
             TOLERANCE,
             self.max_steps,
         )
-        return FitState({"coefficients": point}, solver, done)
+        return FitState({"coefficients": step.point}, step.solver, step.done, step.converged)
+
+    def restart(self, state: FitState) -> FitState:
+        """Forget the loss of other clients."""
+        return FitState(state.parameters, _descent.restart(state.solver), state.done)
 
     def recalibrate(self, top: Top1, parameters: Parameters) -> Tensor:
         """Return the sigmoid."""

@@ -122,6 +122,14 @@ class NetworkCalibrator(Calibrator):
         point = point - self.learning_rate * mean / (spread + EPSILON)
         return FitState(unpack(point, like), solver, False)
 
+    def restart(self, state: FitState) -> FitState:
+        """Return ``state`` without the best point so far, whose loss is that of other clients."""
+        point = pack(
+            state.parameters, {name: state.parameters[name] for name in sorted(state.parameters)}
+        )
+        solver = {**state.solver, "best": point, "best_loss": scalar(torch.inf)}
+        return FitState(state.parameters, solver, state.done)
+
     def apply(
         self,
         logits: Tensor,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from fl2ora.calibration.row_blocks import ArrayLike
 
 PROBABILITY_FLOOR = 1e-12
 """Calibrated probabilities of 0 and 1 are drawn in by this much: logarithms stay finite."""
@@ -17,36 +20,58 @@ def scalar(value: float) -> Tensor:
     return torch.tensor(float(value), dtype=torch.float64)
 
 
-def as_logits(logits: Tensor) -> Tensor:
+def as_logits(logits: ArrayLike) -> Tensor:
     """Return ``logits (N, K)`` detached, on the CPU, in float64; N may be 0.
 
     Raises:
-        ValueError: not two-dimensional, fewer than two classes, or values that are not finite.
+        ValueError: not numbers in rows of two or more classes, or values that are not finite.
     """
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ValueError(f"logits: expected shape (N, K) with K >= 2, found {tuple(logits.shape)}")
-    wide = logits.detach().cpu().to(torch.float64)
+    values = _as_tensor("logits", logits)
+    if values.ndim != 2 or values.shape[1] < 2:
+        raise ValueError(f"logits: expected shape (N, K) with K >= 2, found {tuple(values.shape)}")
+    if values.is_complex() or values.dtype == torch.bool:
+        raise ValueError(f"logits: expected real numbers, found {values.dtype}")
+    wide = values.detach().cpu().to(torch.float64)
     if not torch.isfinite(wide).all():
-        raise ValueError("logits: expected finite values, found NaN or infinity")
+        raise ValueError(
+            "logits: expected finite values, found NaN or infinity (drop the columns of masked "
+            "classes instead of setting them to -inf)"
+        )
     return wide
 
 
-def as_labels(labels: Tensor, logits: Tensor) -> Tensor:
+def as_labels(labels: ArrayLike, logits: ArrayLike) -> Tensor:
     """Return ``labels (N,)`` as int64 on the CPU, checked against ``logits (N, K)``.
 
     Raises:
         ValueError: another length, a type that is not an integer, or a label outside 0..K-1.
     """
-    size, classes = logits.shape
-    if tuple(labels.shape) != (size,):
-        raise ValueError(f"labels: expected shape ({size},), found {tuple(labels.shape)}")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"labels: expected integers, found {labels.dtype}")
-    targets = labels.detach().cpu().to(torch.int64)
+    values = _as_tensor("labels", labels)
+    size, classes = _as_tensor("logits", logits).shape
+    if tuple(values.shape) != (size,):
+        raise ValueError(f"labels: expected shape ({size},), found {tuple(values.shape)}")
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise ValueError(f"labels: expected integers, found {values.dtype}")
+    targets = values.detach().cpu().to(torch.int64)
     if size and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
         found = f"{int(targets.min())}..{int(targets.max())}"
         raise ValueError(f"labels: expected values in 0..{classes - 1}, found {found}")
     return targets
+
+
+def _as_tensor(name: str, values: ArrayLike) -> Tensor:
+    """Return a tensor of numbers from a tensor, an array or nested lists."""
+    if isinstance(values, Tensor):
+        return values
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of unequal length
+        raise ValueError(f"{name}: expected rows of equal length: {error}") from None
+    if array.dtype.kind not in "bfiuc":
+        raise ValueError(f"{name}: expected numbers, found {type(values).__name__}")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    return torch.from_numpy(np.array(array))  # a copy: read-only arrays are welcome
 
 
 def check_classes(num_classes: int) -> None:

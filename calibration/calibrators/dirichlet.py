@@ -32,7 +32,8 @@ class Dirichlet(FullAffineCalibrator):
         intercept: mu of the penalty, to be chosen by cross-validation.
         solver: ``"newton"`` (summed Hessians), ``"lbfgs"`` (summed gradients) or ``"auto"``:
             Newton up to K = 15.
-        tolerance: the fit ends once no entry of the gradient per example is larger.
+        tolerance: the fit ends once no entry of the gradient per example is larger, nor, with
+            L-BFGS, its length in the metric of the features' moments.
         max_steps: the most rounds.
     """
 
@@ -41,7 +42,7 @@ class Dirichlet(FullAffineCalibrator):
         off_diagonal: float = 1e-2,
         intercept: float = 1e-2,
         solver: str = "auto",
-        tolerance: float = 1e-6,
+        tolerance: float = 1e-8,
         max_steps: int = 300,
     ) -> None:
         super().__init__(solver, tolerance, max_steps)

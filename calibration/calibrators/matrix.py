@@ -26,7 +26,8 @@ class Matrix(FullAffineCalibrator):
             it the fit has no finite optimum when examples are few: K^2 + K parameters separate.
         solver: ``"newton"`` (summed Hessians), ``"lbfgs"`` (summed gradients) or ``"auto"``:
             Newton up to K = 15.
-        tolerance: the fit ends once no entry of the gradient per example is larger.
+        tolerance: the fit ends once no entry of the gradient per example is larger, nor, with
+            L-BFGS, its length in the metric of the features' moments.
         max_steps: the most rounds.
     """
 
@@ -34,7 +35,7 @@ class Matrix(FullAffineCalibrator):
         self,
         ridge: float = 1e-4,
         solver: str = "auto",
-        tolerance: float = 1e-6,
+        tolerance: float = 1e-8,
         max_steps: int = 300,
     ) -> None:
         super().__init__(solver, tolerance, max_steps)

@@ -10,6 +10,7 @@ arXiv 1706.04599.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -57,7 +58,7 @@ class Temperature(Calibrator):
     def start(self, num_classes: int) -> FitState:
         """Return ``beta = 1``."""
         check_classes(num_classes)
-        solver = {"base": 1.0, "base_loss": torch.inf, "rounds": 0.0}
+        solver = {"base": 1.0, "base_loss": torch.inf, "base_slope": 0.0, "rounds": 0.0}
         return FitState(
             {"inverse_temperature": scalar(1)}, {k: scalar(v) for k, v in solver.items()}, False
         )
@@ -90,22 +91,33 @@ class Temperature(Calibrator):
         count = check_examples(self, sums)
         trial = float(state.parameters["inverse_temperature"])
         base, base_loss = float(state.solver["base"]), float(state.solver["base_loss"])
-        loss, slope = float(sums["loss"]), float(sums["slope"])
+        loss, slope = float(sums["loss"]) / count, float(sums["slope"])
         rounds = float(state.solver["rounds"]) + 1
-        if loss <= base_loss + 1e-13 * abs(loss):
-            base, base_loss = trial, loss
+        moved, base_slope = trial - base, float(state.solver["base_slope"])
+        accepted = loss <= base_loss + 1e-13 * abs(loss)
+        if math.isinf(base_loss):  # losses of other clients: judge by the slope alone
+            accepted = slope / count * moved <= 0.5 * abs(base_slope * moved)
+        if accepted:
+            base, base_loss, base_slope = trial, loss, slope / count
             following = _newton(trial, slope, float(sums["curvature"]))
             done = abs(slope) / count < TOLERANCE
         else:
             following = (base + trial) / 2
             done = False
-        done = done or rounds >= self.max_steps or abs(following - base) <= 1e-12 * base
-        solver = {"base": base, "base_loss": base_loss, "rounds": rounds}
+        done = done or abs(following - base) <= 1e-12 * base
+        converged, done = done, done or rounds >= self.max_steps
+        solver = {"base": base, "base_loss": base_loss, "base_slope": base_slope, "rounds": rounds}
         return FitState(
             {"inverse_temperature": scalar(base if done else following)},
             {name: scalar(value) for name, value in solver.items()},
             done,
+            converged,
         )
+
+    def restart(self, state: FitState) -> FitState:
+        """Forget the loss of other clients."""
+        solver = {**state.solver, "base_loss": scalar(torch.inf)}
+        return FitState(state.parameters, solver, state.done)
 
     def apply(
         self,

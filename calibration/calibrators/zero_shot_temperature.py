@@ -73,6 +73,10 @@ class ZeroShotTemperature(Calibrator):
         """Take one Newton step, as temperature scaling does."""
         return self._scaling.update(state, sums)
 
+    def restart(self, state: FitState) -> FitState:
+        """Forget losses of other clients, as temperature scaling does."""
+        return self._scaling.restart(state) if state.solver else state
+
     def apply(
         self,
         logits: Tensor,

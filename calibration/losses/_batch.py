@@ -2,6 +2,8 @@
 
 Half-precision inputs are raised to float32 first: in float16 every confidence above 0.99976
 rounds to 1. Wider inputs keep their type. NaN logits give a NaN loss; nothing here hides them.
+Logits beyond ``LIMIT``, infinite ones included, count as ``LIMIT`` and get no gradient: a class
+masked by -inf keeps the probability 0 without making products with it NaN.
 """
 
 from __future__ import annotations
@@ -12,10 +14,27 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+LIMIT = 1e9
+"""Largest size of a logit; the square of a difference still leaves room for sums in float32."""
+
 
 def upcast(values: Tensor) -> Tensor:
-    """Return float16 and bfloat16 ``values`` as float32, others unchanged."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    """Return float16 and bfloat16 ``values`` as float32, others unchanged.
+
+    On the way back a gradient too large for the half type becomes its largest number, not infinity.
+    """
+    if values.dtype not in (torch.float16, torch.bfloat16):
+        return values
+    wide = values.float()
+    if wide.requires_grad:
+        most = torch.finfo(values.dtype).max
+        wide.register_hook(lambda gradient: gradient.clamp(-most, most))
+    return wide
+
+
+def bounded(logits: Tensor) -> Tensor:
+    """Return ``logits`` in float32 or wider, within ``LIMIT``; NaN stays."""
+    return upcast(logits).clamp(-LIMIT, LIMIT)
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -104,8 +123,12 @@ def read(logits: Tensor, labels: Tensor) -> Batch:
     """Return the batch of ``logits (B, K)`` and ``labels (B,)``.
 
     Raises:
-        ValueError: logits are no floats of two axes with B, K >= 1, or labels no int64 of B.
+        ValueError: logits are no floats of two axes with B, K >= 1, or labels no int64 of B in
+            0 .. K - 1 (their range is checked on the CPU alone).
     """
+    for name, values in (("logits", logits), ("labels", labels)):
+        if not isinstance(values, Tensor):
+            raise ValueError(f"{name}: expected a tensor, found {type(values).__name__}")
     if logits.ndim != 2 or 0 in logits.shape or not logits.is_floating_point():
         raise ValueError(
             "logits: expected floats of shape (B, K) with B, K >= 1, "
@@ -116,5 +139,11 @@ def read(logits: Tensor, labels: Tensor) -> Batch:
             f"labels: expected int64 of shape ({logits.shape[0]},), "
             f"found {labels.dtype} of shape {tuple(labels.shape)}"
         )
-    logits = upcast(logits)
+    if labels.device.type == "cpu":  # elsewhere looking at them would stop the device
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= logits.shape[1]:
+            raise ValueError(
+                f"labels: expected classes 0 to {logits.shape[1] - 1}, found {low} to {high}"
+            )
+    logits = bounded(logits)
     return Batch(logits, labels, logits.log_softmax(1))

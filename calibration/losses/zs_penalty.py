@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fl2ora.calibration.losses._batch import check_shape, read
+from fl2ora.calibration.losses._batch import bounded, check_shape, read
 from fl2ora.calibration.losses.base import Loss, LossContext
 
 
@@ -28,7 +28,7 @@ class ZsPenalty(Loss):
         zero_shot = self.require(context.zero_shot_logits, "zero_shot_logits").detach()
         check_shape("zero_shot_logits", zero_shot, logits.shape)
         z = read(logits, labels).logits
-        zero_shot = zero_shot.to(z)
+        zero_shot = bounded(zero_shot).to(z)
         above = (z - zero_shot.amax(1, keepdim=True)).relu()
         below = (zero_shot.amin(1, keepdim=True) - z).relu()
         return (above + below).mean()

@@ -169,7 +169,7 @@ def classwise_ace_by_class(
 
 
 def _class_stats(probabilities: ArrayLike, labels: ArrayLike, num_bins: int) -> CalibrationStats:
-    classes = int(probabilities.shape[1]) if probabilities.ndim == 2 else 1
+    classes = int(probabilities.shape[1]) if getattr(probabilities, "ndim", 0) == 2 else 1
     spec = StatsSpec(num_bins=num_bins, num_classes=classes, fine_bins=0, classwise=True)
     return CalibrationStats.from_probabilities(probabilities, labels, spec)
 

@@ -199,7 +199,7 @@ def test_descent_solves_a_badly_scaled_quadratic(direction):
         gradient = scales * (point - target)
         value = float((scales * (point - target) ** 2).sum() / 2)
         found = _descent.Evaluation(point, value, gradient, float(gradient.abs().max()))
-        point, solver, done = _descent.advance(solver, found, towards, 1e-8, 100)
+        point, solver, done, _ = _descent.advance(solver, found, towards, 1e-8, 100)
         rounds += 1
     torch.testing.assert_close(point, target, atol=1e-8, rtol=0)
     assert rounds == 2 if direction == "newton" else rounds < 30
@@ -231,18 +231,18 @@ def test_newton_direction_ignores_directions_without_curvature():
 def test_descent_shortens_a_step_that_overshoots_and_returns_the_best_point_at_the_end():
     start = torch.tensor([1.0], dtype=torch.float64)
     found = _descent.Evaluation(start, 1.0, torch.ones_like(start), 1.0)
-    point, solver, done = _descent.advance(
+    point, solver, done, _ = _descent.advance(
         _descent.begin(start), found, lambda s: -8 * s["gradient"], 1e-8, 3
     )
     assert not done
     assert float(point) == -7
     worse = _descent.Evaluation(point, 9.0, torch.ones_like(start), 1.0)
-    point, solver, done = _descent.advance(solver, worse, lambda s: -s["gradient"], 1e-8, 3)
+    point, solver, done, _ = _descent.advance(solver, worse, lambda s: -s["gradient"], 1e-8, 3)
     # parabola through value 1, slope -8 and value 9 at length 1: its minimum is at 8 / 32
     assert not done
     assert float(point) == 1 - 8 * 8 / 32
     worse = _descent.Evaluation(point, 9.0, torch.ones_like(start), 1.0)
-    point, _, done = _descent.advance(solver, worse, lambda s: -s["gradient"], 1e-8, 3)
+    point, _, done, _ = _descent.advance(solver, worse, lambda s: -s["gradient"], 1e-8, 3)
     assert done
     assert float(point) == 1
 
@@ -250,10 +250,10 @@ def test_descent_shortens_a_step_that_overshoots_and_returns_the_best_point_at_t
 def test_descent_refuses_a_point_whose_loss_is_not_a_number():
     start = torch.tensor([1.0], dtype=torch.float64)
     found = _descent.Evaluation(start, 1.0, torch.ones_like(start), 1.0)
-    point, solver, _ = _descent.advance(
+    point, solver, *_ = _descent.advance(
         _descent.begin(start), found, lambda s: -s["gradient"], 1e-8, 9
     )
     broken = _descent.Evaluation(point, float("nan"), torch.ones_like(start), 1.0)
-    point, _, done = _descent.advance(solver, broken, lambda s: -s["gradient"], 1e-8, 9)
+    point, _, done, _ = _descent.advance(solver, broken, lambda s: -s["gradient"], 1e-8, 9)
     assert not done
     assert 0 < float(point) < 1
