@@ -59,6 +59,11 @@ def _begin(
     """Load model and data, meet the nodes, measure zero-shot; return what round 1 starts from."""
     tracker.log("start", config=config.flat())
     federation = load_federation(config.dataset, config.protocol)
+    tracker.log(
+        "data", train=len(federation.train), test=len(federation.test), notes=federation.notes
+    )
+    for note in federation.notes:
+        logger.warning("Data: %s", note)
     device, names = resolve_device(config.device), (federation.class_names, federation.templates)
     classifier = tuned_classifier(
         config.model, config.method, *names, config.seed, device, fresh=True,
