@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fl2ora.experiment.plugins import available, load
+from fl2ora.experiment.spec import parse_spec
 from fl2ora.federated_data.partition.base import Partitioner, PartitionError
 from fl2ora.federated_data.partition.dirichlet import Dirichlet
 from fl2ora.federated_data.partition.iid import Iid
@@ -203,3 +207,14 @@ def test_a_beta_out_of_range_is_refused(beta: float) -> None:
 def test_a_minimum_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="minimum: expected at least 1, found 0"):
         Dirichlet(minimum=0)
+
+
+def test_the_docs_have_a_row_for_every_partitioner() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    table = text.partition("## Partitions")[2].partition("## ")[0]
+    specs = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert sorted(parse_spec(spec).name for spec in specs) == available(Partitioner)
+    for spec in specs:  # with all its arguments, at their defaults
+        ours, plain = load(spec, Partitioner), load(parse_spec(spec).name, Partitioner)
+        assert vars(ours) == vars(plain)
+        assert parse_spec(spec).kwargs.keys() == vars(plain).keys()
