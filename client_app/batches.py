@@ -20,7 +20,7 @@ class Batch:
     """One forward pass's data.
 
     Attributes:
-        rows: ``(B,)`` which of the client's images.
+        rows: ``(B,)`` which of the client's images, or of the kept views of them.
         pixels: ``(B, 3, H, W)`` on the device, after augmentation and mixing.
         labels: ``(B,)`` on the device.
         changed: the pixels are not just the preprocessed images.
@@ -52,7 +52,8 @@ def draw_batches(
         classifier: preprocesses, on its device.
         data: the client's images.
         plan: sizes, augmentation, seed; the loss may mix the images of a batch.
-        table: prefix features of all images; None if they are not known.
+        table: prefix features of all images, or of some views of each (see ``prefix_features``),
+            one of which is drawn for every image and step; None if they are not known.
     """
     order, augment, mix = (
         torch.Generator().manual_seed(derive_seed(plan.seed, stream))
@@ -67,7 +68,7 @@ def draw_batches(
                 if table is None:
                     batch = _mixed(_seen(classifier, data, rows, plan, augment), plan.loss, mix)
                 else:
-                    batch = _known(classifier, data, rows, table)
+                    batch = _known(classifier, data, rows, table, augment)
                 yield replace(
                     batch,
                     share=len(rows) / len(group),
@@ -88,11 +89,20 @@ def _seen(
     return Batch(rows, pixels, data.labels[rows].to(device), changed=kind != "none")
 
 
-def _known(classifier: ClipClassifier, data: LabelledImages, rows: Tensor, table: Tensor) -> Batch:
-    """Return a batch from the table."""
-    device = classifier.clip.device
+def _known(
+    classifier: ClipClassifier,
+    data: LabelledImages,
+    rows: Tensor,
+    table: Tensor,
+    rng: torch.Generator,
+) -> Batch:
+    """Return a batch from the table, of a random one of each image's views."""
+    device, labels = classifier.clip.device, data.labels[rows]
+    views = len(table) // len(data)
+    if views > 1:
+        rows = rows + len(data) * torch.randint(views, rows.shape, generator=rng)
     prefix = table[rows].to(device)
-    return Batch(rows, prefix.new_zeros(0), data.labels[rows].to(device), prefix=prefix)
+    return Batch(rows, prefix.new_zeros(0), labels.to(device), prefix=prefix)
 
 
 def _mixed(batch: Batch, loss: Loss, rng: torch.Generator) -> Batch:

@@ -13,9 +13,11 @@ from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
+from fl2ora.clip_tuning.prefix.features import PLAIN, Views, bytes_needed
 from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.clients import ClientData, divide, load_federation, share_out
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
@@ -141,8 +143,8 @@ class Node:
             None where there is nothing to keep: caching is off, the method tunes from the first
             block on, training draws new views in every step, there is no image, or no room.
         """
-        config = self.config
-        if part == "train" and config.augmentation != "none":
+        config, views = self.config, self.views(part)
+        if part == "train" and views == PLAIN and config.augmentation != "none":
             return None
         classifier = self.zero_shot_classifier() if zero_shot else self.classifier()
         store = shared_store(config.cache_gib if config.cache_features else 0.0, config.cache_dir)
@@ -152,7 +154,35 @@ class Node:
             getattr(self.data, part).images,
             (replace(self), part),
             config.eval_batch_size,
+            views,
         )
+
+    def views(self, part: str) -> Views:
+        """Return which views of a part of ``data`` are kept; see ``fixed-views``."""
+        config = self.config
+        if part != "train" or not config.fixed_views:
+            return PLAIN
+        seed = derive_seed(config.seed, "views", self.key)
+        return Views(config.augmentation, config.fixed_views, seed)
+
+    def check_views(self) -> None:
+        """Refuse fixed views that would not fit into memory.
+
+        Raises:
+            UserError: how much they need, and how much there is.
+        """
+        config, images = self.config, self.data.train.images
+        if not config.fixed_views or not len(images):
+            return
+        classifier = self.classifier()
+        if classifier.image_prefix is None:  # refused by the server
+            return
+        needed = bytes_needed(classifier, images, self.views("train"))
+        if needed > int(config.cache_gib * 2**30):
+            raise UserError(
+                f"fixed-views: {config.fixed_views} views of {len(images)} images need "
+                f"{needed / 2**30:.3g} GiB, found cache-gib={config.cache_gib:g}"
+            )
 
     def reference(self) -> ZeroShotReference:
         """Return the frozen model's view of this node's training images."""

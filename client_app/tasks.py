@@ -36,6 +36,7 @@ def describe(node: Node) -> NodeInfo:
         UserError: the node cannot take part.
     """
     data = node.data
+    node.check_views()
     return NodeInfo(
         node.key,
         source="own" if node.partition is None else "partition",

@@ -17,7 +17,7 @@ from fl2ora.client_app.stepper import Stepper
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier, unit
-from fl2ora.clip_tuning.prefix.features import prefix_features
+from fl2ora.clip_tuning.prefix.features import Views, prefix_features
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.images import LabelledImages
@@ -49,9 +49,9 @@ def local_train(
         plan: see ``TrainingPlan``.
         reference: makes the frozen model's view of the images; called if the loss or the method
             reads it.
-        image_table: makes the prefix features of the client's images (see ``ImagePrefix``); None
-            from it means to do without. Called only where the method has a prefix and the loss
-            mixes no images.
+        image_table: makes the prefix features of the client's images, or of some views of each
+            (see ``prefix_features``); None from it means to do without. Called only where the
+            method has a prefix and the loss mixes no images.
 
     Returns:
         The update to send, and the state to keep on the node. The update's ``metrics`` are
@@ -131,15 +131,12 @@ def _gather(
 ) -> None:
     """Let the method learn what it learns without gradients; see ``VIEWS``."""
     device, size, kind = classifier.clip.device, plan.batch_size, plan.augmentation
-    views = [table]
     if table is None:
-        draws = torch.Generator().manual_seed(derive_seed(plan.seed, "views"))
-        count = 1 if kind == "none" else VIEWS
-        views = [prefix_features(classifier, data.images, size, kind, draws) for _ in range(count)]
+        views = Views(kind, 1 if kind == "none" else VIEWS, derive_seed(plan.seed, "views"))
+        table = prefix_features(classifier, data.images, size, views)
     seen = [
         torch.cat([classifier.finish_images(part.to(device)) for part in view.split(size)])
-        for view in views
-        if view is not None
+        for view in table.split(len(data))
     ]
     features = unit(torch.stack(seen).mean(dim=0))
     labels = plan.rule.labels(data.labels.to(device), len(classifier.class_names))

@@ -29,7 +29,6 @@ Value = bool | int | float | str
 GONE = {
     "momentum": 'is now an argument of optimiser: optimiser = "sgd(momentum={})"',
     "weight-decay": 'is now an argument of optimiser: optimiser = "sgd(weight_decay={})"',
-    "fixed-views": "is gone: training draws new views in every step",
     "figures": 'is now the callback plots, part of "default"; callbacks = "none" draws nothing',
 }
 
@@ -56,6 +55,8 @@ class RunConfig(BaseModel):
     """share of each client's images held out to fit calibrators"""
     augmentation: Literal["none", "flip", "crop_flip"] = "none"
     """random changes of training images: none, flip or crop_flip"""
+    fixed_views: int = Field(default=0, ge=0, le=10_000)
+    """random views of each image, drawn once for all rounds; 0: new ones in every step"""
 
     strategy: SpecText = Field(default="fedavg", title="How")
     """how the clients' updates are combined: a name in strategies"""
@@ -172,6 +173,11 @@ class RunConfig(BaseModel):
             problems.append(
                 "local-test-fraction and calibration-fraction: expected a sum of at most 1, "
                 f"found {held_out:g}"
+            )
+        if config.fixed_views and (config.augmentation == "none" or not config.cache_features):
+            problems.append(
+                "fixed-views: expected 0 without augmentation or without cache-features, "
+                f"found {config.fixed_views}"
             )
         return config, tuple(problems)
 

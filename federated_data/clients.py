@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 
+from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
+from fl2ora.federated_data.checks import check_federation, check_names
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.images import LabelledImages
-from fl2ora.federated_data.partition.base import Partitioner, PartitionError
+from fl2ora.federated_data.partition.base import Partitioner, PartitionError, checked_shares
 from fl2ora.federated_data.protocols.base import Federation, Protocol
 
 
@@ -37,15 +39,21 @@ class ClientData:
 def load_federation(dataset: str, protocol: str) -> Federation:
     """Load the data that two specs describe; the last two are kept in memory.
 
+    Nothing else reads images, so that a run reads its data once in each process.
+
     Raises:
-        UserError: an unknown name or argument, or data that is missing or broken.
+        UserError: an unknown name or argument, or data that is missing or broken, see ``checks``.
     """
     source = load(dataset, Dataset)
     arrangement = load(protocol, Protocol)
-    try:
-        return arrangement.arrange(source)
-    except (OSError, ValueError) as error:
-        raise UserError(f"dataset {dataset!r}: {error}") from error
+    with blaming(source):
+        try:
+            check_names(source)
+            federation = arrangement.arrange(source)
+            found = check_federation(federation)
+        except (OSError, ValueError) as error:
+            raise UserError(f"dataset {dataset!r}: {error}") from error
+    return replace(federation, notes=(*source.notes, *federation.notes, *found))
 
 
 def share_out(
@@ -54,14 +62,18 @@ def share_out(
     """Divide the training data among ``num_clients``; equal arguments give equal shares.
 
     Raises:
-        UserError: the partition cannot be made, with the reason.
+        UserError: the partition cannot be made, with the reason; or a partitioner of somebody's own
+            made something else.
     """
     partitioner = load(partition, Partitioner)
     rng = np.random.default_rng(derive_seed(seed, "partition"))
-    try:
-        shares = partitioner.split(federation.train.labels.numpy(), num_clients, rng)
-    except PartitionError as error:
-        raise UserError(f"partition {partition!r}: {error}") from error
+    labels = federation.train.labels.numpy()
+    with blaming(partitioner):
+        try:
+            shares = partitioner.split(labels, num_clients, rng)
+            shares = checked_shares(shares, len(labels), num_clients)
+        except PartitionError as error:
+            raise UserError(f"partition {partition!r}: {error}") from error
     return [federation.train.select(torch.from_numpy(share)) for share in shares]
 
 

@@ -24,7 +24,7 @@ from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.evaluation import Evaluation
 from fl2ora.server_app.handshake import shake_hands
 from fl2ora.server_app.rounds import Run, RunState, rows_of, run_rounds
-from fl2ora.server_app.run_plugins import RunPlugins, build_plugins
+from fl2ora.server_app.run_plugins import RunPlugins, build_plugins, check_views
 from fl2ora.strategies.base import RunInfo
 
 logger = logging.getLogger(__name__)
@@ -59,11 +59,17 @@ def _begin(
     """Load model and data, meet the nodes, measure zero-shot; return what round 1 starts from."""
     tracker.log("start", config=config.flat())
     federation = load_federation(config.dataset, config.protocol)
+    tracker.log(
+        "data", train=len(federation.train), test=len(federation.test), notes=federation.notes
+    )
+    for note in federation.notes:
+        logger.warning("Data: %s", note)
     device, names = resolve_device(config.device), (federation.class_names, federation.templates)
     classifier = tuned_classifier(
         config.model, config.method, *names, config.seed, device, fresh=True,
         gradient_checkpointing=config.gradient_checkpointing,
     )  # fmt: skip
+    check_views(config, classifier)
     zero_shot = zero_shot_classifier(config.model, *names, device)
     clients = Clients(grid, shake_hands(grid, config, federation.class_names), config, tracker)
     tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])

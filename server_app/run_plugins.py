@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from fl2ora.calibration.calibrators.base import KNOWN_IN_A_RUN, Calibrator
 from fl2ora.calibration.losses.base import Loss
 from fl2ora.calibration.metrics.table import chosen_metrics
+from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import check_model
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.methods.base import TuningMethod
@@ -129,6 +130,24 @@ def build_run_calibrator(text: str) -> Calibrator | None:
             f"{', '.join(unknown)}: a run tunes on all of its classes"
         )
     return calibrator
+
+
+def check_views(config: RunConfig, classifier: ClipClassifier) -> None:
+    """Refuse fixed views where nothing of them could be kept.
+
+    Raises:
+        UserError: the method has no image prefix, or the loss mixes images.
+    """
+    terms = [load(spec, Loss) for _, spec in parse_sum(config.loss)]
+    for key, found, fits in (
+        ("method", config.method, classifier.image_prefix is not None),
+        ("loss", config.loss, not any(term.mixes for term in terms)),
+    ):
+        if config.fixed_views and not fits:
+            raise UserError(
+                f"fixed-views: expected 0 with {key} = {found!r}, which leaves nothing of a view "
+                f"to keep, found {config.fixed_views}"
+            )
 
 
 def _calibrator_for(config: RunConfig) -> Calibrator | None:

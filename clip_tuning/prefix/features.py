@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -12,44 +15,71 @@ from fl2ora.clip_tuning.preprocessing import Augmentation
 _DRAWN = 64  # images augmented at once, a fixed number: how many decides what is drawn
 
 
+@dataclass(frozen=True)
+class Views:
+    """How images are seen before they are encoded.
+
+    Attributes:
+        augmentation: of every view.
+        count: random views of each image; 1 without augmentation.
+        seed: of the draws.
+    """
+
+    augmentation: Augmentation = "none"
+    count: int = 1
+    seed: int = 0
+
+
+PLAIN = Views()
+
+
 def prefix_features(
-    classifier: ClipClassifier,
-    images: Tensor,
-    batch_size: int = 256,
-    augmentation: Augmentation = "none",
-    rng: torch.Generator | None = None,
+    classifier: ClipClassifier, images: Tensor, batch_size: int = 256, views: Views = PLAIN
 ) -> Tensor:
     """Return the prefix features of raw ``images (N, C, H, W)`` uint8, N at least 1.
 
-    They lie on the CPU in float32, carry no gradient, and may be used in training.
+    They lie on the CPU in float32, carry no gradient, and may be used in training. Those of view v
+    of image i are in row ``v N + i``.
 
     Args:
         classifier: has an ``image_prefix``; it is put into evaluation mode.
         images: raw.
         batch_size: images encoded at once; changes nothing but memory.
-        augmentation: of the images.
-        rng: of the augmentation, on the CPU; may be left out without one.
+        views: of the images.
     """
     prefix = prefix_of(classifier)
     classifier.eval()
-    device, rows, done = classifier.clip.device, None, 0
-    preprocessing = classifier.preprocessing
-    with lasting(device):
-        for part in images.split(batch_size if augmentation == "none" else _DRAWN):
-            raw = part.to(device)
-            if augmentation == "none":
-                pixels = preprocessing.evaluation(raw)
-            else:
-                assert rng is not None
-                pixels = preprocessing.training(raw, augmentation, rng)
-            for some in pixels.split(batch_size):
-                features = prefix.compute(some).cpu()
-                if rows is None:  # at once, since two copies of hidden states may be too many
-                    rows = features.new_empty((len(images), *features.shape[1:]))
-                rows[done : done + len(some)] = features
-                done += len(some)
+    rows, done = None, 0
+    with lasting(classifier.clip.device):
+        for pixels in _seen(classifier, images, batch_size, views):
+            features = prefix.compute(pixels).cpu()
+            if rows is None:  # at once, since two copies of hidden states may be too many
+                rows = features.new_empty((views.count * len(images), *features.shape[1:]))
+            rows[done : done + len(pixels)] = features
+            done += len(pixels)
     assert rows is not None
     return rows
+
+
+def bytes_needed(classifier: ClipClassifier, images: Tensor, views: Views = PLAIN) -> int:
+    """Return how many bytes ``prefix_features`` of these images will have."""
+    return prefix_features(classifier, images[:1]).nbytes * len(images) * views.count
+
+
+def _seen(
+    classifier: ClipClassifier, images: Tensor, batch_size: int, views: Views
+) -> Iterator[Tensor]:
+    """Yield the preprocessed views of all images, at most ``batch_size`` at a time."""
+    device, preprocessing = classifier.clip.device, classifier.preprocessing
+    if views.augmentation == "none":
+        for part in images.split(batch_size):
+            yield preprocessing.evaluation(part.to(device))
+        return
+    rng = torch.Generator().manual_seed(views.seed)
+    for _ in range(views.count):
+        for part in images.split(_DRAWN):
+            drawn = preprocessing.training(part.to(device), views.augmentation, rng)
+            yield from drawn.split(batch_size)
 
 
 def prefix_of(classifier: ClipClassifier) -> ImagePrefix:

@@ -15,7 +15,13 @@ from torch import Tensor
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.prefix.digest import digest
-from fl2ora.clip_tuning.prefix.features import prefix_features, prefix_of
+from fl2ora.clip_tuning.prefix.features import (
+    PLAIN,
+    Views,
+    bytes_needed,
+    prefix_features,
+    prefix_of,
+)
 from fl2ora.experiment.errors import UserError
 
 _NAME = "features"
@@ -38,7 +44,12 @@ class PrefixStore:
         self._digests: OrderedDict[Hashable, str] = OrderedDict()
 
     def features(
-        self, classifier: ClipClassifier, images: Tensor, part_key: Hashable, batch_size: int = 256
+        self,
+        classifier: ClipClassifier,
+        images: Tensor,
+        part_key: Hashable,
+        batch_size: int = 256,
+        views: Views = PLAIN,
     ) -> Tensor | None:
         """Return the prefix features of raw ``images (N, C, H, W)`` uint8, on the CPU.
 
@@ -47,6 +58,7 @@ class PrefixStore:
             images: raw.
             part_key: names these very images in this process, so that they are digested once.
             batch_size: images encoded at once.
+            views: of the images.
 
         Returns:
             None where there is nothing to keep: the classifier has no prefix, there is no image, or
@@ -57,16 +69,16 @@ class PrefixStore:
         """
         if classifier.image_prefix is None or not len(images) or self._limit <= 0:
             return None
-        key = features_key(classifier, self._digest(images, part_key))
+        key = features_key(classifier, self._digest(images, part_key), views)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
         path = None if self._folder is None else self._folder / f"{key}.safetensors"
         features = None if path is None else _read(path, self._limit)
         if features is None:
-            if prefix_features(classifier, images[:1]).nbytes * len(images) > self._limit:
+            if bytes_needed(classifier, images, views) > self._limit:
                 return None
-            features = prefix_features(classifier, images, batch_size)
+            features = prefix_features(classifier, images, batch_size, views)
             if path is not None:
                 _write(path, features)
         self._kept[key] = features
@@ -94,15 +106,19 @@ def shared_store(gib: float, folder: str) -> PrefixStore:
     return PrefixStore(int(gib * 2**30), Path(folder).expanduser() if folder else None)
 
 
-def features_key(classifier: ClipClassifier, images: str) -> str:
-    """Return a key of everything prefix features depend on: model, preprocessing and images.
+def features_key(classifier: ClipClassifier, images: str, views: Views = PLAIN) -> str:
+    """Return a key of everything prefix features depend on: model, preprocessing, images, views.
 
     Args:
         classifier: has an ``image_prefix``.
         images: digest of the raw images.
+        views: of the images.
     """
     name = prefix_of(classifier).name
-    return digest([], _FORMAT, name, classifier.vision_digest, classifier.preprocessing, images)
+    drawn = () if views == PLAIN else (views,)
+    return digest(
+        [], _FORMAT, name, classifier.vision_digest, classifier.preprocessing, images, *drawn
+    )
 
 
 def _read(path: Path, limit: int) -> Tensor | None:

@@ -14,17 +14,20 @@ class Dataset(ABC):
     """A family of labelled images.
 
     A dataset file defines one subclass; its constructor arguments are what a spec string such as
-    ``shapes(styles='neon,chalk')`` may set. Splits never share an image.
+    ``shapes(styles='neon,chalk')`` may set. The constructor checks them and reads no images: it is
+    called wherever a configuration is checked. Splits never share an image.
 
     Attributes:
         class_names: K names as they are put into a template, in label order.
         templates: prompt templates with one ``{}`` for the class name.
         domains: names of the domains that ``LabelledImages.domains`` counts.
+        notes: sentences for the record of every run, such as which images are left out.
     """
 
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
     domains: tuple[str, ...] = ("all",)
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def split(self, name: SplitName) -> LabelledImages:

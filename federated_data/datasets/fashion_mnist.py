@@ -6,6 +6,7 @@ Algorithms", 2017, https://arxiv.org/abs/1708.07747 (MIT licence).
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from fl2ora.federated_data.datasets.base import Dataset, SplitName
 from fl2ora.federated_data.datasets.idx import read_idx
 from fl2ora.federated_data.datasets.pretraining_split import FASHION_MNIST_PRETRAINING
 from fl2ora.federated_data.images import LabelledImages
+
+_KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 
 
 class FashionMNIST(Dataset):
@@ -35,8 +38,8 @@ class FashionMNIST(Dataset):
         seed: decides which images are drawn when ``train`` is set.
 
     Raises:
-        UserError: if a file is missing (the message says how to get it), for an argument out of
-            its range, or for files that do not fit together.
+        UserError: if a file is missing (the message says how to get it), or for an argument out of
+            its range; files that do not fit together are found by ``split``.
     """
 
     class_names = (
@@ -64,32 +67,48 @@ class FashionMNIST(Dataset):
         whole("seed", seed, at_least=0, at_most=LARGEST)
         if train is not None:
             whole("train", train, at_least=1, at_most=60_000)
-        images, labels = read_pair(folder, "train")
-        first, last = FASHION_MNIST_PRETRAINING.stop, len(labels) - validation
-        if last <= first:
-            raise UserError(
-                f"validation: expected less than {len(labels) - first} "
-                f"({len(labels)} training images without the first {first}), found {validation}"
-            )
-        rows = torch.arange(first, last)
-        if train is not None:
-            if train > len(rows):
-                raise UserError(f"train: expected at most {len(rows)} images, found {train}")
-            generator = torch.Generator().manual_seed(seed)
-            rows = rows[torch.randperm(len(rows), generator=generator)[:train].sort().values]
-        self._splits: dict[str, LabelledImages] = {
-            "train": _in_one_domain(images[rows], labels[rows]),
-            "validation": _in_one_domain(images[last:], labels[last:]),
-            "test": _in_one_domain(*read_pair(folder, "t10k")),
-        }
+        for part in ("train", "t10k"):
+            for kind in _KINDS:
+                _find(Path(folder), f"{part}-{kind}")
+        self._folder, self._train, self._validation, self._seed = folder, train, validation, seed
+        self.notes = (
+            f"the first {FASHION_MNIST_PRETRAINING.stop:,} training images of Fashion-MNIST taught "
+            "the embedded CLIP and are left out",
+            f"its last {validation:,} training images are the validation split, which is neither "
+            "trained nor tested on",
+        )
 
     def split(self, name: SplitName) -> LabelledImages:
         """Return one split, images ``(N, 1, 28, 28)`` uint8.
 
         Raises:
-            UserError: if there is no such split.
+            UserError: if there is no such split, or not that many images.
         """
-        return self._splits[choice("split", name, self._splits)]
+        if choice("split", name, ("train", "validation", "test")) == "test":
+            return _in_one_domain(*read_pair(self._folder, "t10k"))
+        images, labels = self._training_file
+        first, last = FASHION_MNIST_PRETRAINING.stop, len(labels) - self._validation
+        if last <= first:
+            raise UserError(
+                f"validation: expected less than {len(labels) - first} ({len(labels)} training "
+                f"images without the first {first}), found {self._validation}"
+            )
+        rows = torch.arange(last, len(labels)) if name == "validation" else self._drawn(first, last)
+        return _in_one_domain(images[rows], labels[rows])
+
+    @cached_property
+    def _training_file(self) -> tuple[Tensor, Tensor]:
+        return read_pair(self._folder, "train")
+
+    def _drawn(self, first: int, last: int) -> Tensor:
+        """Return the rows of the training split, in order."""
+        rows = torch.arange(first, last)
+        if self._train is None:
+            return rows
+        if self._train > len(rows):
+            raise UserError(f"train: expected at most {len(rows)} images, found {self._train}")
+        generator = torch.Generator().manual_seed(self._seed)
+        return rows[torch.randperm(len(rows), generator=generator)[: self._train].sort().values]
 
 
 def read_pair(folder: str | Path, part: str) -> tuple[Tensor, Tensor]:

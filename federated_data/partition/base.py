@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,3 +43,35 @@ def require_examples(available: int, num_clients: int, minimum: int) -> None:
             f"{num_clients} clients with at least {minimum} examples each need "
             f"{num_clients * minimum}, the data has {available}: use fewer clients or more data"
         )
+
+
+def checked_shares(shares: Sequence[Indices], num_examples: int, num_clients: int) -> list[Indices]:
+    """Return the shares of a partitioner if they are what ``Partitioner.split`` promises.
+
+    Raises:
+        PartitionError: another number of shares, something else than indices, or an example with
+            no owner or with two.
+    """
+    if len(shares) != num_clients:
+        raise PartitionError(f"expected {num_clients} shares, found {len(shares)}")
+    arrays = [np.asarray(share) for share in shares]
+    for client, array in enumerate(arrays):
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            raise PartitionError(
+                f"share {client}: expected whole numbers of shape (n,), "
+                f"found {array.dtype} of shape {array.shape}"
+            )
+        outside = array[(array < 0) | (array >= num_examples)]
+        if outside.size:
+            raise PartitionError(
+                f"share {client}: expected indices from 0 to {num_examples - 1}, found {outside[0]}"
+            )
+    whole = [array.astype(np.int64) for array in arrays]
+    owners = np.bincount(np.concatenate(whole), minlength=num_examples)
+    wrong = np.flatnonzero(owners != 1)
+    if wrong.size:
+        raise PartitionError(
+            f"expected every example in one share, found example {wrong[0]} in {owners[wrong[0]]} "
+            f"({np.sum(owners == 0)} in none, {np.sum(owners > 1)} in several)"
+        )
+    return whole

@@ -6,13 +6,14 @@ Hsu, Qi & Brown 2019, arXiv 1909.06335, in the class-wise form of Yurochkin et a
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
+from fl2ora.federated_data.partition._dealing import (
+    check_draw,
+    proportions,
+    top_up,
+)
 from fl2ora.federated_data.partition.base import Indices, Partitioner, require_examples
-
-_EQUAL_SHARES = 1e12  # from here on a draw is equal shares; far above, its sums overflow
 
 
 class Dirichlet(Partitioner):
@@ -28,10 +29,7 @@ class Dirichlet(Partitioner):
     """
 
     def __init__(self, beta: float = 0.5, minimum: int = 10) -> None:
-        if not (beta > 0 and math.isfinite(beta)):
-            raise ValueError(f"beta: expected a finite number above 0, found {beta}")
-        if minimum < 1:
-            raise ValueError(f"minimum: expected at least 1, found {minimum}")
+        check_draw(beta, minimum)
         self.beta = beta
         self.minimum = minimum
 
@@ -41,19 +39,9 @@ class Dirichlet(Partitioner):
         shares: list[list[Indices]] = [[] for _ in range(num_clients)]
         for label in np.unique(labels):
             members = rng.permutation(np.flatnonzero(labels == label))
-            proportions = rng.dirichlet(np.full(num_clients, min(self.beta, _EQUAL_SHARES)))
-            cuts = np.round(np.cumsum(proportions)[:-1] * len(members)).astype(np.int64)
+            drawn = proportions(self.beta, num_clients, rng)
+            cuts = np.round(np.cumsum(drawn)[:-1] * len(members)).astype(np.int64)
             for share, part in zip(shares, np.split(members, cuts), strict=True):
                 share.append(part)
         clients = [rng.permutation(np.concatenate(share)) for share in shares]
-        return [np.sort(client) for client in self._top_up(clients)]
-
-    def _top_up(self, clients: list[Indices]) -> list[Indices]:
-        """Move examples, one at a time, from the largest client to the first that lacks one."""
-        sizes = np.array([len(client) for client in clients])
-        owned = [list(client) for client in clients]
-        for needy in np.flatnonzero(sizes < self.minimum):
-            while len(owned[needy]) < self.minimum:
-                donor = int(np.argmax([len(client) for client in owned]))
-                owned[needy].append(owned[donor].pop())
-        return [np.array(client, dtype=np.int64) for client in owned]
+        return [np.sort(client) for client in top_up(clients, self.minimum)]

@@ -19,6 +19,7 @@ class Federation:
         class_names: K names, the same for all.
         templates: prompt templates.
         domains: names of the domains.
+        notes: sentences on the data for the run's record.
     """
 
     train: LabelledImages
@@ -26,6 +27,7 @@ class Federation:
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
     domains: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Protocol(ABC):

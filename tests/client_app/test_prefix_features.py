@@ -14,6 +14,7 @@ from torch import Tensor
 from fl2ora.calibration.losses.base import Loss
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.calibration.losses.mixup import Mixup
+from fl2ora.client_app.batches import draw_batches
 from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.node import Node
 from fl2ora.client_app.training import local_train
@@ -21,9 +22,11 @@ from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.prediction import predict
-from fl2ora.clip_tuning.prefix.features import prefix_features
+from fl2ora.clip_tuning.prefix.features import Views, prefix_features
 from fl2ora.clip_tuning.prefix.store import shared_store
+from fl2ora.clip_tuning.preprocessing import Preprocessing
 from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.datasets.shapes import Shapes
 from fl2ora.reporting.events import read_lines
 from runs import final_adapter, run_small
@@ -160,6 +163,52 @@ def test_predictions_from_prefix_features_equal_those_from_images(method: str) -
     )
 
 
+def test_features_of_views_are_those_of_the_drawn_views_one_view_after_another() -> None:
+    model, rng = classifier("coop(length=2)"), torch.Generator().manual_seed(9)
+    pixels = [model.preprocessing.training(DATA.images, "flip", rng) for _ in range(3)]
+    made = prefix_features(model, DATA.images, 7, Views("flip", 3, seed=9))
+    with torch.no_grad():
+        drawn = torch.cat([model.encode_images(view) for view in pixels])
+    torch.testing.assert_close(made, drawn, rtol=0, atol=1e-5)
+    first, second, third = made.split(len(DATA))
+    assert not torch.allclose(first, second, atol=1e-3)
+    assert not torch.allclose(second, third, atol=1e-3)
+
+
+@pytest.mark.parametrize("fixed", [1, 4])
+def test_every_image_comes_once_an_epoch_as_one_of_its_views(fixed: int) -> None:
+    plan = replace(PLAN, augmentation="flip", epochs=30)
+    model, count = classifier("coop(length=2)"), len(DATA)
+    # Row r of the table holds the number r, so that a batch says what it took.
+    table = torch.arange(count * fixed).float()[:, None]
+    batches = list(draw_batches(model, DATA, plan, table))
+    for batch in batches:
+        assert batch.prefix is not None
+        assert batch.prefix[:, 0].long().tolist() == batch.rows.tolist()
+        assert torch.equal(batch.labels, DATA.labels[batch.rows % count])
+        assert not batch.changed
+    taken = torch.cat([batch.rows for batch in batches]).view(30, count)
+    assert all(epoch.tolist() == list(range(count)) for epoch in (taken % count).sort(dim=1).values)
+    views = torch.bincount(taken.flatten() // count, minlength=fixed) / (30 * count)
+    assert views.tolist() == pytest.approx([1 / fixed] * fixed, abs=0.06)  # 4 sd of 960 draws
+    again = torch.cat([batch.rows for batch in draw_batches(model, DATA, plan, table)])
+    assert torch.equal(again.view(30, count), taken)
+
+
+def test_tip_adapter_averages_the_kept_views() -> None:
+    plan = replace(PLAN, augmentation="flip", epochs=1)
+    kept, encoded = train(
+        "tip_adapter", lambda m: prefix_features(m, DATA.images, 32, Views("flip", 3)), plan
+    )
+    other, _ = train(
+        "tip_adapter", lambda m: prefix_features(m, DATA.images, 32, Views("flip", 1)), plan
+    )
+    assert encoded == 0
+    (name,) = kept
+    assert kept[name].shape == other[name].shape
+    assert not torch.allclose(kept[name], other[name], atol=1e-4)
+
+
 def rows(folder: Path, source: str) -> dict[int, dict[str, Any]]:
     return {r["round"]: r for r in read_lines(folder / "metrics.jsonl") if r["source"] == source}
 
@@ -233,6 +282,69 @@ def test_without_memory_nothing_is_kept_and_results_are_equal(tmp_path: Path) ->
         run_small(tmp_path / "none", **settings),
         run_small(tmp_path / "some", method="coop(length=2)"),
     )
+
+
+def test_fixed_views_are_drawn_once_for_all_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    original = Preprocessing.training
+
+    def counting(self: Preprocessing, raw: Tensor, *rest: Any) -> Tensor:
+        drawn.append(len(raw))
+        return original(self, raw, *rest)
+
+    monkeypatch.setattr(Preprocessing, "training", counting)
+    settings = {"method": "coop(length=2)", "augmentation": "flip", "num_rounds": 3}
+    ends, counts = [], []
+    for name, views in (("none", 0), ("two", 2), ("again", 2), ("three", 3)):
+        shared_store.cache_clear()
+        drawn.clear()
+        run = run_small(tmp_path / name, fixed_views=views, **settings)
+        ends.append(final_adapter(run)["context"])
+        counts.append(sum(drawn))
+    training = counts[0] // 3
+    assert counts == [3 * training, 2 * training, 2 * training, 3 * training]
+    assert torch.equal(ends[1], ends[2])
+    assert not torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[1], ends[3])
+
+
+def test_a_loss_that_holds_to_zero_shot_reads_it_of_the_same_views(tmp_path: Path) -> None:
+    config = RunConfig.from_flat(
+        {"method": "lora(blocks='up')", "augmentation": "flip", "fixed-views": 3}
+    )
+    node = Node.from_configs(config.flat(), {"partition-id": 0, "num-partitions": 20}, 1)
+    own, frozen = node.prefix_features("train"), node.prefix_features("train", zero_shot=True)
+    assert own is not None
+    assert frozen is not None
+    assert len(own) == len(frozen) == 3 * len(node.data.train)
+    # LoRA starts at zero-shot, so the features of both are equal if the views are.
+    finished = node.classifier().finish_images(own)
+    torch.testing.assert_close(finished, frozen, rtol=0, atol=1e-5)
+    test = node.prefix_features("test")
+    assert test is not None
+    assert len(test) == len(node.data.test)
+    other = Node.from_configs(config.flat(), {"partition-id": 1, "num-partitions": 20}, 2)
+    assert node.views("train") != other.views("train")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "lora"}, r"expected 0 with method = 'lora', .* found 2$"),
+        ({"method": "coop", "loss": "mixup"}, "expected 0 with loss = 'mixup'"),
+        ({"method": "coop", "cache_gib": 0.0}, r"2 views of .* images need .* found cache-gib=0"),
+        ({"method": "coop", "cache_gib": 1e-5}, r"2 views of .* found cache-gib=1e-05"),
+        ({"method": "coop", "cache_features": False}, "expected 0 without augmentation or without"),
+        ({"method": "coop", "augmentation": "none"}, "expected 0 without augmentation or without"),
+    ],
+)
+def test_fixed_views_that_cannot_be_kept_are_refused(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=f"fixed-views: {message}"):
+        run_small(tmp_path, **{"augmentation": "flip", "fixed_views": 2, **settings})
 
 
 def test_cache_dir_of_a_node_with_its_own_data_comes_from_its_node_config(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.prefix import store as store_module
 from fl2ora.clip_tuning.prefix.digest import digest
-from fl2ora.clip_tuning.prefix.features import prefix_features
+from fl2ora.clip_tuning.prefix.features import Views, prefix_features
 from fl2ora.clip_tuning.prefix.store import PrefixStore, features_key
 from fl2ora.clip_tuning.preprocessing import Augmentation
 from fl2ora.experiment.errors import UserError
@@ -149,6 +149,10 @@ def test_a_key_differs_with_all_that_the_features_depend_on() -> None:
         key_of(model("clip_adapter")),
         key_of(model("lora(blocks='2')")),
         key_of(model("lora(blocks='1,2')")),
+        *(
+            features_key(plain, digest([IMAGES]), views)
+            for views in (Views("flip"), Views("crop_flip"), Views("flip", 2), Views("flip", 1, 3))
+        ),
     ]
     other = model("coop")
     with torch.no_grad():
@@ -208,10 +212,7 @@ def test_a_key_stays_the_same_while_upper_blocks_are_tuned() -> None:
 @pytest.mark.parametrize("kind", ["crop_flip", "flip", "none"])
 def test_batch_size_changes_no_feature(kind: Augmentation) -> None:
     plain, images = model(), torch.cat([IMAGES, IMAGES, IMAGES])
-    made = [
-        prefix_features(plain, images, batch, kind, torch.Generator().manual_seed(7))
-        for batch in (5, 64, 256)
-    ]
+    made = [prefix_features(plain, images, batch, Views(kind, 1, 7)) for batch in (5, 64, 256)]
     torch.testing.assert_close(made[0], made[2], rtol=0, atol=1e-5)
     torch.testing.assert_close(made[1], made[2], rtol=0, atol=1e-5)
     assert made[0].shape == (96, 64)

@@ -108,7 +108,8 @@ def test_a_number_beyond_all_floats_is_refused() -> None:
 
 
 LIMITS = {
-    "local_test_fraction": (0, 0.9), "calibration_fraction": (0, 0.9), "num_rounds": (0, 10**6),
+    "local_test_fraction": (0, 0.9), "calibration_fraction": (0, 0.9),
+    "fixed_views": (0, 10**4), "num_rounds": (0, 10**6),
     "num_clients": (0, 10**5), "fraction_train": (0, 1), "min_train_clients": (1, 10**5),
     "max_update_norm": (0, 10**6), "local_epochs": (1, 10**4), "batch_size": (1, 65536),
     "accumulate": (1, 10**4), "learning_rate": (0, 1000), "gradient_clip": (0, 10**6),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +11,9 @@ from numpy.typing import NDArray
 
 from fl2ora.federated_data.datasets.fashion_mnist import FashionMNIST, read_pair
 from fl2ora.federated_data.datasets.pretraining_split import FASHION_MNIST_PRETRAINING
+from miniature_fashion import idx_bytes, write_miniature
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-TRAINING = 2100  # 100 more than pre-training used
-
-
-def _idx(array: NDArray[np.uint8]) -> bytes:
-    header = bytes([0, 0, 8, array.ndim])
-    return header + b"".join(size.to_bytes(4, "big") for size in array.shape) + array.tobytes()
-
-
-def _numbered(count: int) -> NDArray[np.uint8]:
-    """Images whose first two pixels tell their number."""
-    images = np.zeros((count, 28, 28), dtype=np.uint8)
-    images[:, 0, 0], images[:, 0, 1] = np.arange(count) // 256, np.arange(count) % 256
-    return images
 
 
 def _numbers(images: torch.Tensor) -> list[int]:
@@ -36,10 +23,7 @@ def _numbers(images: torch.Tensor) -> list[int]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fashion")
-    for part, count in (("train", TRAINING), ("t10k", 30)):
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        (path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(_idx(_numbered(count))))
-        (path / f"{part}-labels-idx1-ubyte").write_bytes(_idx(labels))
+    write_miniature(path)
     return path
 
 
@@ -80,7 +64,7 @@ def test_a_cap_draws_by_the_seed(folder: Path) -> None:
 )
 def test_bad_arguments_are_named(folder: Path, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        FashionMNIST(str(folder), **arguments)  # type: ignore[arg-type]
+        FashionMNIST(str(folder), **arguments).split("train")  # type: ignore[arg-type]
 
 
 def test_an_unknown_split_is_named(folder: Path) -> None:
@@ -106,8 +90,8 @@ def test_a_missing_folder_says_how_to_get_the_files(tmp_path: Path) -> None:
 def test_files_that_do_not_fit_are_named(
     tmp_path: Path, images: NDArray[np.uint8], labels: NDArray[np.uint8], message: str
 ) -> None:
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(_idx(images))
-    (tmp_path / "train-labels-idx1-ubyte").write_bytes(_idx(labels))
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(images))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
     with pytest.raises(ValueError, match=message):
         read_pair(tmp_path, "train")
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fl2ora.experiment.plugins import load
+from fl2ora.experiment.plugins import available, load
+from fl2ora.experiment.spec import parse_spec
 from fl2ora.federated_data.partition.base import Partitioner, PartitionError
 from fl2ora.federated_data.partition.dirichlet import Dirichlet
 from fl2ora.federated_data.partition.iid import Iid
@@ -86,7 +90,41 @@ def test_dirichlet_shares_are_complete_and_large_enough(
     assert all(np.array_equal(a, b) for a, b in zip(shares, again, strict=True))
 
 
-@pytest.mark.parametrize("text", ["iid", "dirichlet(beta=0.5)"])
+@pytest.mark.parametrize("text", available(Partitioner))
+@given(
+    labels=st.lists(st.sampled_from([0, 1, 2, 5, 6, 11]), max_size=120),
+    clients=st.integers(1, 9),
+    seed=st.integers(0, 2**63 - 1),
+)
+@example(labels=[], clients=1, seed=0)
+@example(labels=[3], clients=1, seed=0)
+@example(labels=[0, 1] * 45, clients=9, seed=0)
+def test_every_partitioner_shares_out_everything_or_says_why_not(
+    text: str, labels: list[int], clients: int, seed: int
+) -> None:
+    given_labels, partitioner = np.array(labels, dtype=np.int64), load(text, Partitioner)
+    held = np.random.get_state()[1]
+    try:
+        shares = partitioner.split(given_labels, clients, _rng(seed))
+    except PartitionError as error:
+        assert "clients" in str(error)  # noqa: PT017 (to be refused is right, too)
+        return
+    _check(shares, len(labels), clients, 1)
+    assert given_labels.tolist() == labels
+    again = load(text, Partitioner).split(given_labels, clients, _rng(seed))
+    assert all(np.array_equal(a, b) for a, b in zip(shares, again, strict=True))
+    assert np.array_equal(np.random.get_state()[1], held)
+
+
+@pytest.mark.parametrize("text", available(Partitioner))
+def test_ten_thousand_clients_are_served(text: str) -> None:
+    """A search of quadratic time would take hours here."""
+    clients, count = 10_000, 120_000
+    labels = _labels(count, clients if text == "disjoint" else 10)
+    _check(load(text, Partitioner).split(labels, clients, _rng()), count, clients, 1)
+
+
+@pytest.mark.parametrize("text", available(Partitioner))
 def test_other_seeds_give_other_shares(text: str) -> None:
     partitioner, labels = load(text, Partitioner), _labels(100, 5)
     first, second = (partitioner.split(labels, 4, _rng(seed)) for seed in (0, 1))
@@ -169,3 +207,14 @@ def test_a_beta_out_of_range_is_refused(beta: float) -> None:
 def test_a_minimum_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="minimum: expected at least 1, found 0"):
         Dirichlet(minimum=0)
+
+
+def test_the_docs_have_a_row_for_every_partitioner() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    table = text.partition("## Partitions")[2].partition("## ")[0]
+    specs = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert sorted(parse_spec(spec).name for spec in specs) == available(Partitioner)
+    for spec in specs:  # with all its arguments, at their defaults
+        ours, plain = load(spec, Partitioner), load(parse_spec(spec).name, Partitioner)
+        assert vars(ours) == vars(plain)
+        assert parse_spec(spec).kwargs.keys() == vars(plain).keys()

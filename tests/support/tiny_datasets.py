@@ -1,12 +1,14 @@
-"""Datasets outside the repository's folders, as a user would bring them."""
+"""Datasets and a partitioner outside the repository's folders, as a user would bring them."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from fl2ora.federated_data.datasets.base import Dataset, SplitName
 from fl2ora.federated_data.datasets.shapes import Shapes
 from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.partition.base import Indices, Partitioner
 
 
 class NoTrainingImages(Dataset):
@@ -21,3 +23,65 @@ class NoTrainingImages(Dataset):
     def split(self, name: SplitName) -> LabelledImages:
         images = self._world.split(name)
         return images.select(torch.arange(0)) if name == "train" else images
+
+
+class Flawed(Dataset):
+    """Forty different images each to train and to test on, and one mistake.
+
+    Args:
+        attribute: one to replace, such as ``templates``; ``!`` deletes it.
+        value: what to put there.
+        label: of the fourth training image.
+        domain: of the fourth test image.
+        copies: test images that are training images.
+    """
+
+    def __init__(
+        self,
+        attribute: str = "",
+        value: object = None,
+        label: int = 0,
+        domain: int = 0,
+        copies: int = 0,
+    ) -> None:
+        world = Shapes(train=1, validation=1, test=1)
+        self.class_names, self.templates = world.class_names, world.templates
+        if attribute:
+            setattr(self, attribute, value)
+        self._label, self._domain, self._copies = label, domain, copies
+
+    def split(self, name: SplitName) -> LabelledImages:
+        numbers = torch.arange(40) + (40 - self._copies if name == "test" else 0)
+        images = torch.full((40, 3, 32, 32), 200, dtype=torch.uint8)
+        images[:, 1, 5, 6] = numbers.to(torch.uint8)  # one byte of each tells them apart
+        labels, domains = numbers % 16, torch.zeros(40, dtype=torch.int64)
+        if name == "train":
+            labels[3] = self._label
+        else:
+            domains[3] = self._domain
+        return LabelledImages(images, labels, domains)
+
+
+class Unfinished(Dataset):
+    """Forgot its class names, and fails where it is asked for images."""
+
+    templates = ("a {}",)
+
+    def __init__(self, named: bool = False) -> None:
+        if named:
+            self.class_names = ("a", "b")
+
+    def split(self, name: SplitName) -> LabelledImages:
+        raise KeyError(name)
+
+
+class Handmade(Partitioner):
+    """Gives fixed shares, whatever the data."""
+
+    def __init__(self, shares: object) -> None:
+        self.shares = shares
+
+    def split(self, labels: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
+        if isinstance(self.shares, str):
+            raise TypeError(self.shares)
+        return self.shares  # type: ignore[return-value]
