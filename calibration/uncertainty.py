@@ -48,13 +48,16 @@ Figures = Callable[[CalibrationStats], dict[str, float]]
 Draw = Callable[[np.random.Generator], CalibrationStats]
 Ends = dict[str, tuple[float, float]]
 
-GAP_FIGURES = frozenset(metric.name for metric in METRICS if metric.gap)
+GAP_FIGURES = frozenset(metric.name for metric in DEFAULT if metric.gap)
 """Figures that are 0 without gaps and grow by no more than the figure of the gaps added."""
 
 OTHER_DRAWS = 300
 """The most draws for figures without a method of their own, which are computed once a draw."""
 
-_OF_GROUPS = {"ace": "ece", "mce_equal_mass": "mce"}
+_OF_GROUPS = {  # the same figure of equal-mass groups
+    "ace": "ece",
+    "mce_equal_mass": "mce",
+}
 _SAME_TRUTH = {"debiased_ce": "rmsce"}  # one estimand, two estimates
 
 
