@@ -72,7 +72,7 @@ def test_a_calibrator_changes_nothing_of_the_training(tmp_path: Path, folder: Pa
     ).read_bytes()
 
 
-@pytest.mark.parametrize("name", available(Calibrator))
+@pytest.mark.parametrize("name", [n for n in available(Calibrator) if n != "dac"])  # refused
 def test_every_calibrator_fits_in_the_federation_as_from_saved_logits(
     tmp_path: Path, name: str
 ) -> None:
