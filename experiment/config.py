@@ -93,7 +93,7 @@ class RunConfig(BaseModel):
     """metrics to report: names joined by +, such as default + classwise_ece"""
     num_bins: int = Field(default=15, ge=1, le=10_000)
     """equal-width confidence bins of ECE and MCE"""
-    resamples: int = Field(default=200, ge=0, le=100_000)
+    resamples: int = Field(default=4000, ge=0, le=100_000)
     """bootstrap draws behind each interval; 0: no intervals"""
     eval_every: int = Field(default=1, ge=1, le=1_000_000)
     """rounds between evaluations; the last is always evaluated"""
