@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fl2ora.calibration.calibrators.base import CalibrationContext
 from fl2ora.experiment.errors import UserError
+from fl2ora.reporting.whole_files import whole_file
 
 LOGITS_FILE = "logits.safetensors"
 _FEATURES = "features"
@@ -68,7 +69,8 @@ class SavedLogits:
         }
         tensors[f"{_FEATURES}/text"] = self.text_features.contiguous()
         tensors[f"{_FEATURES}/zero_shot"] = self.zero_shot_text_features.contiguous()
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / LOGITS_FILE)
+        with whole_file(folder / LOGITS_FILE) as part:
+            save_file({name: tensor.clone() for name, tensor in tensors.items()}, part)
 
     @classmethod
     def load(cls, folder: Path) -> SavedLogits:
