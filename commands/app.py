@@ -14,6 +14,7 @@ import traceback
 import warnings
 from typing import Annotated
 
+import click
 import typer
 from rich.markup import escape
 
@@ -34,7 +35,6 @@ cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # errors hold texts of the user's, which are no markup
 )
 cli.command(
     epilog="Settings are flat keys such as num-rounds or strategy, in a TOML file or after --set. "
@@ -71,9 +71,17 @@ def main() -> None:
     # As a keyboard interrupt, so that whatever was started is stopped again.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        cli()
+        sys.exit(cli(standalone_mode=False) or 0)
     except UserError as error:
         _fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.UsageError as error:
+        _fail(f"{error.format_message()}\nTry '{_command(error)} --help'.")
+    except click.Abort:
+        print("interrupted", file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:  # of whoever read the output, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -81,6 +89,10 @@ def main() -> None:
         _fail(f"the system refused: {error}")
     except MemoryError:
         _fail("there is not enough memory for this")
+
+
+def _command(error: click.UsageError) -> str:
+    return error.ctx.command_path if error.ctx else "fl2ora"
 
 
 def _fail(message: str) -> None:

@@ -13,14 +13,12 @@ from fl2ora.experiment.flower_table import toml_value
 
 
 def keys(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[WORD]...", help="Show only keys with such a word in them."),
-    ] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...")] = None,
 ) -> None:
     """List the keys of a run: their defaults, and what each may be.
 
-    The output is TOML: save it, change it and give it to 'fl2ora run'.
+    With a WORD, only keys that hold it are listed. The output is TOML: save it, change it and give
+    it to 'fl2ora run'.
     """
     chosen = {
         name: field

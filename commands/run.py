@@ -32,14 +32,8 @@ class Engine(StrEnum):
 
 
 def run(
-    config: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[FILE]",
-            help="TOML file with run-config keys; without one, the defaults ('fl2ora keys').",
-            show_default=False,
-        ),
-    ] = None,
+    # Arguments are explained in the docstrings: typer 0.20 loses their help under click 8.5.
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", show_default=False)] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set one key; repeatable."),
@@ -61,10 +55,12 @@ def run(
 ) -> None:
     """Fine-tune CLIP over federated clients and report accuracy and calibration.
 
-    Without output-dir the run's folder is made in $FL2ORA_OUTPUT_DIR, or in ./runs.
+    FILE is a TOML file with keys such as num-rounds and strategy; what it leaves out has its
+    default ('fl2ora keys'). Without output-dir the run's folder is made in $FL2ORA_OUTPUT_DIR, or
+    in ./runs.
     """
     set_verbosity(verbose)
-    given, problems = described(read_settings(config, assignments or []), clients)
+    given, problems = described(read_settings(file, assignments or []), clients)
     # Imported here so that a mistake on the command line is answered before torch is loaded.
     from fl2ora.server_app.run_plugins import build_plugins
 
