@@ -1,8 +1,8 @@
 """The ``fl2ora`` command.
 
-Exit codes: 0, all is well; 1, ``doctor`` found something amiss, or the command was interrupted; 2,
-a mistake in what was given, a run that failed, or something the system refused, with the reason.
-Anything else is a fault of ours and ends in a traceback.
+Exit codes: 0, all is well; 1, ``doctor`` found something amiss; 2, a mistake in what was given, a
+run that failed, or something the system refused, with the reason; 130, interrupted. A fault of ours
+ends in a traceback.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from fl2ora.commands.run import run
 from fl2ora.commands.verbosity import is_verbose
 from fl2ora.experiment.errors import UserError, printable
 
+_INTERRUPTED = 130
+
 cli = typer.Typer(
     name="fl2ora",
     help="Calibrated federated fine-tuning of CLIP, as a Flower app.",
-    epilog="Exit codes: 0 all is well; 1 doctor found something amiss, or interrupted; "
-    "2 a mistake or a failure, with the reason.",
+    epilog="Exit codes: 0 all is well; 1 doctor found something amiss; "
+    "2 a mistake or a failure, with the reason; 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -71,7 +73,7 @@ def main() -> None:
     # As a keyboard interrupt, so that whatever was started is stopped again.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        sys.exit(cli(standalone_mode=False) or 0)
+        code = cli(prog_name="fl2ora", standalone_mode=False) or 0
     except UserError as error:
         _fail(str(error))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -80,8 +82,7 @@ def main() -> None:
     except click.UsageError as error:
         _fail(f"{error.format_message()}\nTry '{_command(error)} --help'.")
     except click.Abort:
-        print("interrupted", file=sys.stderr)
-        sys.exit(1)
+        code = _INTERRUPTED
     except BrokenPipeError:  # of whoever read the output, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -89,6 +90,9 @@ def main() -> None:
         _fail(f"the system refused: {error}")
     except MemoryError:
         _fail("there is not enough memory for this")
+    if code == _INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    sys.exit(code)
 
 
 def _command(error: click.UsageError) -> str:
