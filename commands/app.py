@@ -1,35 +1,70 @@
-"""The ``fl2ora`` command."""
+"""The ``fl2ora`` command.
+
+Exit codes: 0, all is well; 1, ``doctor`` found something amiss; 2, a mistake in what was given, a
+run that failed, or something the system refused, with the reason; 130, interrupted. A fault of ours
+ends in a traceback.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import traceback
 import warnings
+from typing import Annotated
 
+import click
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+import fl2ora
 from fl2ora.commands.calibrate import calibrate
+from fl2ora.commands.consoles import console_for
 from fl2ora.commands.doctor import doctor
+from fl2ora.commands.keys import keys
 from fl2ora.commands.run import run
-from fl2ora.experiment.errors import UserError
+from fl2ora.commands.verbosity import is_verbose
+from fl2ora.experiment.errors import UserError, printable
+
+_INTERRUPTED = 130
 
 cli = typer.Typer(
     name="fl2ora",
     help="Calibrated federated fine-tuning of CLIP, as a Flower app.",
+    epilog="Exit codes: 0 all is well; 1 doctor found something amiss; "
+    "2 a mistake or a failure, with the reason; 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-cli.command()(run)
+cli.command(
+    epilog="Settings are flat keys such as num-rounds or strategy, in a TOML file or after --set. "
+    "'fl2ora keys' lists them all; README.md and docs/ say what they may be."
+)(run)
 cli.command()(calibrate)
+cli.command()(keys)
 cli.command()(doctor)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"fl2ora {fl2ora.__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Calibrated federated fine-tuning of CLIP, as a Flower app."""
+
+
 def main() -> None:
-    """Run the command line; a user's mistake ends in its message and exit code 2."""
+    """Run the command line; what goes wrong ends in one message and exit code 2."""
     # Last, so that a plug-in in this folder is found and nothing of ours is hidden by it.
     sys.path.append(os.getcwd())
     # Third parties' deprecations are for developers, and tests turn them into errors.
@@ -38,11 +73,38 @@ def main() -> None:
     # As a keyboard interrupt, so that whatever was started is stopped again.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        cli()
+        code = cli(prog_name="fl2ora", standalone_mode=False) or 0
     except UserError as error:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        _fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
         sys.exit(2)
+    except click.UsageError as error:
+        _fail(f"{error.format_message()}\nTry '{_command(error)} --help'.")
+    except click.Abort:
+        code = _INTERRUPTED
+    except BrokenPipeError:  # of whoever read the output, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"the system refused: {error}")
+    except MemoryError:
+        _fail("there is not enough memory for this")
+    if code == _INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    sys.exit(code)
+
+
+def _command(error: click.UsageError) -> str:
+    return error.ctx.command_path if error.ctx else "fl2ora"
+
+
+def _fail(message: str) -> None:
+    if is_verbose():
+        traceback.print_exc()
+    console = console_for(stderr=True)
+    console.print(f"[bold red]error:[/] {escape(printable(message))}", soft_wrap=True)
+    sys.exit(2)
 
 
 def _interrupt(*_: object) -> None:

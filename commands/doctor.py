@@ -12,10 +12,11 @@ from pathlib import Path
 
 import psutil
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from fl2ora.experiment.errors import UserError
+from fl2ora.commands.consoles import console_for
+from fl2ora.experiment.errors import UserError, printable
 from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
 
 _GIB = 2**30
@@ -25,7 +26,7 @@ _LEAST_MEMORY_GIB = 4
 
 def doctor() -> None:
     """Say what this machine has (versions, devices, Ray, Flower, disk) and what is amiss."""
-    console = Console(highlight=False)
+    console = console_for(stderr=False)
     table = Table("what", "found", "verdict", title="fl2ora doctor")
     amiss = 0
     for name, check in _CHECKS.items():
@@ -34,8 +35,8 @@ def doctor() -> None:
         except (ImportError, OSError, UserError) as error:
             found, problem = "", str(error)
         amiss += bool(problem)
-        verdict = f"[red]{problem}[/]" if problem else "[green]ok[/]"
-        table.add_row(name, found, verdict)
+        verdict = Text(printable(problem), "red") if problem else Text("ok", "green")
+        table.add_row(name, Text(printable(found)), verdict)
     console.print(table)
     if amiss:
         console.print(f"{amiss} thing{'s' if amiss > 1 else ''} amiss", style="red")

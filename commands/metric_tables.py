@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _COLUMNS = 5  # fit a terminal of 80 characters beside the first one
 
@@ -23,10 +24,12 @@ def print_metrics(
     """
     for start in range(1, max(2, len(head)), _COLUMNS):
         shown = [0, *range(start, min(start + _COLUMNS, len(head)))]
-        table = Table(title=title if start == 1 else None)
+        table = Table(title=Text(title) if start == 1 else None)
         for column in shown:
             longest = max(map(len, head[column].split()))  # no word of a heading is cut
-            table.add_column(head[column], justify="right", no_wrap=column == 0, min_width=longest)
+            table.add_column(
+                Text(head[column]), justify="right", no_wrap=column == 0, min_width=longest
+            )
         for row in rows:
-            table.add_row(*(row[column] for column in shown))
+            table.add_row(*(Text(row[column]) for column in shown))
         console.print(table)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from fl2ora.commands.consoles import console_for
 from fl2ora.commands.metric_tables import print_metrics
 from fl2ora.commands.settings import read_settings
+from fl2ora.commands.verbosity import Verbose, set_verbosity
+from fl2ora.engines.new_run import claimed, described
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
-from fl2ora.experiment.spec import parse_spec
-from fl2ora.reporting.run_directory import runs_root
-from fl2ora.reporting.tables import metrics_table, shown_metrics, shown_rows
+from fl2ora.reporting.tables import CALIBRATED, metrics_table, rows_with_calibrated, shown_metrics
+
+SOURCE = "server-test"
 
 
 class Engine(StrEnum):
@@ -28,9 +32,8 @@ class Engine(StrEnum):
 
 
 def run(
-    config: Annotated[
-        Path | None, typer.Argument(help="TOML file with run-config keys.", show_default=False)
-    ] = None,
+    # Arguments are explained in the docstrings: typer 0.20 loses their help under click 8.5.
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", show_default=False)] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set one key; repeatable."),
@@ -48,66 +51,63 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="End the output with one JSON line.")
     ] = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Fine-tune CLIP over federated clients and report accuracy and calibration."""
-    settings = read_settings(config, assignments or [])
-    settings = {"num-clients": clients, **settings}
-    if not settings.get("run-name"):
-        settings["run-name"] = _name(settings)
-    if not settings.get("output-dir"):
-        settings["output-dir"] = str(Path.cwd() / "runs")
-    run_config, problems = RunConfig.usable(settings)
-    if run_config.num_clients not in (0, clients):
-        problems += (
-            f"num-clients: expected {clients}, the number of --clients, or 0 for all of them, "
-            f"found {run_config.num_clients}",
-        )
+    """Fine-tune CLIP over federated clients and report accuracy and calibration.
+
+    FILE is a TOML file with keys such as num-rounds and strategy; what it leaves out has its
+    default ('fl2ora keys'). Without output-dir the run's folder is made in $FL2ORA_OUTPUT_DIR, or
+    in ./runs.
+    """
+    set_verbosity(verbose)
+    given, problems = described(read_settings(file, assignments or []), clients)
     # Imported here so that a mistake on the command line is answered before torch is loaded.
     from fl2ora.server_app.run_plugins import build_plugins
 
-    build_plugins(run_config, problems)
-    folder = runs_root(run_config.output_dir) / run_config.run_name
-    console = Console(stderr=as_json, highlight=False)
-    console.print(f"Run directory: {folder}", markup=False, soft_wrap=True)
+    build_plugins(given, problems)
+    console = console_for(stderr=as_json)
     started = time.monotonic()
-    if engine is Engine.IN_PROCESS:
-        from fl2ora.engines.in_process import run_in_process
+    with claimed(given) as (run_config, folder):
+        console.print(f"Run directory: {folder}", markup=False, soft_wrap=True)
+        if engine is Engine.IN_PROCESS:
+            from fl2ora.engines.in_process import run_in_process
 
-        run_in_process(run_config, clients, folder, console)
-    else:
-        from fl2ora.engines.ray import Resources, run_on_ray
+            run_in_process(run_config, clients, folder, console)
+        else:
+            from fl2ora.engines.ray import Resources, run_on_ray
 
-        run_on_ray(run_config, Resources(clients, client_cpus, client_gpus), folder, console)
+            run_on_ray(run_config, Resources(clients, client_cpus, client_gpus), folder, console)
     _report(console, folder, time.monotonic() - started)
     if as_json:
         print(json.dumps(_outcome(folder, run_config)))
 
 
-def _name(settings: dict[str, bool | int | float | str]) -> str:
-    """Return a readable name for the run: when, and what."""
-    given = RunConfig.usable(settings)[0]
-    words = [parse_spec(text).name for text in (given.method, given.strategy)]
-    return "-".join([time.strftime("%Y%m%d-%H%M%S"), *words])
-
-
 def _report(console: Console, folder: Path, seconds: float) -> None:
     """Print the table of the central held-out set."""
     metrics = metrics_table(folder)
-    rows = shown_rows(metrics, "server-test")
+    rows = rows_with_calibrated(metrics, SOURCE)
     if not rows:
         raise UserError(f"{folder}: the run left no metrics")
     head = ["round", *(metric.title for metric in shown_metrics(metrics))]
-    print_metrics(console, "Central held-out set (server-test)", head, rows)
+    print_metrics(console, f"Central held-out set ({SOURCE})", head, rows)
     console.print(f"{seconds:.0f} s. Everything is in {folder}", markup=False, soft_wrap=True)
 
 
 def _outcome(folder: Path, config: RunConfig) -> dict[str, object]:
     """Return what ``--json`` prints."""
     table = metrics_table(folder)
-    last = table[table["source"] == "server-test"].sort_values("round").iloc[-1]
-    final = {
-        name: None if value != value else value
-        for name, value in last.items()
+    outcome: dict[str, object] = {"run_dir": str(folder), "rounds": config.num_rounds}
+    for key, source in (("final", SOURCE), ("calibrated", SOURCE + CALIBRATED)):
+        rows = table[table["source"] == source].sort_values("round")
+        if len(rows):
+            outcome[key] = _values(rows.iloc[-1].to_dict())
+    return outcome
+
+
+def _values(row: Mapping[Any, Any]) -> dict[str, float | None]:
+    """Return a row's metrics; JSON has no NaN."""
+    return {
+        str(name): None if value != value else value
+        for name, value in row.items()
         if name not in ("round", "source")
     }
-    return {"run_dir": str(folder), "rounds": config.num_rounds, "final": final}

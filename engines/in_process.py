@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from flwr.app import Context, RecordDict
@@ -14,6 +17,7 @@ from fl2ora.engines.in_process_grid import InProcessGrid
 from fl2ora.engines.progress import RoundsView
 from fl2ora.experiment.config import RunConfig
 from fl2ora.server_app.app import app as server_app
+from fl2ora.server_app.run_log import RUN_LOG
 
 _REFRESH_SECONDS = 0.2
 
@@ -37,7 +41,7 @@ def run_in_process(config: RunConfig, num_clients: int, folder: Path, console: C
         run_id=run_id, node_id=0, node_config={}, state=RecordDict(), run_config=dict(flat)
     )
     done = threading.Event()
-    with RoundsView(folder, console, config.num_rounds) as view:
+    with RoundsView(folder, console, config.num_rounds) as view, _without(RUN_LOG):
         watcher = threading.Thread(target=_watch, args=(view, done), daemon=True)
         watcher.start()
         try:
@@ -45,6 +49,17 @@ def run_in_process(config: RunConfig, num_clients: int, folder: Path, console: C
         finally:
             done.set()
             watcher.join()
+
+
+@contextlib.contextmanager
+def _without(log: logging.Logger) -> Iterator[None]:
+    """Keep lines out of a log that the display shows."""
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _watch(view: RoundsView, done: threading.Event) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
-from fl2ora.reporting.events import EVENTS_FILE, read_lines
-from fl2ora.reporting.tables import show
+from fl2ora.experiment.errors import printable
+from fl2ora.reporting.events import EVENTS_FILE, NewLines
+from fl2ora.reporting.run_lines import RunLines
+
+_WARNINGS = ("drop", "adapter-kept", "stopped")
 
 
 class RoundsView:
@@ -24,11 +27,10 @@ class RoundsView:
 
     def __init__(self, folder: Path, console: Console, num_rounds: int) -> None:
         """Show nothing yet."""
-        self._file = folder / EVENTS_FILE
+        self._events = NewLines(folder / EVENTS_FILE)
+        self._lines = RunLines(num_rounds)
         self._console = console
         self._num_rounds = num_rounds
-        self._seen = 0
-        self._loss = ""
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -53,51 +55,28 @@ class RoundsView:
 
     def update(self) -> bool:
         """Show what is new; return whether there was anything."""
-        events = read_lines(self._file)
-        new = events[self._seen :]
-        self._seen = len(events)
+        new = self._events.read()
         for event in new:
             self._show(event)
         return bool(new)
 
-    def _show(self, event: dict[str, Any]) -> None:
-        match event["event"]:
-            case "nodes":
-                nodes = event["nodes"]
-                total = sum(node["train"] for node in nodes)
-                self._line(f"{len(nodes)} clients with {total} training images")
+    def _show(self, event: Mapping[str, Any]) -> None:
+        kind = event.get("event")
+        match kind:
             case "round-start":
-                title = f"round {event['round']}/{self._num_rounds}"
-                self._progress.reset(self._task, total=len(event["clients"]), description=title)
+                title, clients = (
+                    f"round {event.get('round')}/{self._num_rounds}",
+                    event.get("clients"),
+                )
+                total = len(clients) if isinstance(clients, list) else None
+                self._progress.reset(self._task, total=total, description=title)
             case "client":
                 self._progress.advance(self._task)
-            case "drop":
-                self._line(f"  client {event['client']} not used: {event['reason']}", "yellow")
-            case "adapter-kept":
-                self._line(
-                    f"  adapter kept: {event['usable']} usable replies, {event['expected']} needed",
-                    "yellow",
-                )
-            case "round-end":
-                self._loss = f"loss {event['loss']:.4f}" if event.get("loss") is not None else ""
-                self._loss += f"  {event['duration']:.1f} s"
-            case "metrics" if event["source"] == "server-test":
-                self._line(self._metrics(event))
             case "finished":
                 self.ended = True
             case "failed":
-                self.ended, self.failure = True, str(event["message"])
-
-    def _metrics(self, event: dict[str, Any]) -> str:
-        number = event["round"]
-        name = f"round {number}/{self._num_rounds}" if number else "zero-shot"
-        line = f"{name:>12}"
-        for metric in calibration.METRICS:
-            if metric.headline and metric.name in event:
-                value = event[metric.name]
-                shown = show(metric, float("nan") if value is None else value)
-                line += f"  {metric.title} {shown:>8}"
-        return f"{line}  {self._loss}"
-
-    def _line(self, text: str, style: str = "") -> None:
-        self._console.print(text, style=style or None, markup=False, highlight=False)
+                self.ended, self.failure = True, printable(str(event.get("message", "")))
+        line = self._lines.line_of(event)
+        if line is not None:
+            style = "yellow" if kind in _WARNINGS else None
+            self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -164,6 +164,6 @@ def _python_path(config: RunConfig) -> list[str]:
     """Return this directory if a plug-in from outside the repository is named."""
     specs = (
         config.strategy, config.method, config.loss, config.dataset, config.partition,
-        config.protocol, config.calibrator,
+        config.protocol, config.calibrator, config.callbacks, config.optimiser, config.schedule,
     )  # fmt: skip
     return [str(Path.cwd())] if any(":" in spec for spec in specs) else []

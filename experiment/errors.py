@@ -60,6 +60,15 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} signs)"
 
 
+def printable(text: str) -> str:
+    r"""Return a text without what would steer a terminal; line breaks stay.
+
+    >>> printable("a\x1b[31mb\nc")
+    'a [31mb\nc'
+    """
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest valid name, or an empty string."""
     match = get_close_matches(name[:LONGEST], list(valid), n=1, cutoff=0.5)

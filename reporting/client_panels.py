@@ -53,7 +53,7 @@ def draw_clients(figure: Figure, clients: Mapping[str, CalibrationStats], limit:
     for index, (name, stats) in enumerate(shown):
         panel = axes.flat[index]
         values = f"ECE {percent(ece_of(stats))}, N {stats.num_examples:,}"
-        draw_head(panel, fitted(name, width / columns - 0.3), values)
+        draw_head(panel, fitted(_shown(name), width / columns - 0.3), values)
         draw_bins(panel, stats, faded=True)
         _draw_strip(panel, stats)
         lowest, first = index + columns >= len(shown), index % columns == 0
@@ -76,6 +76,11 @@ def _title(shown: int, measured: int, clients: int) -> str:
     none = f"; {clients - measured} more without examples" if clients > measured else ""
     pale = f"\npale: fewer than {FEW} examples in the bin" if measured else ""
     return f"{which} client{'s' * (measured != 1)}{order}{none}{pale}"
+
+
+def _shown(client: str) -> str:
+    """Return a client's key as people read it: a number alone is none."""
+    return f"client {client}" if client.isdecimal() else client
 
 
 def _draw_strip(axes: Axes, stats: CalibrationStats) -> None:

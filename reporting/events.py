@@ -51,11 +51,47 @@ class JsonLines:
             file.write(line + "\n")
 
 
+class NewLines:
+    """Reads a growing JSON-lines file, each line once.
+
+    Args:
+        path: the file; it may not exist yet, and a last line still being written waits.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0  # bytes
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the objects on the lines that are new since the last call.
+
+        What is no JSON object is left out: a full disk may have cut a line short.
+        """
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                new = file.read()
+        except FileNotFoundError:
+            return []
+        complete = new[: new.rfind(b"\n") + 1]
+        self._read += len(complete)
+        return [row for line in complete.splitlines() if (row := _object(line)) is not None]
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON-lines file; a last line still being written is left out."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    complete = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in complete.splitlines()]
+    """Read a JSON-lines file; a last line still being written is left out, and so is what is none.
+
+    See ``NewLines``.
+    """
+    return NewLines(path).read()
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def _json_safe(value: Any) -> Any:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fl2ora.calibration.calibrators.base import CalibrationContext
 from fl2ora.experiment.errors import UserError
+from fl2ora.reporting.whole_files import whole_file
 
 LOGITS_FILE = "logits.safetensors"
 _FEATURES = "features"
@@ -68,7 +70,8 @@ class SavedLogits:
         }
         tensors[f"{_FEATURES}/text"] = self.text_features.contiguous()
         tensors[f"{_FEATURES}/zero_shot"] = self.zero_shot_text_features.contiguous()
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / LOGITS_FILE)
+        with whole_file(folder / LOGITS_FILE) as part:
+            save_file({name: tensor.clone() for name, tensor in tensors.items()}, part)
 
     @classmethod
     def load(cls, folder: Path) -> SavedLogits:
@@ -85,19 +88,49 @@ class SavedLogits:
                 name: Scored(*(tensors[f"{name}/{f}"] for f in ("logits", "labels", "zero_shot")))
                 for name in names
             }
+            features = (tensors[f"{_FEATURES}/text"], tensors[f"{_FEATURES}/zero_shot"])
+            _check(parts["server-test"], parts, features)
             return cls(
                 parts["server-test"],
                 _of_clients(parts, "test:"),
                 _of_clients(parts, "calibration:"),
-                tensors[f"{_FEATURES}/text"],
-                tensors[f"{_FEATURES}/zero_shot"],
+                *features,
             )
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, UserError) as error:
             raise UserError(f"{path}: expected the logits of a finished run: {error}") from None
         except KeyError as error:
             raise UserError(
                 f"{path}: expected the logits of a finished run, {error} is missing"
             ) from None
+
+
+def _check(central: Scored, parts: Mapping[str, Scored], features: tuple[Tensor, Tensor]) -> None:
+    """Refuse tensors that do not fit each other.
+
+    Raises:
+        UserError: names the tensor, what was expected and what was found.
+    """
+    classes = central.logits.shape[-1] if central.logits.ndim == 2 else 0
+    if classes < 2 or not len(central.logits):
+        found = tuple(central.logits.shape)
+        raise UserError(f"server-test/logits: expected (N, K), N >= 1, K >= 2, found {found}")
+    for name, part in parts.items():
+        rows = len(part.labels) if part.labels.ndim == 1 else 0
+        for field in ("logits", "zero_shot"):
+            _check_floats(f"{name}/{field}", getattr(part, field), (rows, classes))
+        whole = part.labels.ndim == 1 and part.labels.dtype == torch.int64
+        if not whole or (rows and not 0 <= part.labels.min() <= part.labels.max() < classes):
+            raise UserError(f"{name}/labels: expected (N,) int64, each from 0 to {classes - 1}")
+    for name, tensor in zip(("text", "zero_shot"), features, strict=True):
+        size = features[0].shape[-1] if features[0].ndim else 0
+        _check_floats(f"{_FEATURES}/{name}", tensor, (classes, size))
+
+
+def _check_floats(name: str, tensor: Tensor, shape: tuple[int, int]) -> None:
+    if tuple(tensor.shape) != shape or not tensor.is_floating_point() or tensor.isnan().any():
+        kind = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+        kind += " with NaN" if tensor.is_floating_point() and tensor.isnan().any() else ""
+        raise UserError(f"{name}: expected floats of shape {shape}, found {kind}")
 
 
 def _of_clients(parts: Mapping[str, Scored], prefix: str) -> dict[str, Scored]:

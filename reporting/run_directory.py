@@ -1,17 +1,26 @@
-"""The folder a run leaves behind."""
+"""The folder a run leaves behind, which no other run shares."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
 from fl2ora.experiment.paths import user_path
+from fl2ora.reporting.events import EVENTS_FILE, read_lines
 
 OUTPUT_VARIABLE = "FL2ORA_OUTPUT_DIR"
+RUN_FILE = "run.json"
+LOG_FILE = "superlink.log"
+
+logger = logging.getLogger(__name__)
 
 
 def runs_root(output_dir: str) -> Path:
@@ -33,26 +42,131 @@ def runs_root(output_dir: str) -> Path:
     return path
 
 
+def claim_name(root: Path, stem: str) -> str:
+    """Make an empty folder for a run in ``root`` and return its name.
+
+    It is ``stem``; where that exists, even since a moment ago, ``stem-2``, ``stem-3`` and so on.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    with _writing(root / stem):
+        root.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            name = stem if number == 1 else f"{stem}-{number}"
+            with contextlib.suppress(FileExistsError):
+                (root / name).mkdir()
+                return name
+    raise AssertionError  # numbers do not end
+
+
+def check_free(folder: Path) -> None:
+    """Refuse the folder of a run that finished or may still go on.
+
+    One that does not exist, is empty, or holds a run that failed may be used.
+
+    Raises:
+        UserError: says what is there.
+    """
+    with _writing(folder):
+        if not folder.exists() or not any(folder.iterdir()) or _has_failed(folder):
+            return
+        events = _last_event(folder)
+        what = {"finished": "a finished run", "": "other files"}.get(
+            events, "a run that may still be going on"
+        )
+    raise UserError(
+        f"run-name: {folder} holds {what}: choose another name, or take the folder away"
+    )
+
+
 def create_run_directory(config: RunConfig, run_id: int) -> Path:
     """Create ``<output-dir>/<run-name or run id>`` and write down what the run is.
 
     ``run.json`` holds the fused config, library versions, the code's fingerprint and the run id.
+    Whoever creates it has the folder to itself: of two runs with one name, one is refused. A failed
+    run does not keep its name: its folder is renamed to ``<name>-failed``.
 
     Raises:
-        UserError: the folder exists and is not empty, or cannot be made.
+        UserError: the folder holds another run, or cannot be made.
     """
-    folder = runs_root(config.output_dir) / (config.run_name or str(run_id))
+    root = runs_root(config.output_dir)
+    folder = root / (config.run_name or str(run_id))
+    description = {
+        "config": config.flat(),
+        "run_id": str(run_id),
+        "fingerprint": code_fingerprint(),
+        "versions": library_versions(),
+    }
+    text = json.dumps(description, indent=2) + "\n"
+    with _writing(folder):
+        root.mkdir(parents=True, exist_ok=True)
+        with _alone_in(root):
+            check_free(folder)
+            if folder.exists() and any(folder.iterdir()):
+                _set_aside(folder)
+            folder.mkdir(exist_ok=True)
+            _write_first(folder / RUN_FILE, text)
+    return folder
+
+
+def _write_first(path: Path, text: str) -> None:
+    """Write a file that must not exist yet; leave none where it cannot be written in full."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise UserError(f"run-name: {folder} exists already and is not empty")
-        description = {
-            "config": config.flat(),
-            "run_id": str(run_id),
-            "fingerprint": code_fingerprint(),
-            "versions": library_versions(),
-        }
-        (folder / "run.json").write_text(json.dumps(description, indent=2) + "\n", "utf-8")
+        with path.open("x", encoding="utf-8") as file:
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:
+                path.unlink()
+                raise
+    except FileExistsError:
+        raise UserError(f"run-name: {path.parent} was taken by another run just now") from None
+
+
+def _has_failed(folder: Path) -> bool:
+    """Return whether a run ended in an error there, or did not come to write a record."""
+    nothing_but_a_log = [path.name for path in folder.iterdir()] == [LOG_FILE]
+    return nothing_but_a_log or _last_event(folder) == "failed"
+
+
+def _last_event(folder: Path) -> str:
+    """Return the kind of the last event on record; empty where there is no run."""
+    events = read_lines(folder / EVENTS_FILE)
+    if events:
+        return str(events[-1].get("event", "unknown"))
+    return "none" if (folder / RUN_FILE).exists() else ""
+
+
+def _set_aside(folder: Path) -> None:
+    """Rename a failed run's folder, so that nothing of it is lost."""
+    for number in count(1):
+        aside = folder.with_name(f"{folder.name}-failed" + (f"-{number}" if number > 1 else ""))
+        if not aside.exists():
+            folder.rename(aside)
+            logger.warning("The failed run in %s is now in %s", folder, aside)
+            return
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"output-dir: cannot write to {folder}: {error}") from error
-    return folder
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in here for the same folder, where the system can tell."""
+    descriptor: int | None = None
+    try:
+        with contextlib.suppress(ImportError, OSError):  # Windows, some network file systems
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)

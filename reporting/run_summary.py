@@ -8,7 +8,8 @@ from pathlib import Path
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
-from fl2ora.reporting.tables import metrics_table, shown_metrics, shown_rows
+from fl2ora.reporting.tables import metrics_table, rows_with_calibrated, shown_metrics
+from fl2ora.reporting.whole_files import write_whole
 
 SUMMARY_FILE = "summary.md"
 PLOTS = ("reliability", "smooth", "rounds", "clients")
@@ -38,7 +39,7 @@ def write_summary(folder: Path, config: RunConfig) -> Path:
     table = metrics_table(folder)
     head = ["round", *(metric.title for metric in shown_metrics(table))]
     for source, title in _SOURCES.items():
-        rows = shown_rows(table, source)
+        rows = rows_with_calibrated(table, source)
         if rows:
             lines += ["", f"## {title} (`{source}`)", "", *_markdown(head, rows)]
     lines += _drops(folder)
@@ -48,7 +49,7 @@ def write_summary(folder: Path, config: RunConfig) -> Path:
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
     lines += ["", f"Code {code_fingerprint()}; {versions}. All settings: `run.json`.", ""]
     path = folder / SUMMARY_FILE
-    path.write_text("\n".join(lines), encoding="utf-8")
+    write_whole(path, "\n".join(lines))
     return path
 
 

@@ -11,12 +11,14 @@ import pandas as pd
 
 import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.reporting.events import METRICS_FILE, read_lines
+from fl2ora.reporting.whole_files import whole_file
 
 if TYPE_CHECKING:
     from fl2ora.calibration import CalibrationStats, Metric
 
 CSV_FILE = "metrics.csv"
 CLASSWISE_FILE = "classwise.csv"
+CALIBRATED = "-calibrated"  # ends a source's name where the run's calibrator was applied
 
 
 def metrics_table(folder: Path) -> pd.DataFrame:
@@ -33,7 +35,8 @@ def metrics_table(folder: Path) -> pd.DataFrame:
 def write_csv(folder: Path) -> Path:
     """Write ``metrics.csv`` beside ``metrics.jsonl``."""
     path = folder / CSV_FILE
-    metrics_table(folder).to_csv(path, index=False)
+    with whole_file(path) as part:
+        metrics_table(folder).to_csv(part, index=False)
     return path
 
 
@@ -73,7 +76,8 @@ def write_classwise(
     if not rows:
         return None
     path = folder / CLASSWISE_FILE
-    pd.DataFrame(rows).to_csv(path, index=False)
+    with whole_file(path) as part:
+        pd.DataFrame(rows).to_csv(part, index=False)
     return path
 
 
@@ -91,6 +95,12 @@ def shown_rows(table: pd.DataFrame, source: str) -> list[list[str]]:
         + [_cell(metric, row) for metric in metrics]
         for row in rows.to_dict("records")
     ]
+
+
+def rows_with_calibrated(table: pd.DataFrame, source: str) -> list[list[str]]:
+    """Return ``shown_rows``, and below them the row of the same images after the calibrator."""
+    calibrated = [["calibrated", *row[1:]] for row in shown_rows(table, source + CALIBRATED)]
+    return shown_rows(table, source) + calibrated
 
 
 def _cell(metric: Metric, row: Mapping[Hashable, Any]) -> str:

@@ -2,34 +2,70 @@
 
 from __future__ import annotations
 
+import json
+import re
+from itertools import count
 from pathlib import Path
 
 from fl2ora.calibration.calibrators.base import Calibrator, Parameters
-from fl2ora.calibration.calibrators.files import save_calibrator
+from fl2ora.calibration.calibrators.files import DESCRIPTION, save_calibrator
 from fl2ora.clip_tuning.adapter import Adapter, save_adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.reporting.model_card import ADAPTER
+from fl2ora.reporting.whole_files import whole_file, whole_folder
 
 CALIBRATORS = "calibrators"
+_LONGEST = 80  # characters of a folder's name
 
 
 def save_model(
     folder: Path, method: TuningMethod, classifier: ClipClassifier, adapter: Adapter
 ) -> None:
     """Write the global adapter as it travels, and in its method's own format."""
-    save_adapter(adapter, folder / "global.safetensors")
+    with whole_file(folder / "global.safetensors") as part:
+        save_adapter(adapter, part)
     classifier.restore(adapter)
-    method.save(classifier, folder / "adapter")
+    with whole_folder(folder / ADAPTER) as part:
+        method.save(classifier, part)
 
 
 def save_fitted(
     folder: Path, spec: str, calibrator: Calibrator, parameters: Parameters, num_classes: int
 ) -> Path:
-    """Write a fitted calibrator to ``calibrators/<name>`` and return that folder."""
-    path = folder / CALIBRATORS / spec.partition("(")[0].rpartition(":")[2]
+    """Write a fitted calibrator to a folder of its own in ``calibrators`` and return that folder.
+
+    It is called ``temperature``, or ``histogram_binning-bins-20`` where there are arguments. A
+    second fit of the same spec replaces the first; one of another spec never does.
+    """
+    path = _folder_of(folder / CALIBRATORS, spec)
 
     def build(_: str) -> Calibrator:
         return calibrator
 
-    save_calibrator(path, spec, parameters, num_classes, build)
+    with whole_folder(path) as part:
+        save_calibrator(part, spec, parameters, num_classes, build)
     return path
+
+
+def _folder_of(parent: Path, spec: str) -> Path:
+    name = re.sub(r"[^\w.]+", "-", spec.partition("(")[0].rpartition(":")[2] + _arguments(spec))
+    stem = name.strip("-.")[:_LONGEST]
+    for number in count(1):
+        path = parent / (stem if number == 1 else f"{stem}-{number}")
+        if not path.exists() or _spec_in(path) == spec:
+            return path
+    raise AssertionError  # numbers do not end
+
+
+def _arguments(spec: str) -> str:
+    return "-" + spec.partition("(")[2]
+
+
+def _spec_in(path: Path) -> str | None:
+    """Return the spec of the calibrator in a folder; None where it cannot be read."""
+    try:
+        found = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+        return str(found["spec"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

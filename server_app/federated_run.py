@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.clients import load_federation
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.reporting.events import JsonLines
+from fl2ora.reporting.model_card import write_model_card
 from fl2ora.reporting.run_directory import create_run_directory
 from fl2ora.reporting.tables import write_classwise, write_csv
 from fl2ora.server_app.artifacts import save_fitted, save_model
@@ -24,10 +24,9 @@ from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.evaluation import Evaluation
 from fl2ora.server_app.handshake import shake_hands
 from fl2ora.server_app.rounds import Run, RunState, rows_of, run_rounds
+from fl2ora.server_app.run_log import LoggedRecord
 from fl2ora.server_app.run_plugins import RunPlugins, build_plugins, check_views
 from fl2ora.strategies.base import RunInfo
-
-logger = logging.getLogger(__name__)
 
 
 def run_experiment(grid: Grid, config: RunConfig, run_id: int) -> Path:
@@ -39,8 +38,7 @@ def run_experiment(grid: Grid, config: RunConfig, run_id: int) -> Path:
     """
     plugins = build_plugins(config)
     folder = create_run_directory(config, run_id)
-    tracker = JsonLines(folder)
-    logger.info("Run directory: %s", folder)
+    tracker = LoggedRecord(folder, config.num_rounds)
     try:
         torch.set_num_threads(config.threads)
         run, state = _begin(grid, config, plugins, folder, tracker)
@@ -107,6 +105,7 @@ def _finish(run: Run, state: RunState, plugins: RunPlugins) -> None:
         evaluation = context.evaluation
         write_csv(context.folder)
         write_classwise(context.folder, evaluation.class_names, evaluation.by_source())
+        write_model_card(context.folder, context.config)
         for callback in run.callbacks:
             callback.on_end(context)
     if context.config.num_rounds and not state.updates:

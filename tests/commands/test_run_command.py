@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,19 @@ QUICK = [
 ]  # fmt: skip
 
 
-def fl2ora(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def fl2ora(
+    cwd: Path, *arguments: str, largest_file: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    def limit() -> None:
+        if largest_file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
     code = "from fl2ora.commands.app import main; main()"
     root = Path(__file__).resolve().parents[2]
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=cwd,
+        preexec_fn=limit,
         env={**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200"},
         capture_output=True,
         text=True,
@@ -34,7 +42,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
     folder = tmp_path_factory.mktemp("work")
     config = folder / "my.toml"
     config.write_text("num-rounds = 7\nlearning-rate = 0.2\n")
-    return folder, fl2ora(folder, "run", str(config), *QUICK, "--json")
+    calibrated = ["--set", "calibrator=temperature"]
+    return folder, fl2ora(folder, "run", str(config), *QUICK, *calibrated, "--json")
 
 
 def test_the_last_line_is_json_with_the_promised_keys(
@@ -43,7 +52,9 @@ def test_the_last_line_is_json_with_the_promised_keys(
     folder, process = done
     assert process.returncode == 0, process.stderr
     outcome = json.loads(process.stdout.strip().splitlines()[-1])
-    assert outcome.keys() == {"run_dir", "rounds", "final"}
+    assert outcome.keys() == {"run_dir", "rounds", "final", "calibrated"}
+    assert outcome["calibrated"]["accuracy"] == outcome["final"]["accuracy"]
+    assert outcome["calibrated"]["nll"] < outcome["final"]["nll"]
     assert outcome["rounds"] == 1, "--set wins over the file"
     run_dir = Path(outcome["run_dir"])
     assert run_dir.is_absolute()
@@ -63,6 +74,10 @@ def test_a_person_sees_the_rounds_and_the_table(
     for column in ("accuracy", "ECE", "MCE", "NLL"):
         assert column in text
     assert "Run directory: " in text
+    table = text[text.index("Central held-out set") :]
+    assert [line.split()[1] for line in table.splitlines() if line.startswith("│")] == [
+        "zero-shot", "1", "calibrated",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -108,3 +123,32 @@ def test_a_plug_in_in_the_folder_one_stands_in_is_found(tmp_path: Path) -> None:
     process = fl2ora(tmp_path, "run", *QUICK, *settings)
     assert process.returncode == 0, process.stderr
     assert "round 1/1" in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("largest_file", "written"),
+    [
+        (500, set()),  # bytes; run.json has more
+        (30_000, {"run.json", "events.jsonl", "metrics.jsonl"}),  # global.safetensors has more
+    ],
+)
+def test_a_disk_that_fills_up_is_one_message(
+    tmp_path: Path, largest_file: int, written: set[str]
+) -> None:
+    process = fl2ora(tmp_path, "run", *QUICK, largest_file=largest_file)
+    assert process.returncode == 2, process.stderr
+    assert sum(line.startswith("error: ") for line in process.stderr.splitlines()) == 1
+    assert "too large" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == written
+
+
+def test_a_disk_that_fills_up_under_calibrate_is_one_message(
+    done: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    run_dir = json.loads(done[1].stdout.splitlines()[-1])["run_dir"]
+    process = fl2ora(tmp_path, "calibrate", run_dir, "--calibrator", "platt", largest_file=60)
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: the system refused: ")
+    assert "Traceback" not in process.stderr
+    assert not (Path(run_dir) / "calibrators" / "platt").exists()

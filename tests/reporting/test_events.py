@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fl2ora.reporting.events import EVENTS_FILE, METRICS_FILE, JsonLines, read_lines
+from fl2ora.reporting.events import EVENTS_FILE, METRICS_FILE, JsonLines, NewLines, read_lines
 
 
 def _strict(path: Path) -> list[dict[str, Any]]:
@@ -80,3 +80,30 @@ def test_no_file_and_an_empty_file_have_no_lines(tmp_path: Path) -> None:
     assert read_lines(tmp_path / "none.jsonl") == []
     (tmp_path / "empty.jsonl").touch()
     assert read_lines(tmp_path / "empty.jsonl") == []
+
+
+def test_a_follower_reads_each_byte_once(tmp_path: Path) -> None:
+    path = tmp_path / EVENTS_FILE
+    follower = NewLines(path)
+    assert follower.read() == []
+    path.write_text('{"event": "one"}\n{"event": "tw')
+    assert follower.read() == [{"event": "one"}]
+    assert follower.read() == []
+    with path.open("a", encoding="utf-8") as file:
+        file.write('ö"}\n{"event": "three"}\n')
+    assert follower.read() == [{"event": "twö"}, {"event": "three"}]
+    # What was read is not looked at again: even other bytes there change nothing.
+    path.write_text("x" * path.stat().st_size + '{"event": "four"}\n')
+    assert follower.read() == [{"event": "four"}]
+
+
+@pytest.mark.parametrize("line", ["", "null", "[]", "3", '{"event": ', "\x00\x00", "[" * 100_000])
+def test_a_damaged_line_is_left_out(tmp_path: Path, line: str) -> None:
+    path = tmp_path / EVENTS_FILE
+    path.write_text(f'{{"event": "one"}}\n{line}\n{{"event": "two"}}\n')
+    assert [row["event"] for row in read_lines(path)] == ["one", "two"]
+
+
+def test_bytes_that_are_no_text_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / EVENTS_FILE).write_bytes(b'\xff\xfe\n{"event": "two"}\n')
+    assert [row["event"] for row in read_lines(tmp_path / EVENTS_FILE)] == ["two"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,13 @@ import pytest
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
-from fl2ora.reporting.run_directory import OUTPUT_VARIABLE, create_run_directory, runs_root
+from fl2ora.reporting.events import JsonLines
+from fl2ora.reporting.run_directory import (
+    OUTPUT_VARIABLE,
+    claim_name,
+    create_run_directory,
+    runs_root,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +88,98 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path) -> None
     before = (tmp_path / "run" / "run.json").read_bytes()
     with pytest.raises(UserError) as caught:
         create_run_directory(config, 2)
-    assert str(caught.value) == f"run-name: {tmp_path / 'run'} exists already and is not empty"
+    assert str(caught.value) == (
+        f"run-name: {tmp_path / 'run'} holds a run that may still be going on: "
+        "choose another name, or take the folder away"
+    )
     assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [(["start", "finished"], "a finished run"), (["start"], "a run that may still be going on")],
+)
+def test_a_run_that_did_not_fail_keeps_its_name(
+    tmp_path: Path, events: list[str], words: str
+) -> None:
+    config = _config(output_dir=str(tmp_path), run_name="run")
+    folder = create_run_directory(config, 1)
+    for event in events:
+        JsonLines(folder).log(event)
+    with pytest.raises(UserError, match=f"holds {words}: "):
+        create_run_directory(config, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_somebody_s_files_are_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="holds other files: "):
+        create_run_directory(_config(output_dir=str(tmp_path), run_name="run"), 1)
+
+
+def test_a_failed_run_gives_its_name_up_and_keeps_its_files(tmp_path: Path) -> None:
+    config = _config(output_dir=str(tmp_path), run_name="run")
+    for number in range(3):
+        folder = create_run_directory(config, number)
+        JsonLines(folder).log("failed", message="no such folder")
+    names = {path.name: json.loads((path / "run.json").read_text()) for path in tmp_path.iterdir()}
+    assert {name: found["run_id"] for name, found in names.items()} == {
+        "run-failed": "0", "run-failed-2": "1", "run": "2",
+    }  # fmt: skip
+
+
+def test_a_folder_with_nothing_but_flower_s_log_is_a_failed_run_s(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "superlink.log").touch()
+    create_run_directory(_config(output_dir=str(tmp_path), run_name="run"), 1)
+    assert (tmp_path / "run-failed" / "superlink.log").exists()
+
+
+@pytest.mark.parametrize("failed_before", [False, True])
+def test_of_many_runs_with_one_name_one_gets_the_folder(
+    tmp_path: Path, failed_before: bool
+) -> None:
+    config = _config(output_dir=str(tmp_path), run_name="run")
+    if failed_before:
+        JsonLines(create_run_directory(config, 99)).log("failed")
+    start = threading.Barrier(8)
+
+    def attempt(run_id: int) -> int | None:
+        start.wait()
+        try:
+            create_run_directory(config, run_id)
+        except UserError:
+            return None
+        return run_id
+
+    with ThreadPoolExecutor(8) as pool:
+        winners = [run_id for run_id in pool.map(attempt, range(8)) if run_id is not None]
+    assert len(winners) == 1
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert described["run_id"] == str(winners[0])
+
+
+def test_names_claimed_in_one_second_differ(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda _: claim_name(tmp_path / "deep", "noon"), range(8)))
+    assert sorted(names) == sorted(["noon", *(f"noon-{number}" for number in range(2, 9))])
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == sorted(names)
+
+
+def test_a_record_that_cannot_be_written_in_full_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _config(output_dir=str(tmp_path), run_name="run")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"output-dir: cannot write to .*File too large"):
+            create_run_directory(config, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "run").iterdir()) == []
+    create_run_directory(config, 2)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -84,3 +84,15 @@ def test_plots_that_were_drawn_are_shown(tmp_path: Path) -> None:
 
 def test_a_run_that_failed_before_any_metric_has_a_summary(tmp_path: Path) -> None:
     assert "## " not in _summary(tmp_path)
+
+
+def test_the_calibrated_row_stands_below_the_rounds(tmp_path: Path) -> None:
+    tracker = JsonLines(tmp_path)
+    for source in ("server-test", "clients-test"):
+        tracker.metrics(1, source, METRICS)
+        tracker.metrics(1, f"{source}-calibrated", {**METRICS, "ece": 0.125})
+    text = _summary(tmp_path)
+    rows = "| 1 | 50.00 % | 25.00 % | 100.00 % | 2.0000 |\n" + (
+        "| calibrated | 50.00 % | 12.50 % | 100.00 % | 2.0000 |\n"
+    )
+    assert text.count(rows) == 2

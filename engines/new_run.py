@@ -1,0 +1,92 @@
+"""Starting a run from its settings: what they leave open is filled in, and its folder claimed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from fl2ora.experiment.config import RunConfig, Value
+from fl2ora.experiment.paths import made_absolute
+from fl2ora.experiment.spec import parse_spec
+from fl2ora.reporting.run_directory import OUTPUT_VARIABLE, check_free, claim_name, runs_root
+
+
+def run(
+    settings: Mapping[str, Value] | RunConfig | None = None,
+    clients: int = 10,
+    *,
+    console: Console | None = None,
+) -> Path:
+    """Run one experiment in this process, as ``fl2ora run --engine in-process`` does.
+
+    Args:
+        settings: run-config keys such as ``{"num-rounds": 3}``; those left out have their defaults.
+        clients: how many to simulate.
+        console: where to show progress; None: nowhere.
+
+    Returns:
+        The run's folder; ``fl2ora.reporting.tables.metrics_table`` reads its metrics. Without
+        ``output-dir`` it is made in ``$FL2ORA_OUTPUT_DIR``, or in ``runs`` below the current
+        directory.
+
+    Raises:
+        UserError: a mistake in the settings or the data; or nothing was trained.
+    """
+    flat = settings.flat() if isinstance(settings, RunConfig) else dict(settings or {})
+    config, problems = described(flat, clients)
+    # Imported here, so that a console can be answered before torch and Flower are loaded.
+    from fl2ora.engines.in_process import run_in_process
+    from fl2ora.server_app.run_plugins import build_plugins
+
+    build_plugins(config, problems)
+    with claimed(config) as (named, folder):
+        run_in_process(named, clients, folder, console or Console(quiet=True))
+    return folder
+
+
+def described(settings: Mapping[str, Value], clients: int) -> tuple[RunConfig, tuple[str, ...]]:
+    """Return the run's configuration, as far as it is right, and a sentence for each mistake.
+
+    Args:
+        settings: flat keys; what they leave open depends on this machine and is filled in.
+        clients: how many there will be.
+    """
+    given = {"num-clients": clients, **settings}
+    if not given.get("output-dir"):
+        given["output-dir"] = made_absolute(os.environ.get(OUTPUT_VARIABLE, "") or "runs")
+    config, problems = RunConfig.usable(given)
+    if config.num_clients not in (0, clients):
+        problems += (
+            f"num-clients: expected {clients}, the number of clients, or 0 for all of them, "
+            f"found {config.num_clients}",
+        )
+    return config, problems
+
+
+@contextlib.contextmanager
+def claimed(config: RunConfig) -> Iterator[tuple[RunConfig, Path]]:
+    """Yield the configuration with a run name, and the folder it leads to.
+
+    A name that was given must be free. One that was not says when and what; its folder is made at
+    once, so that no other run gets it, and taken away again if the run leaves it empty.
+
+    Raises:
+        UserError: the name is taken, or the folder cannot be made.
+    """
+    root = runs_root(config.output_dir)
+    if config.run_name:
+        check_free(root / config.run_name)
+        yield config, root / config.run_name
+        return
+    words = [parse_spec(text).name for text in (config.method, config.strategy)]
+    name = claim_name(root, "-".join([time.strftime("%Y%m%d-%H%M%S"), *words]))
+    try:
+        yield config.model_copy(update={"run_name": name}), root / name
+    finally:
+        with contextlib.suppress(OSError):  # it holds a run
+            (root / name).rmdir()

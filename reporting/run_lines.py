@@ -1,0 +1,68 @@
+"""What a person is told of a run as it goes on: a line for an event, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
+from fl2ora.experiment.errors import printable
+from fl2ora.reporting.tables import CALIBRATED, show
+
+_SOURCE = "server-test"
+
+
+class RunLines:
+    """Turns a run's events, in their order, into lines of text.
+
+    Events that lack what they should hold make no line: the record may be of another version.
+
+    Args:
+        num_rounds: how many there will be.
+    """
+
+    def __init__(self, num_rounds: int) -> None:
+        self._num_rounds = num_rounds
+        self._training = ""
+
+    def line_of(self, event: Mapping[str, Any]) -> str | None:
+        """Return the line for an event, or None."""
+        try:
+            line = self._line_of(event)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+        return None if line is None else printable(line)
+
+    def _line_of(self, event: Mapping[str, Any]) -> str | None:
+        match event["event"]:
+            case "nodes":
+                nodes = event["nodes"]
+                total = sum(node["train"] for node in nodes)
+                return f"{len(nodes)} clients with {total} training images"
+            case "drop":
+                return f"  client {event['client']} not used: {event['reason']}"
+            case "adapter-kept":
+                usable, expected = event["usable"], event["expected"]
+                return f"  adapter kept: {usable} usable replies, {expected} needed"
+            case "round-end":
+                loss = event.get("loss")
+                self._training = f"loss {loss:.4f}  " if loss is not None else ""
+                self._training += f"{event['duration']:.1f} s"
+            case "metrics" if event["source"] == _SOURCE:
+                number = event["round"]
+                name = f"round {number}/{self._num_rounds}" if number else "zero-shot"
+                return f"{self._metrics(name, event)}  {self._training}"
+            case "metrics" if event["source"] == _SOURCE + CALIBRATED:
+                return self._metrics("calibrated", event)
+            case "stopped":
+                return f"  stopped after round {event['round']}: {event['reason']}"
+        return None
+
+    def _metrics(self, name: str, event: Mapping[str, Any]) -> str:
+        line = f"{name:>12}"
+        for metric in calibration.METRICS:
+            if metric.headline and metric.name in event:
+                value = event[metric.name]
+                shown = show(metric, float("nan") if value is None else value)
+                line += f"  {metric.title} {shown:>8}"
+        return line
