@@ -65,7 +65,7 @@ def _begin(
         gradient_checkpointing=config.gradient_checkpointing,
     )  # fmt: skip
     zero_shot = zero_shot_classifier(config.model, *names, device)
-    clients = Clients(grid, shake_hands(grid, config, federation.class_names), config, tracker)
+    clients = Clients(grid, shake_hands(grid, config, federation), config, tracker)
     tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])
     adapter = classifier.export()
     with blaming(plugins.strategy):

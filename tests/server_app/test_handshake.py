@@ -39,6 +39,17 @@ def saying(**fields: Any) -> Wrapped:
         ({"client": "0"}, ["client key '0' is used by 2 nodes"]),
         ({"class_names": '["cat", "dog"]'}, ["its 2 classes ('cat', 'dog')", "in names or order"]),
         ({"problem": "the disk is gone"}, ["client 1: the disk is gone"]),
+        (
+            {"digests": json.dumps([["base weights", "0123456789abcdef"]])},
+            [
+                "client 1: base weights: expected the server's, digest ",
+                "found 0123456789abcdef",
+                "client 1: tokenizer: ",
+                "client 1: preprocessing: ",
+                "client 1: files of the method: ",
+                "client 1: templates: ",
+            ],
+        ),
     ],
 )
 def test_a_node_that_does_not_fit_is_refused(
@@ -105,6 +116,13 @@ def test_a_wrong_node_config_is_named(tmp_path: Path, config: dict[str, Any], wo
     with pytest.raises(UserError) as caught:
         run_small(tmp_path, node_configs={1: config})
     assert words in str(caught.value)
+
+
+def test_a_node_whose_data_brings_other_templates_is_refused(tmp_path: Path) -> None:
+    other = {1: {"dataset": "tiny_datasets:OtherTemplates()", "site": "b"}}
+    with pytest.raises(UserError, match="client b: templates: expected the server's") as caught:
+        run_small(tmp_path, node_configs=other)
+    assert "weights" not in str(caught.value)
 
 
 def test_clients_named_by_numbers_sort_by_value() -> None:

@@ -21,3 +21,14 @@ class NoTrainingImages(Dataset):
     def split(self, name: SplitName) -> LabelledImages:
         images = self._world.split(name)
         return images.select(torch.arange(0)) if name == "train" else images
+
+
+class OtherTemplates(NoTrainingImages):
+    """The same, with a template that says something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.templates = ("a blurred drawing of a {}.",)
+
+    def split(self, name: SplitName) -> LabelledImages:
+        return self._world.split(name)
