@@ -71,6 +71,8 @@ class RunConfig(BaseModel):
     """fewest usable updates of a round; below, the adapter stays"""
     max_update_norm: float = Field(default=0.0, ge=0, le=1_000_000)
     """largest usable L2 norm of a client's update; 0: no limit"""
+    max_client_weight: float = Field(default=1.0, gt=0, le=1)
+    """largest share of one client in the weights of a round; 1: no limit"""
     local_epochs: int = Field(default=1, ge=1, le=10_000)
     """passes over a client's images in a round"""
     batch_size: int = Field(default=32, ge=1, le=65_536)
