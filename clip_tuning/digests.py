@@ -19,7 +19,7 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import is_path, user_path
 from fl2ora.experiment.spec import Spec, parse_spec, parse_sum
 
-_PROBE = "The quick brown fox; jumps: over 13 lazy DOGS' naïve café-owners?"
+_PROBES = ("The quick brown", "fox; jumps:", "over 13 lazy", "DOGS' naïve", "café-owners?")
 
 
 def run_digests(
@@ -28,7 +28,7 @@ def run_digests(
     """Return digests of base weights, tokenizer, preprocessing, the method's files and templates.
 
     The model is read for them alone, once in a process, and not kept. The tokenizer's is of what it
-    makes of a probe and of the class names.
+    makes of a few probes and of the class names.
 
     Args:
         model: see ``load_clip``.
@@ -77,7 +77,7 @@ def _tensors(state: Mapping[str, Any]) -> Iterator[bytes | memoryview]:
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterator[bytes]:
     yield str(len(tokenizer)).encode()
-    for row in tokenizer([_PROBE, *texts])["input_ids"]:
+    for row in tokenizer([*_PROBES, *texts])["input_ids"]:
         yield repr([int(token) for token in row]).encode()
 
 

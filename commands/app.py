@@ -36,7 +36,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     # As a keyboard interrupt, so that whatever was started is stopped again.
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         cli()
     except UserError as error:
@@ -45,5 +46,7 @@ def main() -> None:
         sys.exit(2)
 
 
-def _interrupt(*_: object) -> None:
+def _interrupt(number: int, _: object) -> None:
+    # `timeout` sends it twice, and the second must not interrupt the stopping.
+    signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -83,6 +83,10 @@ class RoundsView:
                 self._loss += f"  {event['duration']:.1f} s"
             case "metrics" if event["source"] == "server-test":
                 self._line(self._metrics(event))
+            case "outcome" if event["asked"]:
+                self._line(f"{event['updates']} of {event['asked']} updates used")
+                if event["warning"]:
+                    self._line(f"warning: {event['warning']}", "yellow")
             case "finished":
                 self.ended = True
             case "failed":
