@@ -23,6 +23,7 @@ from fl2ora.server_app.callbacks.base import RunContext
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.evaluation import Evaluation
 from fl2ora.server_app.handshake import shake_hands
+from fl2ora.server_app.local_work import local_work
 from fl2ora.server_app.outcome import Outcome, outcome_of
 from fl2ora.server_app.rounds import Run, RunState, rows_of, run_rounds
 from fl2ora.server_app.run_plugins import RunPlugins, build_plugins
@@ -71,7 +72,8 @@ def _begin(
     tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])
     adapter = classifier.export()
     with blaming(plugins.strategy):
-        plugins.strategy.begin(RunInfo(clients.keys, adapter, clients.ranks))
+        work = local_work(config, clients.infos)
+        plugins.strategy.begin(RunInfo(clients.keys, adapter, clients.ranks, work))
     wanted = frozenset().union(*(callback.parts for callback in plugins.callbacks))
     evaluation = Evaluation(
         clients, config, federation, classifier, zero_shot, validation="validation" in wanted
