@@ -123,8 +123,8 @@ class RunConfig(BaseModel):
     """folder that keeps such features for other runs; empty: none"""
     round_timeout: float = Field(default=3600.0, gt=0, le=10_000_000)
     """seconds to wait for the replies of a round"""
-    start_timeout: float = Field(default=120.0, gt=0, le=10_000_000)
-    """seconds to wait for the nodes at the start"""
+    start_timeout: float = Field(default=600.0, gt=0, le=10_000_000)
+    """seconds to wait for the nodes at the start, when they load data and model"""
 
     callbacks: ListText = Field(default="default", title="Output")
     """what follows the run: none, or names joined by +: default + early_stop(patience=3)"""

@@ -19,6 +19,7 @@ from fl2ora.messages.hello import NodeInfo, ask_hello, decode_hello
 
 _POLL_SECONDS = 0.5
 _MOST_PROBLEMS = 20
+_SHARES = 10**6
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,18 @@ def shake_hands(grid: Grid, config: RunConfig, federation: Federation) -> list[P
             f"{len(nodes)}, to 0 for as many as there are, or stop those that should not take part"
         )
     peers = _ask(grid, nodes, config.start_timeout)
-    shares = max((peer.info.num_partitions for peer in peers), default=0)
+    counts = (peer.info.num_partitions for peer in peers)
+    shares = max((count for count in counts if count <= _SHARES), default=0)
     if config.num_clients == 0 and shares > len(peers):
         peers = _ask(grid, _await_nodes(grid, shares, config.start_timeout), config.start_timeout)
     names = federation.class_names
     digests = run_digests(config.model, config.method, names, federation.templates)
-    problems = [*_problems(peers, names, digests), *_duplicates(peers), *_partitions(peers)]
+    problems = [
+        *_problems(peers, names, digests),
+        *_claims(peers),
+        *_duplicates(peers),
+        *_partitions(peers),
+    ]
     if problems:
         shown = [f"  - {problem}" for problem in problems[:_MOST_PROBLEMS]]
         if len(problems) > len(shown):
@@ -139,6 +146,20 @@ def _duplicates(peers: Iterable[Peer]) -> Iterator[str]:
                 f"client key {client!r} is used by {count} nodes: give each node its own "
                 "site=... or partition-id in --node-config"
             )
+
+
+def _claims(peers: Iterable[Peer]) -> Iterator[str]:
+    """What a node says of its data must be possible, since shares are looked up by it."""
+    for info in (peer.info for peer in peers if not peer.info.problem):
+        if info.source == "partition" and not 0 <= info.partition < info.num_partitions <= _SHARES:
+            yield (
+                f"client {info.client}: expected a share of the run's dataset, found number "
+                f"{info.partition} of {info.num_partitions}"
+            )
+        elif info.source not in ("partition", "own"):
+            yield f"client {info.client}: expected own data or a partition, found {info.source!r}"
+        if min(info.num_train, info.num_test, info.num_calibration) < 0 or not info.client:
+            yield f"client {info.client!r}: expected a key and counts of at least 0"
 
 
 def _partitions(peers: Iterable[Peer]) -> Iterator[str]:

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -59,6 +58,7 @@ def own_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests/support")]))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_losses")
 def test_a_client_that_hangs_does_not_keep_a_run_on_ray_from_ending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -72,18 +72,20 @@ def test_a_client_that_hangs_does_not_keep_a_run_on_ray_from_ending(
     assert final_adapter(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_losses")
 def test_a_run_whose_clients_die_on_ray_fails_and_says_why(tmp_path: Path) -> None:
     loss = f"broken_losses:DiesOnce(marker='{tmp_path / 'dead'}')"
     dying = config(tmp_path, **{"loss": loss, "num-clients": 4, "num-rounds": 3})
-    reason = failure_of(dying, Resources(4, cpus=2), tmp_path / "run")
-    used = [row["clients"] for row in training(tmp_path / "run")]
-    # Flower may replace the dead worker, or not.
-    assert "of the 4 clients asked in the last round" in reason or used[1:] == [4, 4]
+    cores = len(psutil.Process().cpu_affinity())
+    reason = failure_of(dying, Resources(4, cpus=cores), tmp_path / "run")
+    # There is one worker then, and Flower does not replace it.
+    assert reason.startswith("the run failed: not one update of a client was used in 3 rounds")
     assert events(tmp_path / "run", "drop")
     assert final_adapter(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_sigterm_stops_everything_that_a_run_started(tmp_path: Path) -> None:
     """As `timeout` sends it: twice."""
     keys = {"output-dir": tmp_path, "run-name": "run", "num-rounds": 100_000, "resamples": 0}
@@ -121,10 +123,6 @@ def failure_of(settings: RunConfig, resources: Resources, folder: Path) -> str:
     except UserError as error:
         return str(error)
     return ""
-
-
-def training(folder: Path) -> list[dict[str, Any]]:
-    return [row for row in read_lines(folder / "metrics.jsonl") if row["source"] == "training"]
 
 
 def wait_until(condition: Callable[[], object], seconds: float) -> None:

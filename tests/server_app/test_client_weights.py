@@ -70,7 +70,8 @@ def test_a_claim_made_in_the_handshake_too_is_bounded(tmp_path: Path) -> None:
         return lies(message, context, reply)
 
     app = Wrapped(everywhere)
-    folder = run_small(tmp_path, client_app=app, num_rounds=1, max_client_weight=0.4)
+    settings = {"num_rounds": 1, "max_client_weight": 0.4, "evaluate_on": "nodes"}
+    folder = run_small(tmp_path, client_app=app, **settings)
     assert not events(folder, "drop")
     replies = {node: reply.content for node, reply in app.replies_to("train")}
     sizes = {n: int(c.metric_records["metrics"]["num-examples"]) for n, c in replies.items()}

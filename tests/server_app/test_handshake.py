@@ -39,6 +39,13 @@ def saying(**fields: Any) -> Wrapped:
         ({"client": "0"}, ["client key '0' is used by 2 nodes"]),
         ({"class_names": '["cat", "dog"]'}, ["its 2 classes ('cat', 'dog')", "in names or order"]),
         ({"problem": "the disk is gone"}, ["client 1: the disk is gone"]),
+        ({"partition": 99}, ["client 1: expected a share of the run's dataset", "99 of 3"]),
+        ({"partition": -1}, ["client 1: expected a share of the run's dataset", "-1 of 3"]),
+        ({"num_partitions": 10**9}, ["client 1: expected a share", "1 of 1000000000"]),
+        ({"source": "elsewhere"}, ["client 1: expected own data or a partition", "'elsewhere'"]),
+        ({"num_train": -1}, ["client '1': expected a key and counts of at least 0"]),
+        ({"client": ""}, ["client '': expected a key and counts of at least 0"]),
+        ({"num_train": 7}, ["client 1: its share has 7 training", "their data differ"]),
         (
             {"digests": json.dumps([["base weights", "0123456789abcdef"]])},
             [
