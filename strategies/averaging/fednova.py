@@ -72,9 +72,9 @@ class FedNova(Strategy):
             return
         length = normaliser(work.steps, work.momentum, work.learning_rate * self.mu)
         for name, expected in ((NORMALISER, length), (STEPS, float(work.steps))):
-            value = float(update.aux[name])
-            if not math.isclose(value, expected, rel_tol=1e-4):
-                raise ValueError(f"aux: {name}: expected {expected:.6g}, found {value:.6g}")
+            found = float(update.aux[name])
+            if not math.isclose(found, expected, rel_tol=1e-4):
+                raise ValueError(f"aux: {name}: expected {expected:.6g}, found {found:.6g}")
 
     def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Sum the normalised changes and take one step; see ``Strategy.aggregate``."""
