@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fl2ora.client_app.loss_context import ZeroShotReference
+from fl2ora.client_app.node_config import OVERRIDES, check_node_config
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
@@ -53,21 +54,18 @@ class Node:
 
         Raises:
             ConfigError: an error in the run config or in the node's overrides.
-            UserError: the node has neither data of its own nor a share.
+            UserError: another mistake in the node config; see ``check_node_config``.
         """
+        check_node_config(node)
         own = "dataset" in node
-        overrides = {key: node[key] for key in ("dataset", "device", "cache-dir") if key in node}
+        overrides = {key: node[key] for key in OVERRIDES if key in node}
         # Where a node may write what comes of its own images is for the node to say.
         quiet = {"cache-dir": ""} if own else {}
         config = RunConfig.from_flat({**run, **quiet, **overrides})
-        if not own and not {"partition-id", "num-partitions"} <= node.keys():
-            raise UserError(
-                "node config: expected either dataset=... (own data) or partition-id and "
-                f"num-partitions (a share of the run's dataset), found {sorted(node) or 'nothing'}"
-            )
         partition = None if own else int(node["partition-id"])
         count = 0 if own else int(node["num-partitions"])
-        return cls(config, partition, count, node_name(node, node_id), _rank(node))
+        rank = int(node.get("rank", 0))
+        return cls(config, partition, count, node_name(node, node_id), rank)
 
     @cached_property
     def federation(self) -> Federation:
@@ -90,11 +88,6 @@ class Node:
 
     def _shares(self) -> list[LabelledImages]:
         config = self.config
-        if self.partition is None or not 0 <= self.partition < self.num_partitions:
-            raise UserError(
-                f"node config: expected partition-id in 0..{self.num_partitions - 1}, "
-                f"found {self.partition}"
-            )
         return _shares(
             config.dataset, config.protocol, config.partition, self.num_partitions, config.seed
         )
@@ -195,13 +188,6 @@ def node_name(node: Mapping[str, Value], node_id: int) -> str:
     return str(
         node.get("site", node_id if "dataset" in node else node.get("partition-id", node_id))
     )
-
-
-def _rank(node: Mapping[str, Value]) -> int:
-    rank = node.get("rank", 0)
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
-        raise UserError(f"node config: rank: expected a whole number of at least 0, found {rank!r}")
-    return rank
 
 
 @lru_cache(maxsize=1)

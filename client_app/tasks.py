@@ -15,6 +15,7 @@ from fl2ora.client_app.node import Node
 from fl2ora.client_app.state import ClientState
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
+from fl2ora.clip_tuning.digests import run_digests
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
@@ -35,7 +36,8 @@ def describe(node: Node) -> NodeInfo:
     Raises:
         UserError: the node cannot take part.
     """
-    data = node.data
+    data, config, federation = node.data, node.config, node.federation
+    digests = run_digests(config.model, config.method, federation.class_names, federation.templates)
     node.check_views()
     return NodeInfo(
         node.key,
@@ -46,7 +48,8 @@ def describe(node: Node) -> NodeInfo:
         num_test=len(data.test),
         num_calibration=len(data.calibration),
         device=str(node.device),
-        class_names=node.federation.class_names,
+        digests=tuple(digests.items()),
+        class_names=federation.class_names,
         rank=node.rank,
     )
 

@@ -71,7 +71,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     # As a keyboard interrupt, so that whatever was started is stopped again.
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         code = cli(prog_name="fl2ora", standalone_mode=False) or 0
     except UserError as error:
@@ -107,5 +108,7 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
-def _interrupt(*_: object) -> None:
+def _interrupt(number: int, _: object) -> None:
+    # `timeout` sends it twice, and the second must not interrupt the stopping.
+    signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

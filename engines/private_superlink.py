@@ -23,6 +23,7 @@ _BIN = Path(sys.executable).parent
 _NAME = "private"
 _START_SECONDS = 90.0
 _GRACE_SECONDS = 10.0
+_SUBMIT_SECONDS, _STATUS_SECONDS = 300.0, 60.0
 _CONFIG = """[superlink]
 default = "{name}"
 
@@ -111,15 +112,19 @@ class PrivateSuperLink:
             UserError: Flower refused it, with Flower's words.
         """
         extra = ["--federation-config", federation] if federation else []
-        output = self._flwr("run", str(app), _NAME, "--run-config", str(run_config), *extra)
+        command = ("run", str(app), _NAME, "--run-config", str(run_config), *extra)
+        output = self._flwr(_SUBMIT_SECONDS, *command)
         answer = _last_json(output)
         if not answer.get("success"):
             raise UserError(f"Flower did not start the run: {answer.get('error-message', output)}")
         return str(answer["run-id"])
 
     def status(self, run_id: str) -> str:
-        """Return Flower's status of a run, such as ``running`` or ``finished:completed``."""
-        answer = _last_json(self._flwr("list", _NAME, "--run-id", run_id))
+        """Return Flower's status of a run, such as ``running`` or ``finished:completed``.
+
+        It is ``unknown`` where Flower does not say.
+        """
+        answer = _last_json(self._flwr(_STATUS_SECONDS, "list", _NAME, "--run-id", run_id))
         runs = answer.get("runs") or [{}]
         return str(runs[0].get("status", "unknown"))
 
@@ -132,15 +137,20 @@ class PrivateSuperLink:
         text = self.log_file.read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
-    def _flwr(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [tool("flwr"), *arguments, "--format", "json"],
-            cwd=self.home / "work",
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def _flwr(self, seconds: float, *arguments: str) -> str:
+        """Return what a command of Flower's says, or that it said nothing in so many seconds."""
+        try:
+            done = subprocess.run(
+                [tool("flwr"), *arguments, "--format", "json"],
+                cwd=self.home / "work",
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired:
+            return f"flwr {arguments[0]}: no answer in {seconds:g} s"
         return done.stdout or done.stderr
 
     def _await_start(self) -> None:

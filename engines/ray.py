@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -23,6 +24,8 @@ from fl2ora.experiment.fingerprint import ROOMS, code_root
 
 _POLL_SECONDS = 0.3
 _STATUS_SECONDS = 20.0
+_BEGIN_SECONDS = 600.0  # for Flower to start the ServerApp, on a busy machine too
+_END_SECONDS = 60.0  # for Flower to end a run that has written everything
 _ENDED = "finished"
 _ERROR = re.compile(r"^\S*(Error|Exception|ERROR)\b")
 
@@ -107,16 +110,30 @@ def run_on_ray(config: RunConfig, resources: Resources, folder: Path, console: C
 
 
 def _follow(superlink: PrivateSuperLink, run_id: str, view: RoundsView) -> str:
-    """Show progress until Flower says the run has ended; return how."""
-    asked = time.monotonic()
+    """Show progress until the run has ended; return how, in Flower's words.
+
+    Everything that a run writes is there when it says that it has finished. Flower goes on as long
+    as a client of it computes, for ever with one that hangs, so it is waited for no longer than
+    ``_END_SECONDS``.
+    """
+    began = asked = time.monotonic()
+    begun, ended = False, math.inf
     while True:
-        if view.update() and not view.ended:
-            asked = time.monotonic()
-        if view.ended or time.monotonic() - asked > _STATUS_SECONDS:
+        news, now = view.update(), time.monotonic()
+        begun = begun or news
+        if news and not view.ended:
+            asked = now
+        if view.ended:
+            ended = min(ended, now)
+        if view.ended or now - asked > _STATUS_SECONDS:
             status = superlink.status(run_id)
             asked = time.monotonic()
             if status.startswith(_ENDED):
                 return status
+        if time.monotonic() - ended > _END_SECONDS:
+            return f"{_ENDED}:completed" if view.failure is None else f"{_ENDED}:failed"
+        if not begun and now - began > _BEGIN_SECONDS:
+            return f"no word of the run in {_BEGIN_SECONDS:g} s"
         if not superlink.alive():
             return "superlink ended"
         time.sleep(_POLL_SECONDS)
@@ -133,9 +150,10 @@ def _reason(superlink: PrivateSuperLink, status: str) -> str:
 def _keep_log(superlink: PrivateSuperLink, folder: Path) -> None:
     """Keep Flower's log in the run directory, or beside it where the run never made one."""
     target = folder if folder.is_dir() else folder.parent
-    target.mkdir(parents=True, exist_ok=True)
     name = "superlink.log" if target == folder else f"{folder.name}-superlink.log"
-    shutil.copy(superlink.log_file, target / name)
+    with contextlib.suppress(OSError):  # a full disk has been the reason, which must not be hidden
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(superlink.log_file, target / name)
 
 
 def _toml(values: dict[str, Value]) -> str:

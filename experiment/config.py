@@ -72,6 +72,8 @@ class RunConfig(BaseModel):
     """fewest usable updates of a round; below, the adapter stays"""
     max_update_norm: float = Field(default=0.0, ge=0, le=1_000_000)
     """largest usable L2 norm of a client's update; 0: no limit"""
+    max_client_weight: float = Field(default=1.0, gt=0, le=1)
+    """largest share of one client in the weights of a round; 1: no limit"""
     local_epochs: int = Field(default=1, ge=1, le=10_000)
     """passes over a client's images in a round"""
     batch_size: int = Field(default=32, ge=1, le=65_536)
@@ -122,8 +124,8 @@ class RunConfig(BaseModel):
     """folder that keeps such features for other runs; empty: none"""
     round_timeout: float = Field(default=3600.0, gt=0, le=10_000_000)
     """seconds to wait for the replies of a round"""
-    start_timeout: float = Field(default=120.0, gt=0, le=10_000_000)
-    """seconds to wait for the nodes at the start"""
+    start_timeout: float = Field(default=600.0, gt=0, le=10_000_000)
+    """seconds to wait for the nodes at the start, when they load data and model"""
 
     callbacks: ListText = Field(default="default", title="Output")
     """what follows the run: none, or names joined by +: default + early_stop(patience=3)"""

@@ -25,6 +25,9 @@ from fl2ora.messages.records import (
 )
 from fl2ora.messages.tensors import decode_tensors, encode_tensors
 
+_OF_COUNT = {"correct", "confidence"}
+_SLACK = 1 + 1e-6  # a sum of confidences of 1, rounded
+
 
 @dataclass(frozen=True)
 class CalibrateTask:
@@ -80,15 +83,19 @@ def encode_sums(message: Message, client: str, sums: Mapping[str, Tensor]) -> Me
     return Message(RecordDict(records), reply_to=message)
 
 
-def decode_sums(reply: Message, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def decode_sums(
+    reply: Message, expected: Mapping[str, Tensor], images: int | None = None
+) -> dict[str, Tensor]:
     """Return a node's statistics, decoded and checked once.
 
     Args:
         reply: to a calibrate message.
         expected: statistics of no images: the right names and shapes.
+        images: how many calibration images the node said it has; None where it did not say.
 
     Raises:
-        UnusableMessageError: an error, other names or shapes, or values that are not finite.
+        UnusableMessageError: an error, other names or shapes, values that are not finite, or sums
+            that cannot be those of so many images.
     """
     refuse_error(reply)
     record = reply.content.array_records.get(SUMS)
@@ -101,4 +108,22 @@ def decode_sums(reply: Message, expected: Mapping[str, Tensor]) -> dict[str, Ten
         check_finite(sums, SUMS)
     except AdapterError as error:
         raise UnusableMessageError(one_line(error)) from None
+    _refuse_impossible(sums, images)
     return sums
+
+
+def _refuse_impossible(sums: Mapping[str, Tensor], images: int | None) -> None:
+    """Check ``count``, which every answer holds, and what calibrators sum by bin beside it."""
+    count = sums.get("count")
+    if count is None:
+        return
+    if bool(((count < 0) | (count != count.round())).any()):
+        raise UnusableMessageError(f"{SUMS}: count: expected whole numbers of at least 0")
+    if images is not None and float(count.sum()) != images:
+        raise UnusableMessageError(
+            f"{SUMS}: count: expected {images} images, found {float(count.sum()):.0f}"
+        )
+    for name in _OF_COUNT & sums.keys():
+        part = sums[name]
+        if part.shape == count.shape and bool(((part < 0) | (part > count * _SLACK)).any()):
+            raise UnusableMessageError(f"{SUMS}: {name}: expected between 0 and count")

@@ -30,6 +30,7 @@ class NodeInfo:
         fingerprint: of its code.
         code_root: where that code lies.
         versions: of its libraries by name.
+        digests: of what must be the server's too, by name; see ``run_digests``.
         class_names: of its classes in label order.
         rank: of LoRA on this node, where its config sets one, else 0.
         problem: why it cannot take part, or empty.
@@ -46,12 +47,13 @@ class NodeInfo:
     fingerprint: str = ""
     code_root: str = ""
     versions: tuple[tuple[str, str], ...] = ()
+    digests: tuple[tuple[str, str], ...] = ()
     class_names: tuple[str, ...] = ()
     rank: int = 0
     problem: str = ""
 
 
-_LISTS = ("versions", "class_names")  # they travel as JSON
+_LISTS = ("versions", "digests", "class_names")  # they travel as JSON
 
 
 def ask_hello(node: int) -> Message:

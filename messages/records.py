@@ -30,7 +30,14 @@ LONGEST_TEXT = 1000
 
 
 class UnusableMessageError(ValueError):
-    """A message that cannot be used; the text is the reason, one line."""
+    """A message that cannot be used; the text is the reason, one printable line.
+
+    Args:
+        reason: may quote what a node sent.
+    """
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(one_line(reason))
 
 
 def reply_record(client: str) -> ConfigRecord:

@@ -112,7 +112,11 @@ def encode_update(message: Message, update: ClientUpdate) -> Message:
 
 
 def decode_update(
-    reply: Message, client: str, sent: Mapping[str, Tensor], max_norm: float = math.inf
+    reply: Message,
+    client: str,
+    sent: Mapping[str, Tensor],
+    max_norm: float = math.inf,
+    images: int | None = None,
 ) -> ClientUpdate:
     """Return the update in a reply, decoded and checked once.
 
@@ -121,11 +125,12 @@ def decode_update(
         client: key of the client that the message went to.
         sent: the adapter that this client was sent.
         max_norm: largest L2 norm of its change, over all tensors together.
+        images: how many it said it trains on; None where it did not say.
 
     Raises:
         UnusableMessageError: an error, missing records, other names, shapes or types than ``sent``,
-            values that are not finite, metrics that are no finite numbers, no examples, too large a
-            change.
+            values that are not finite, metrics that are no finite numbers, another number of
+            examples than it has, too large a change.
     """
     refuse_error(reply)
     content = reply.content
@@ -138,6 +143,8 @@ def decode_update(
         raise UnusableMessageError(
             f"{EXAMPLES}: expected a whole number above 0, found {examples:g}"
         )
+    if images is not None and examples != images:
+        raise UnusableMessageError(f"{EXAMPLES}: expected {images}, found {examples:.0f}")
     adapter = decode_tensors(content.array_records[ARRAYS], "update")
     aux_record = content.array_records.get(AUX)
     aux = decode_tensors(aux_record, AUX) if aux_record is not None else {}

@@ -54,6 +54,9 @@ class RunLines:
                 return f"{self._metrics(name, event)}  {self._training}"
             case "metrics" if event["source"] == _SOURCE + CALIBRATED:
                 return self._metrics("calibrated", event)
+            case "outcome" if event["asked"]:
+                line = f"{event['updates']} of {event['asked']} updates used"
+                return f"{line}; warning: {event['warning']}" if event["warning"] else line
             case "stopped":
                 return f"  stopped after round {event['round']}: {event['reason']}"
         return None

@@ -35,7 +35,7 @@ def write_summary(folder: Path, config: RunConfig) -> Path:
     flat = config.flat()
     lines = [f"# Run {folder.name}", ""]
     lines += [f"- {key}: `{flat[key]}`" for key in _HEAD]
-    lines += _averaged(folder)
+    lines += [*_averaged(folder), *_outcome(folder)]
     table = metrics_table(folder)
     head = ["round", *(metric.title for metric in shown_metrics(table))]
     for source, title in _SOURCES.items():
@@ -61,6 +61,16 @@ def _averaged(folder: Path) -> list[str]:
         for event in read_lines(folder / EVENTS_FILE)
         if event["event"] == "averaged"
     ]
+
+
+def _outcome(folder: Path) -> list[str]:
+    """Say how many updates were used, and what is odd about the result."""
+    lines = []
+    for event in read_lines(folder / EVENTS_FILE):
+        if event["event"] == "outcome" and event["asked"]:
+            lines.append(f"- updates: {event['updates']} of {event['asked']} used")
+            lines += [f"- warning: {event['warning']}"] if event["warning"] else []
+    return lines
 
 
 def _drops(folder: Path) -> list[str]:

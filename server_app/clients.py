@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from flwr.app import Message
@@ -19,6 +20,7 @@ from fl2ora.messages.hello import NodeInfo
 from fl2ora.messages.records import UnusableMessageError, one_line
 from fl2ora.messages.train import decode_update, encode_train
 from fl2ora.reporting.events import Tracker
+from fl2ora.server_app.client_weights import most_images
 from fl2ora.server_app.handshake import Peer
 from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.updates import ClientUpdate
@@ -58,13 +60,17 @@ class Clients:
     def train(self, plan: RoundPlan, strategy: Strategy) -> Iterator[ClientUpdate]:
         """Let the plan's clients train, and yield the usable updates as they come.
 
-        A reply is decoded and checked once, against what that client was sent.
+        A reply is decoded and checked once, against what that client was sent and what it said of
+        itself. With ``max-client-weight``, a client with many images counts as one with fewer; see
+        ``most_images``.
         """
         nodes = {self._nodes[client]: client for client in plan.clients}
-        limit = self._config.max_update_norm or math.inf
+        limit, share = self._config.max_update_norm or math.inf, self._config.max_client_weight
+        sizes = {client: self.infos[client].num_train for client in plan.clients}
+        most = most_images(sizes.values(), share) if share < 1 else None
 
         def decode(reply: Message, client: str) -> ClientUpdate:
-            update = decode_update(reply, client, plan.start_of(client), limit)
+            update = decode_update(reply, client, plan.start_of(client), limit, sizes[client])
             try:
                 strategy.check_update(plan, update)
             except (ValueError, KeyError) as error:
@@ -79,7 +85,8 @@ class Clients:
                 client=client,
                 **{**update.metrics, "num-examples": update.num_examples},
             )
-            yield update
+            counted = update.num_examples if most is None else min(update.num_examples, most)
+            yield replace(update, num_examples=counted)
 
     def evaluate(
         self, task: EvaluateTask, spec: StatsSpec
@@ -112,7 +119,7 @@ class Clients:
                 self._config.num_rounds,
                 encode_calibrate(task, nodes),
                 nodes,
-                lambda reply, _: decode_sums(reply, expected),
+                lambda reply, key: decode_sums(reply, expected, self.infos[key].num_calibration),
                 "calibration: ",
             )
         )

@@ -23,6 +23,8 @@ from fl2ora.server_app.callbacks.base import RunContext
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.evaluation import Evaluation
 from fl2ora.server_app.handshake import shake_hands
+from fl2ora.server_app.local_work import local_work
+from fl2ora.server_app.outcome import Outcome, outcome_of
 from fl2ora.server_app.rounds import Run, RunState, rows_of, run_rounds
 from fl2ora.server_app.run_log import LoggedRecord
 from fl2ora.server_app.run_plugins import RunPlugins, build_plugins, check_views
@@ -34,7 +36,7 @@ def run_experiment(grid: Grid, config: RunConfig, run_id: int) -> Path:
 
     Raises:
         UserError: a mistake in the configuration, the data or the nodes, before anything was
-            trained; or a run in which nothing was trained.
+            trained; or a run that failed by ``outcome_of``, of which everything is saved.
     """
     plugins = build_plugins(config)
     folder = create_run_directory(config, run_id)
@@ -43,11 +45,12 @@ def run_experiment(grid: Grid, config: RunConfig, run_id: int) -> Path:
         torch.set_num_threads(config.threads)
         run, state = _begin(grid, config, plugins, folder, tracker)
         state = run_rounds(state, run)
-        _finish(run, state, plugins)
-    except Exception as error:
-        tracker.log("failed", kind=type(error).__name__, message=str(error))
+        outcome = _finish(run, state, plugins)
+    except BaseException as error:
+        kind = type(error).__name__
+        tracker.log("failed", kind=kind, message=str(error) or f"interrupted by {kind}")
         raise
-    tracker.log("finished", updates=state.updates)
+    tracker.log("finished", **_said(outcome))
     return folder
 
 
@@ -69,11 +72,12 @@ def _begin(
     )  # fmt: skip
     check_views(config, classifier)
     zero_shot = zero_shot_classifier(config.model, *names, device)
-    clients = Clients(grid, shake_hands(grid, config, federation.class_names), config, tracker)
+    clients = Clients(grid, shake_hands(grid, config, federation), config, tracker)
     tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])
     adapter = classifier.export()
     with blaming(plugins.strategy):
-        plugins.strategy.begin(RunInfo(clients.keys, adapter, clients.ranks))
+        work = local_work(config, clients.infos)
+        plugins.strategy.begin(RunInfo(clients.keys, adapter, clients.ranks, work))
     wanted = frozenset().union(*(callback.parts for callback in plugins.callbacks))
     evaluation = Evaluation(
         clients, config, federation, classifier, zero_shot, validation="validation" in wanted
@@ -88,16 +92,17 @@ def _begin(
     return Run(context, clients, plugins.strategy, plugins.callbacks), state
 
 
-def _finish(run: Run, state: RunState, plugins: RunPlugins) -> None:
+def _finish(run: Run, state: RunState, plugins: RunPlugins) -> Outcome:
     """Save what training made before anything else, then calibrate and report.
 
     Raises:
-        UserError: not one update was used in any round; what there is has been saved.
+        UserError: the run failed by ``outcome_of``; what there is has been saved.
     """
-    context = run.context
+    context, outcome = run.context, outcome_of(state)
     save_model(context.folder, plugins.method, context.classifier, state.adapter)
     saved = context.evaluation.saved_logits()
     saved.save(context.folder)
+    context.tracker.log("outcome", **_said(outcome))
     try:
         if plugins.calibrator is not None:
             _calibrate(run, state, plugins)
@@ -108,11 +113,15 @@ def _finish(run: Run, state: RunState, plugins: RunPlugins) -> None:
         write_model_card(context.folder, context.config)
         for callback in run.callbacks:
             callback.on_end(context)
-    if context.config.num_rounds and not state.updates:
+    if outcome.failure:
         raise UserError(
-            f"not one update of a client was used in {state.round} rounds, so nothing was trained: "
-            f"the reasons are under 'drop' in {context.folder / 'events.jsonl'}"
+            f"{outcome.failure}: the reasons are under 'drop' in {context.folder / 'events.jsonl'}"
         )
+    return outcome
+
+
+def _said(outcome: Outcome) -> dict[str, object]:
+    return {"updates": outcome.updates, "asked": outcome.asked, "warning": outcome.warning}
 
 
 def _calibrate(run: Run, state: RunState, plugins: RunPlugins) -> None:

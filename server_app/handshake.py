@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from flwr.serverapp import Grid
 
+from fl2ora.clip_tuning.digests import run_digests
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
+from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.messages.exchange import receive
 from fl2ora.messages.hello import NodeInfo, ask_hello, decode_hello
 
 _POLL_SECONDS = 0.5
 _MOST_PROBLEMS = 20
+_SHARES = 10**6
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,11 @@ class Peer:
         return self.info.client
 
 
-def shake_hands(grid: Grid, config: RunConfig, class_names: tuple[str, ...]) -> list[Peer]:
+def shake_hands(grid: Grid, config: RunConfig, federation: Federation) -> list[Peer]:
     """Wait for the nodes, ask each who it is, and return them sorted by client key.
+
+    Nodes must have the server's code, libraries, classes in their order, templates, base weights,
+    tokenizer, preprocessing and the method's files; shares of one dataset must be of one division.
 
     Raises:
         UserError: another number of nodes than ``num-clients`` within ``start-timeout``, or nodes
@@ -46,10 +52,18 @@ def shake_hands(grid: Grid, config: RunConfig, class_names: tuple[str, ...]) -> 
             f"{len(nodes)}, to 0 for as many as there are, or stop those that should not take part"
         )
     peers = _ask(grid, nodes, config.start_timeout)
-    shares = max((peer.info.num_partitions for peer in peers), default=0)
+    counts = (peer.info.num_partitions for peer in peers)
+    shares = max((count for count in counts if count <= _SHARES), default=0)
     if config.num_clients == 0 and shares > len(peers):
         peers = _ask(grid, _await_nodes(grid, shares, config.start_timeout), config.start_timeout)
-    problems = [*_problems(peers, class_names), *_duplicates(peers), *_partitions(peers)]
+    names = federation.class_names
+    digests = run_digests(config.model, config.method, names, federation.templates)
+    problems = [
+        *_problems(peers, names, digests),
+        *_claims(peers),
+        *_duplicates(peers),
+        *_partitions(peers),
+    ]
     if problems:
         shown = [f"  - {problem}" for problem in problems[:_MOST_PROBLEMS]]
         if len(problems) > len(shown):
@@ -89,7 +103,9 @@ def _ask(grid: Grid, nodes: list[int], timeout: float) -> list[Peer]:
     return peers
 
 
-def _problems(peers: Iterable[Peer], class_names: tuple[str, ...]) -> Iterator[str]:
+def _problems(
+    peers: Iterable[Peer], class_names: tuple[str, ...], digests: Mapping[str, str]
+) -> Iterator[str]:
     versions = {name: _public(v) for name, v in library_versions().items()}
     for peer in peers:
         info = peer.info
@@ -113,6 +129,14 @@ def _problems(peers: Iterable[Peer], class_names: tuple[str, ...]) -> Iterator[s
                 f"{info.class_names[:3]}... differ from the server's {len(class_names)} "
                 f"{class_names[:3]}... in names or order"
             )
+        else:
+            said = dict(info.digests)
+            for name, digest in digests.items():
+                if said.get(name) != digest:
+                    yield (
+                        f"client {peer.client}: {name}: expected the server's, digest {digest}, "
+                        f"found {said.get(name, 'none')}"
+                    )
 
 
 def _duplicates(peers: Iterable[Peer]) -> Iterator[str]:
@@ -122,6 +146,20 @@ def _duplicates(peers: Iterable[Peer]) -> Iterator[str]:
                 f"client key {client!r} is used by {count} nodes: give each node its own "
                 "site=... or partition-id in --node-config"
             )
+
+
+def _claims(peers: Iterable[Peer]) -> Iterator[str]:
+    """What a node says of its data must be possible, since shares are looked up by it."""
+    for info in (peer.info for peer in peers if not peer.info.problem):
+        if info.source == "partition" and not 0 <= info.partition < info.num_partitions <= _SHARES:
+            yield (
+                f"client {info.client}: expected a share of the run's dataset, found number "
+                f"{info.partition} of {info.num_partitions}"
+            )
+        elif info.source not in ("partition", "own"):
+            yield f"client {info.client}: expected own data or a partition, found {info.source!r}"
+        if min(info.num_train, info.num_test, info.num_calibration) < 0 or not info.client:
+            yield f"client {info.client!r}: expected a key and counts of at least 0"
 
 
 def _partitions(peers: Iterable[Peer]) -> Iterator[str]:

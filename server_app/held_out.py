@@ -11,6 +11,7 @@ from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.clients import divide, share_out
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
@@ -28,6 +29,9 @@ class HeldOut:
         federation: its data.
         infos: of the clients whose held-out images are measured here, by key; each must hold a
             share of ``federation``.
+
+    Raises:
+        UserError: a client says that its share has other sizes than here.
 
     Attributes:
         central: the central test set.
@@ -57,6 +61,14 @@ class HeldOut:
                 client,
                 config.calibration_fraction,
             )
+            here = len(data.train), len(data.test), len(data.calibration)
+            there = info.num_train, info.num_test, info.num_calibration
+            if here != there:
+                raise UserError(
+                    f"client {client}: its share has {there[0]} training, {there[1]} test and "
+                    f"{there[2]} calibration images, the server's same share {here[0]}, {here[1]} "
+                    f"and {here[2]}: their data differ"
+                )
             self.test[client], self.calibration[client] = data.test, data.calibration
 
     def test_logits(self, classifier: ClipClassifier) -> tuple[Tensor, dict[str, Tensor]]:

@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.calibration.summary import summarise
 from fl2ora.experiment.config import Value
+from fl2ora.experiment.errors import UserError
 from fl2ora.messages.evaluate import TEST, EvaluateTask, decode_measured, encode_evaluate
 from fl2ora.messages.records import ARRAYS, UnusableMessageError
 from fl2ora.messages.tensors import decode_tensors, encode_tensors
@@ -34,17 +35,25 @@ class OursUnderFlower(FlowerStrategy):
 
     Args:
         strategy: one of ours.
-        min_available_nodes: how many nodes to wait for before the first round, as Flower's own
-            strategies do: for ever.
+        min_available_nodes: how many nodes to wait for before the first round.
         spec: sizes of the sums that the nodes measure; those of the run config.
+        start_timeout: seconds to wait for them; Flower's own strategies wait for ever.
+
+    Raises:
+        UserError: fewer nodes have come by then, from ``start``.
     """
 
     def __init__(
-        self, strategy: Strategy, min_available_nodes: int = 1, spec: StatsSpec | None = None
+        self,
+        strategy: Strategy,
+        min_available_nodes: int = 1,
+        spec: StatsSpec | None = None,
+        start_timeout: float = 600.0,
     ) -> None:
         self.strategy = strategy
         self._least_nodes = max(1, min_available_nodes)
         self._spec = spec or StatsSpec()
+        self._start_timeout = start_timeout
         self._plan: RoundPlan | None = None
 
     def summary(self) -> None:
@@ -65,7 +74,13 @@ class OursUnderFlower(FlowerStrategy):
         return list(encode_train(self._plan, nodes, server_round, _scalars(config)))
 
     def _wait_for_nodes(self, grid: Grid) -> tuple[str, ...]:
+        deadline = time.monotonic() + self._start_timeout
         while len(nodes := sorted(grid.get_node_ids())) < self._least_nodes:
+            if time.monotonic() >= deadline:
+                raise UserError(
+                    f"min_available_nodes: expected {self._least_nodes} nodes, found {len(nodes)} "
+                    f"after {self._start_timeout:g} s"
+                )
             logger.info("Waiting for nodes: %d of %d", len(nodes), self._least_nodes)
             time.sleep(1)
         return tuple(map(str, nodes))

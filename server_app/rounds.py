@@ -32,6 +32,8 @@ class RunState:
         callbacks: what each callback remembers, in their order.
         history: every row of metrics so far, with its ``round`` and ``source``.
         updates: usable updates so far.
+        asked: how many clients were asked for one so far.
+        last: usable updates and clients asked of the last round.
         stop: why the run ended before its last round, or empty.
     """
 
@@ -41,6 +43,8 @@ class RunState:
     callbacks: tuple[Adapter, ...] = ()
     history: tuple[Row, ...] = ()
     updates: int = 0
+    asked: int = 0
+    last: tuple[int, int] = (0, 0)
     stop: str = ""
 
 
@@ -173,6 +177,8 @@ def _next_state(run: Run, state: RunState, report: RoundReport, used: int, stop:
         callbacks=tuple(as_adapter(callback.state()) for callback in run.callbacks),
         history=state.history + rows_of(number, sources),
         updates=state.updates + used,
+        asked=state.asked + len(report.plan.clients),
+        last=(used, len(report.plan.clients)),
         stop=stop,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,23 @@ from fl2ora.strategies.updates import ClientUpdate
 
 
 @dataclass(frozen=True)
+class LocalWork:
+    """What a client does in a round, by the run config and the number of images it said it has.
+
+    Attributes:
+        steps: of its optimiser.
+        learning_rate: at its first step.
+        momentum: of its optimiser; 0 if it has none.
+        max_change: largest usable L2 norm of its adapter's change.
+    """
+
+    steps: int
+    learning_rate: float
+    momentum: float = 0.0
+    max_change: float = math.inf
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """What a strategy is told once, before the first round.
 
@@ -21,11 +39,13 @@ class RunInfo:
         clients: keys of all clients of the run, also of those not chosen in a round, in order.
         initial: the global adapter of round 0.
         ranks: LoRA rank of the clients whose node sets one.
+        work: of a client in a round; None where it is not known, as under Flower's own loop.
     """
 
     clients: tuple[str, ...]
     initial: Adapter
     ranks: Mapping[str, int] = field(default_factory=dict)
+    work: Callable[[str, int], LocalWork] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +93,11 @@ class Strategy(ABC):
     needs_residual: bool = False
     least_updates: int = 1
     run: RunInfo
+
+    def work_of(self, plan: RoundPlan, client: str) -> LocalWork | None:
+        """Return what a client does in a round, where that is known."""
+        run: RunInfo | None = getattr(self, "run", None)
+        return None if run is None or run.work is None else run.work(client, plan.round)
 
     @property
     def spec_name(self) -> str:

@@ -5,6 +5,7 @@ Wang et al. 2020, arXiv 2007.07481; https://github.com/JYWa/FedNova.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -58,11 +59,22 @@ class FedNova(Strategy):
         return replace(plan, rule=f"fednova(mu={self.mu!r})")
 
     def check_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
-        """Refuse an update without a normaliser."""
+        """Refuse an update without a normaliser, or with another than its work has.
+
+        A false one would move the step of all clients.
+        """
         for name in (NORMALISER, STEPS):
             value = update.aux.get(name)
             if value is None or value.numel() != 1 or not float(value) > 0:
                 raise ValueError(f"aux: expected a positive number {name!r}, found {value}")
+        work = self.work_of(plan, update.client)
+        if work is None:
+            return
+        length = normaliser(work.steps, work.momentum, work.learning_rate * self.mu)
+        for name, expected in ((NORMALISER, length), (STEPS, float(work.steps))):
+            found = float(update.aux[name])
+            if not math.isclose(found, expected, rel_tol=1e-4):
+                raise ValueError(f"aux: {name}: expected {expected:.6g}, found {found:.6g}")
 
     def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Sum the normalised changes and take one step; see ``Strategy.aggregate``."""

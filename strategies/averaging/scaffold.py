@@ -5,6 +5,7 @@ Karimireddy et al. 2019, arXiv 1910.06378, option II.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -22,6 +23,8 @@ from fl2ora.strategies.client_rule import (
 )
 from fl2ora.strategies.named_parts import join_parts, take_part
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean
+
+_SLACK = 1.001  # for what float32 rounds
 
 
 class Scaffold(Strategy):
@@ -53,8 +56,28 @@ class Scaffold(Strategy):
         return replace(plan, rule="scaffold", aux=self._c)
 
     def check_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
-        """Refuse an update without the change of the client's variate."""
+        """Refuse an update without the change of the client's variate, or with too large a one.
+
+        The change is ``(x - y)/(K lr) - c``, so ``max-update-norm``, which bounds x - y, bounds it.
+        """
         check_like(update.aux, update.adapter, "aux")
+        work = self.work_of(plan, update.client)
+        if work is None or work.max_change == math.inf:
+            return
+        gradients = [
+            tensor.double() + (plan.aux[name].double() if plan.aux else 0.0)
+            for name, tensor in update.aux.items()
+        ]
+        moved = (
+            work.steps
+            * work.learning_rate
+            * float(torch.cat([g.ravel() for g in gradients]).norm())
+        )
+        if not moved <= work.max_change * _SLACK:
+            raise ValueError(
+                f"aux: its variate is that of a change of norm {moved:.6g}, which exceeds the "
+                f"limit {work.max_change:.6g}"
+            )
 
     def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Take the mean step and move c; see ``Strategy.aggregate``."""

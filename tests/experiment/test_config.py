@@ -111,8 +111,9 @@ LIMITS = {
     "local_test_fraction": (0, 0.9), "calibration_fraction": (0, 0.9),
     "fixed_views": (0, 10**4), "num_rounds": (0, 10**6),
     "num_clients": (0, 10**5), "fraction_train": (0, 1), "min_train_clients": (1, 10**5),
-    "max_update_norm": (0, 10**6), "local_epochs": (1, 10**4), "batch_size": (1, 65536),
-    "accumulate": (1, 10**4), "learning_rate": (0, 1000), "gradient_clip": (0, 10**6),
+    "max_update_norm": (0, 10**6), "max_client_weight": (0, 1), "local_epochs": (1, 10**4),
+    "batch_size": (1, 65536), "accumulate": (1, 10**4), "learning_rate": (0, 1000),
+    "gradient_clip": (0, 10**6),
     "num_bins": (1, 10**4), "resamples": (0, 10**5), "eval_every": (1, 10**6),
     "eval_batch_size": (1, 65536), "seed": (0, 2147483647), "threads": (1, 1024),
     "cache_gib": (0, 10**4), "round_timeout": (0, 10**7), "start_timeout": (0, 10**7),
@@ -127,7 +128,8 @@ def test_every_number_has_its_limits_written_down() -> None:
 def test_no_number_is_unlimited(key: str) -> None:
     least, most = LIMITS[key]
     kind = type(DEFAULTS[key])
-    words = "more than" if key in ("fraction_train", "round_timeout", "start_timeout") else "at l"
+    above = ("fraction_train", "max_client_weight", "round_timeout", "start_timeout")
+    words = "more than" if key in above else "at l"
     for value in (kind(least) - 1, kind(most) + 1, kind(10**30)):
         (problem,) = _problems(**{key: value})
         assert problem.startswith(f"{key_of(key)}: expected {words}")

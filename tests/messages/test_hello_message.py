@@ -21,6 +21,7 @@ INFO = NodeInfo(
     fingerprint="0123456789abcdef",
     code_root="/srv/app",
     versions=(("torch", "2.6"), ("flwr", "1.41")),
+    digests=(("base weights", "0123456789abcdef"),),
     class_names=("cat", "ankle boot"),
     rank=4,
     problem="no CUDA",

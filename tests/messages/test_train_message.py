@@ -162,3 +162,9 @@ def test_the_norm_is_of_the_change_from_what_the_client_was_sent() -> None:
     with pytest.raises(UnusableMessageError, match=r"norm 6.9282 of its change exceeds .* 6.92"):
         decode_update(reply(moved), "k", sent, max_norm=6.92)
     assert decode_update(reply(moved), "k", sent)
+
+
+def test_the_number_of_examples_is_what_the_node_said_at_the_start() -> None:
+    assert decode_update(reply(), "k", SENT, images=5).num_examples == 5
+    with pytest.raises(UnusableMessageError, match="num-examples: expected 7, found 5"):
+        decode_update(reply(), "k", SENT, images=7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -119,3 +120,55 @@ def test_an_absurd_change_is_dropped_where_a_limit_is_set(tmp_path: Path) -> Non
     drops = events(folder, "drop")
     assert [d["client"] for d in drops] == ["1"]
     assert "norm" in drops[0]["reason"]
+
+
+def poisons(message: Message, context: Context, reply: Message) -> Message:
+    """Send a huge change of the control variate, in the first round alone."""
+    if message.content.config_records["config"]["server-round"] == 1:
+        aux = reply.content.array_records["aux"].to_torch_state_dict()
+        reply.content["aux"] = ArrayRecord({name: t + 1e6 for name, t in aux.items()})
+    return reply
+
+
+def test_one_false_control_variate_does_not_cost_the_honest_clients(tmp_path: Path) -> None:
+    settings = {"strategy": "scaffold", "optimiser": "sgd(momentum=0.0)", "num_rounds": 3}
+    app = only_node_2(poisons)
+    folder = run_small(tmp_path, client_app=app, max_update_norm=5.0, **settings)
+    drops = events(folder, "drop")
+    assert [(d["round"], d["client"]) for d in drops] == [(1, "1")]
+    assert drops[0]["reason"].startswith("aux: its variate is that of a change of norm ")
+    assert events(folder, "finished")[0]["updates"] == 8
+
+
+def stretches(message: Message, context: Context, reply: Message) -> Message:
+    aux = reply.content.array_records["aux"].to_torch_state_dict()
+    reply.content["aux"] = ArrayRecord({name: t * 1000 for name, t in aux.items()})
+    return reply
+
+
+def test_a_false_normaliser_is_dropped(tmp_path: Path) -> None:
+    settings = {"strategy": "fednova", "optimiser": "sgd(momentum=0.5)", "local_epochs": 2}
+    app = only_node_2(stretches)
+    folder = run_small(tmp_path, client_app=app, num_rounds=1, batch_size=8, **settings)
+    # 32 images less a fifth and a tenth are 23: three batches twice, and under momentum 1/2
+    # 1 + 1.5 + 1.75 + 1.875 + 1.9375 + 1.96875 = 10.03125.
+    assert [(d["client"], d["reason"]) for d in events(folder, "drop")] == [
+        ("1", "aux: normaliser: expected 10.0312, found 10031.2")
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strategy": "fednova(mu=0.1)", "optimiser": "sgd(momentum=0.0)", "accumulate": 2},
+        {"strategy": "fednova", "schedule": "cosine(per='round')", "batch_size": 5},
+        {"strategy": "scaffold", "optimiser": "sgd(momentum=0.0)", "max_update_norm": 3.0,
+         "schedule": "cosine(per='round')", "batch_size": 5, "local_epochs": 2},
+    ],
+)  # fmt: skip
+def test_what_honest_clients_report_of_their_work_is_used(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    folder = run_small(tmp_path, partition="dirichlet(beta=0.3)", **settings)
+    assert not events(folder, "drop")
+    assert events(folder, "finished")[0]["updates"] == 6

@@ -39,6 +39,24 @@ def saying(**fields: Any) -> Wrapped:
         ({"client": "0"}, ["client key '0' is used by 2 nodes"]),
         ({"class_names": '["cat", "dog"]'}, ["its 2 classes ('cat', 'dog')", "in names or order"]),
         ({"problem": "the disk is gone"}, ["client 1: the disk is gone"]),
+        ({"partition": 99}, ["client 1: expected a share of the run's dataset", "99 of 3"]),
+        ({"partition": -1}, ["client 1: expected a share of the run's dataset", "-1 of 3"]),
+        ({"num_partitions": 10**9}, ["client 1: expected a share", "1 of 1000000000"]),
+        ({"source": "elsewhere"}, ["client 1: expected own data or a partition", "'elsewhere'"]),
+        ({"num_train": -1}, ["client '1': expected a key and counts of at least 0"]),
+        ({"client": ""}, ["client '': expected a key and counts of at least 0"]),
+        ({"num_train": 7}, ["client 1: its share has 7 training", "their data differ"]),
+        (
+            {"digests": json.dumps([["base weights", "0123456789abcdef"]])},
+            [
+                "client 1: base weights: expected the server's, digest ",
+                "found 0123456789abcdef",
+                "client 1: tokenizer: ",
+                "client 1: preprocessing: ",
+                "client 1: files of the method: ",
+                "client 1: templates: ",
+            ],
+        ),
     ],
 )
 def test_a_node_that_does_not_fit_is_refused(
@@ -99,12 +117,33 @@ def test_too_few_nodes_are_waited_for_and_then_named(tmp_path: Path) -> None:
         ({"partition-id": 7}, "partition-id in 0..2, found 7"),
         ({"device": "cdua"}, "did you mean 'cuda'"),
         ({"dataset": "shapse()"}, "did you mean 'shapes'"),
+        ({"partition_id": 1}, "'partition_id': unknown key; did you mean 'partition-id'? (valid: "),
+        ({"datasets": "shapes"}, "'datasets': unknown key; did you mean 'dataset'?"),
+        ({"round-timeout": 5.0}, "'round-timeout': unknown key"),
+        ({"partition-id": "two"}, "partition-id: expected a whole number from 0 to 1000000, found"),
+        ({"partition-id": 1.5}, "partition-id: expected a whole number"),
+        ({"partition-id": -1}, "partition-id: expected a whole number from 0"),
+        ({"num-partitions": 0}, "num-partitions: expected a whole number from 1"),
+        ({"num-partitions": True}, "num-partitions: expected a whole number from 1"),
+        ({"rank": -2}, "rank: expected a whole number from 0"),
+        ({"state-dir": "here"}, "state-dir: expected an absolute path, found 'here'"),
+        ({"site": ""}, "site: expected a name of at most 100 signs"),
+        ({"site": "a\x1b[31m"}, "site: expected a name of at most 100 signs"),
+        ({"site": "x" * 200}, "site: expected a name of at most 100 signs"),
+        ({"rank": "two", "sitte": "a"}, "'two'; 'sitte': unknown key; did you mean 'site'?"),
     ],
 )
 def test_a_wrong_node_config_is_named(tmp_path: Path, config: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError) as caught:
         run_small(tmp_path, node_configs={1: config})
     assert words in str(caught.value)
+
+
+def test_a_node_whose_data_brings_other_templates_is_refused(tmp_path: Path) -> None:
+    other = {1: {"dataset": "tiny_datasets:OtherTemplates()", "site": "b"}}
+    with pytest.raises(UserError, match="client b: templates: expected the server's") as caught:
+        run_small(tmp_path, node_configs=other)
+    assert "weights" not in str(caught.value)
 
 
 def test_clients_named_by_numbers_sort_by_value() -> None:

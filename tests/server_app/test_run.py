@@ -169,6 +169,13 @@ def test_ours_runs_under_flowers_plain_start() -> None:
     assert measured["num_examples"] == 20
 
 
+def test_ours_under_flower_waits_for_nodes_no_longer_than_it_says() -> None:
+    grid = InProcessGrid(client_app, RunConfig.from_flat(SMALL).flat(), 2)
+    shell = OursUnderFlower(FedAvg(), min_available_nodes=3, start_timeout=0.1)
+    with pytest.raises(UserError, match=r"min_available_nodes: expected 3 nodes, found 2 after"):
+        shell.start(grid=grid, initial_arrays=ArrayRecord({"x": torch.zeros(1)}), num_rounds=1)
+
+
 def test_sampling_depends_on_seed_and_round_alone() -> None:
     clients = list("abcdefghij")
     assert sample(clients, 0.3, 1, 0, 1) == sample(clients, 0.3, 1, 0, 1)

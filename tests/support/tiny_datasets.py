@@ -25,6 +25,17 @@ class NoTrainingImages(Dataset):
         return images.select(torch.arange(0)) if name == "train" else images
 
 
+class OtherTemplates(NoTrainingImages):
+    """The same, with a template that says something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.templates = ("a blurred drawing of a {}.",)
+
+    def split(self, name: SplitName) -> LabelledImages:
+        return self._world.split(name)
+
+
 class Flawed(Dataset):
     """Forty different images each to train and to test on, and one mistake.
 

@@ -1,0 +1,108 @@
+"""Digests of what a node must have in common with the server before it may train with it.
+
+They find mistakes, such as another CLIP of the same shape; a node that lies can send any digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from fl2ora.clip_tuning.clip import load_clip
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.paths import is_path, user_path
+from fl2ora.experiment.spec import Spec, parse_spec, parse_sum
+
+_PROBES = ("The quick brown", "fox; jumps:", "over 13 lazy", "DOGS' naïve", "café-owners?")
+
+
+def run_digests(
+    model: str, method: str, class_names: Sequence[str], templates: Sequence[str]
+) -> dict[str, str]:
+    """Return digests of base weights, tokenizer, preprocessing, the method's files and templates.
+
+    The model is read for them alone, once in a process, and not kept. The tokenizer's is of what it
+    makes of a few probes and of the class names.
+
+    Args:
+        model: see ``load_clip``.
+        method: spec; of the files and folders it names, such as ``lora(start=...)``, the content
+            counts, and not where they lie.
+        class_names: of the run.
+        templates: of the run.
+
+    Raises:
+        UserError: the model or a file cannot be read.
+    """
+    return {
+        **_model_digests(model, tuple(class_names)),
+        "files of the method": _digest(_contents(_paths(parse_spec(method)))),
+        "templates": _digest(template.encode() for template in templates),
+    }
+
+
+@lru_cache(maxsize=4)
+def _model_digests(model: str, texts: tuple[str, ...]) -> Mapping[str, str]:
+    with torch.random.fork_rng(devices=[]):
+        clip = load_clip(model)
+    state = clip.model.state_dict()
+    return {
+        "base weights": _digest(_tensors(state)),
+        "tokenizer": _digest(_tokens(clip.tokenizer, texts)),
+        "preprocessing": _digest([repr(clip.preprocessing).encode()]),
+    }
+
+
+def _digest(parts: Iterable[bytes | memoryview]) -> str:
+    """Return 16 hex digits over parts and their lengths."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(f"{len(part)}\0".encode())
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _tensors(state: Mapping[str, Any]) -> Iterator[bytes | memoryview]:
+    for name in sorted(state):
+        values = state[name].detach().cpu().contiguous()
+        yield f"{name} {values.dtype} {tuple(values.shape)}".encode()
+        yield values.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Iterator[bytes]:
+    yield str(len(tokenizer)).encode()
+    for row in tokenizer([*_PROBES, *texts])["input_ids"]:
+        yield repr([int(token) for token in row]).encode()
+
+
+def _paths(spec: Spec) -> Iterator[Path]:
+    """Yield the files and folders a spec names, in nested specs too; others are not the disk's."""
+    for name, value in [*(("", value) for value in spec.args), *spec.kwargs.items()]:
+        if is_path(name, value) and user_path(value).exists():
+            yield user_path(value)
+        elif isinstance(value, str) and value:
+            try:
+                nested = parse_sum(value)
+            except UserError:  # a text of the method's own
+                continue
+            for _, inner in nested:
+                yield from _paths(inner)
+
+
+def _contents(paths: Iterable[Path]) -> Iterator[bytes]:
+    """Yield the content of files and of all files in folders, each after its name."""
+    for path in paths:
+        # What people read does not tell adapters apart; peft writes a README beside them.
+        inside = (file for file in path.rglob("*") if file.suffix in (".json", ".safetensors"))
+        for file in sorted(inside) if path.is_dir() else [path]:
+            try:
+                content = file.read_bytes()
+            except OSError as error:
+                raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+            yield from (file.name.encode(), content)
