@@ -60,17 +60,17 @@ def sums(one: Node, adapter: Adapter, data: LabelledImages, spec: StatsSpec) -> 
 def plan_of(monkeypatch: pytest.MonkeyPatch, one: Node, task: TrainTask) -> TrainingPlan:
     """Return the plan that a node makes of its config and a task; nothing is trained."""
 
-    class Planned(Exception):
+    class PlannedError(Exception):
         pass
 
     plans: list[TrainingPlan] = []
 
     def keep(classifier: Any, data: Any, plan: TrainingPlan, **_: Any) -> None:
         plans.append(plan)
-        raise Planned
+        raise PlannedError
 
     monkeypatch.setattr(tasks, "local_train", keep)
-    with pytest.raises(Planned):
+    with pytest.raises(PlannedError):
         tasks.train(one, memory(), task)
     return plans[0]
 
