@@ -1,23 +1,27 @@
-# make run    - the default experiment, through Flower's simulation
-# make config - the table of keys in pyproject.toml, from experiment/config.py
-# make test   - lint, types, unit and integration tests
+# make run      - the default experiment, through Flower's simulation
+# make config   - the table of keys in pyproject.toml, from experiment/config.py
+# make test     - lint, types, unit and integration tests, on all cores
+# make mutation - how many small faults in the core the tests notice (minutes)
 
 PYTHON ?= python3
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: run test lint config clean
+.PHONY: run test lint mutation config clean
 
 run: .venv/.run
 	$(BIN)/fl2ora run
 
 test: lint
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup --durations=15
 
 lint: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+mutation: .venv/.test
+	$(BIN)/python -m benchmarks.mutation
 
 config:
 	$(BIN)/python -m fl2ora.experiment.flower_table

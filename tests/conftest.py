@@ -149,13 +149,15 @@ def _byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what is cheap first: slow tests and whole commands come last, engines at the very end."""
+    """Run what is cheap first: slow tests and whole commands come last, engines at the very end.
+
+    On several workers the dearest come first instead, so that none is left alone with them.
+    """
     rooms = ("commands", "integration")
 
-    def cost(item: pytest.Item) -> tuple[bool, int]:
+    def cost(item: pytest.Item) -> tuple[int, bool]:
         room = item.path.parent.name
-        return item.get_closest_marker("slow") is not None, rooms.index(
-            room
-        ) + 1 if room in rooms else 0
+        place = rooms.index(room) + 1 if room in rooms else 0
+        return place, item.get_closest_marker("slow") is not None
 
-    items.sort(key=lambda item: cost(item)[::-1])
+    items.sort(key=cost, reverse="PYTEST_XDIST_WORKER" in os.environ)

@@ -23,7 +23,7 @@ def by_array_split(confidence, correct, num_bins):
     return sum(abs(part.sum()) for part in parts) / len(confidence)
 
 
-def test_example_a():
+def test_adaptive_ece_of_example_a():
     p, labels = rows_with(CONFIDENCE_A, CORRECT_A)
     groups = [0.15, 0.125, 0.075, 0.175, 0.475]
     assert adaptive_ece(p, labels, num_bins=5) == pytest.approx(sum(groups) / 5) == 0.2
@@ -74,7 +74,7 @@ def test_one_fine_bin_for_all_shows_in_the_bound():
     assert bound == pytest.approx(0.5, abs=1e-3)  # 2 * 50 * 50 / 100 / 100
 
 
-def test_nothing_to_measure_is_nan():
+def test_adaptive_ece_without_examples_is_nan():
     assert math.isnan(adaptive_ece(np.zeros((0, 2)), np.zeros(0, np.int64)))
     assert math.isnan(adaptive_ece_of(CalibrationStats.zero()).value)
     p, labels = rows_with([0.5], [1])

@@ -42,7 +42,7 @@ def stats_of(n, confidence, correct):
 
 
 @pytest.mark.parametrize(("name", "expected"), GOLDEN_A.items())
-def test_example_a(name, expected):
+def test_binned_metrics_of_example_a(name, expected):
     p, labels = rows_with(CONFIDENCE_A, CORRECT_A)
     assert getattr(binned, name)(p, labels, num_bins=5) == pytest.approx(expected, abs=1e-12)
     spec_values = {

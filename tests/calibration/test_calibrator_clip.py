@@ -129,7 +129,7 @@ def test_dac_wants_one_text_feature_per_class():
 
 
 @pytest.mark.parametrize("calibrator", [Sals(), Dac()])
-def test_nothing_is_fitted(calibrator):
+def test_clip_calibrators_without_fit_have_no_parameters(calibrator):
     state = calibrator.start(3)
     assert state == FitState({}, {}, True)
     data = (torch.zeros(2, 3), torch.zeros(2).long())

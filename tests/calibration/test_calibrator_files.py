@@ -82,7 +82,7 @@ def test_all_calibrators_are_saved_above():
     assert len(stems) == 16
 
 
-def test_what_lies_on_disk(tmp_path):
+def test_files_of_a_saved_calibrator(tmp_path):
     parameters = saved(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "calibrator.json", "calibrator.safetensors",

@@ -18,7 +18,7 @@ from fl2ora.calibration.metrics.classwise import (
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
-def test_example_b():
+def test_classwise_ece_of_example_b():
     # By hand, M = 5: per class the sum over bins of |sum p - number of the class| / 4.
     # .2 closes the first bin and .6 the third; .7 lies in the fourth.
     per_class = [
@@ -95,7 +95,7 @@ def test_statistics_without_tables_are_refused():
             metric(stats)
 
 
-def test_empty():
+def test_classwise_ece_without_examples_is_nan():
     nothing = np.zeros((0, 3)), np.zeros(0, np.int64)
     stats = CalibrationStats.zero(StatsSpec(num_classes=3, classwise=True))
     assert math.isnan(classwise_ece(*nothing))

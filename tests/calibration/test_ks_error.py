@@ -8,7 +8,7 @@ from fl2ora.calibration.metrics.ks import ks_error, ks_error_of
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
-def test_example_a():
+def test_ks_error_of_example_a():
     # Running sums of c - a: .1 .3 -.35 .05 -.4 .2 -.05 -.15 .8 .8
     assert ks_error(*rows_with(CONFIDENCE_A, CORRECT_A)) == pytest.approx(0.08)
     running = np.cumsum(CONFIDENCE_A - CORRECT_A)
@@ -37,6 +37,6 @@ def test_from_sums_inside_a_bin_is_invisible_but_bounded():
     assert bound <= 1.0
 
 
-def test_nothing_to_measure_is_nan():
+def test_ks_error_without_examples_is_nan():
     assert math.isnan(ks_error(np.zeros((0, 2)), np.zeros(0, np.int64)))
     assert math.isnan(ks_error_of(CalibrationStats.zero()).value)

@@ -17,7 +17,7 @@ from fl2ora.calibration.metrics import proper
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 
 
-def test_example_b():
+def test_proper_scores_of_example_b():
     # Rows: .04+.01+.09... = (.3,.2,.1), (.6,.7,.1), (.2,.5,.3), (.1,.3,.4) away from one-hot.
     squares = [0.09 + 0.04 + 0.01, 0.36 + 0.49 + 0.01, 0.04 + 0.25 + 0.09, 0.01 + 0.09 + 0.16]
     assert proper.brier(PROBABILITIES_B, LABELS_B) == pytest.approx(sum(squares) / 4) == 0.41
@@ -72,7 +72,7 @@ def test_certain_and_wrong_is_the_worst():
     assert proper.nll(p, labels) == math.inf
 
 
-def test_nothing_to_measure_is_nan():
+def test_proper_scores_without_examples_are_nan():
     nothing = np.zeros((0, 2)), np.zeros(0, np.int64)
     stats = CalibrationStats.zero(StatsSpec())
     for value in (

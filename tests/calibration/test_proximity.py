@@ -17,7 +17,7 @@ from fl2ora.calibration.metrics.proximity import (
 DISTANCES_A = np.array([0.2, 0.9, 0.3, 0.8, 0.1, 0.7, 0.4, 0.6, 0.5, 1.0])
 
 
-def test_example_a():
+def test_proximity_errors_of_example_a():
     # Near (d < .55): examples 0 2 4 6 8; far: 1 3 5 7 9. Each alone in its bin, but 7 and 9.
     near = 0.1 + 0.65 + 0.45 + 0.25 + 0.95
     far = 0.2 + 0.4 + 0.6 + abs(0.9 + 1.0 - 2)

@@ -31,7 +31,7 @@ def by_loop(wrong_in_order):
     return total / len(wrong_in_order)
 
 
-def test_example_a():
+def test_selective_metrics_of_example_a():
     p, labels = rows_with(CONFIDENCE_A, CORRECT_A)
     expected = by_loop(1 - CORRECT_A[::-1])
     best = by_loop([0] * 5 + [1] * 5)
@@ -74,7 +74,7 @@ def test_all_right_or_all_wrong(correct, expected):
     assert aurc_of(stats) == pytest.approx((expected, 0.0), abs=1e-12)
 
 
-def test_nothing_to_measure_is_nan():
+def test_selective_metrics_without_examples_are_nan():
     nothing = np.zeros((0, 2)), np.zeros(0, np.int64)
     assert math.isnan(aurc(*nothing))
     assert math.isnan(e_aurc(*nothing))

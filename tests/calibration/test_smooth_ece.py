@@ -30,7 +30,7 @@ def by_the_definition(confidence, correct, points=8001, images=3):
     return high
 
 
-def test_example_a():
+def test_smooth_ece_of_example_a():
     value = smooth_ece(*rows_with(CONFIDENCE_A, CORRECT_A))
     assert value == pytest.approx(by_the_definition(CONFIDENCE_A, CORRECT_A), abs=1e-6)
     assert value == pytest.approx(0.110179, abs=1e-6)
@@ -62,7 +62,7 @@ def test_perfect_certainty_is_zero():
     assert smooth_ece(*rows_with(np.ones(4), np.ones(4))) == 0.0
 
 
-def test_nothing_to_measure_is_nan():
+def test_smooth_ece_without_examples_is_nan():
     assert math.isnan(smooth_ece(np.zeros((0, 2)), np.zeros(0, np.int64)))
     assert math.isnan(smooth_ece_of(CalibrationStats.zero()).value)
 

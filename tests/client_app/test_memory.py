@@ -127,7 +127,7 @@ def test_recomputing_is_for_training_alone(
     assert len(calls) == 4  # blocks of two towers
 
 
-def test_a_run_with_it_ends_with_the_same_adapter(
+def test_gradient_checkpointing_gives_an_equal_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = _count_checkpoints(monkeypatch)

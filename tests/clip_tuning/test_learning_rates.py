@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import doctest
 import re
 from pathlib import Path
 
 import pytest
 
-from fl2ora.clip_tuning import learning_rates
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.methods.base import NOTHING_TRAINED, TuningMethod
 from fl2ora.experiment.errors import UserError
@@ -55,7 +53,7 @@ def test_arguments_of_a_method_do_not_matter() -> None:
     assert learning_rate_for("prompt(length=4)", "/models/vit") == 0.002
 
 
-def test_a_wrapper_has_the_rate_of_what_it_wraps() -> None:
+def test_wrapping_method_inherits_learning_rate() -> None:
     assert learning_rate_for("logit_scale('lora')", "embedded") == 0.1
     assert learning_rate_for("logit_scale('maple')", VIT) == 0.0035
     assert learning_rate_for("logit_scale", "embedded") == 0.03
@@ -94,12 +92,6 @@ def test_a_method_without_a_default_needs_one() -> None:
 
 
 @pytest.mark.parametrize("given", [-0.1, float("nan"), float("inf")])
-def test_no_such_rates(given: float) -> None:
+def test_negative_or_infinite_learning_rates_are_refused(given: float) -> None:
     with pytest.raises(UserError, match="learning-rate: expected a finite number of at least 0"):
         learning_rate_for("lora", "embedded", given=given)
-
-
-def test_the_examples_in_the_documentation_hold() -> None:
-    found = doctest.testmod(learning_rates)
-    assert found.attempted > 0
-    assert found.failed == 0

@@ -63,7 +63,7 @@ def test_the_residual_starts_at_zero_and_is_not_trained(tiny_clip: Clip) -> None
     assert {tuple(p.shape) for p in classifier.carried.values()} == {(3, 32), (32, 3)}
 
 
-def test_without_a_residual_it_is_lora(tiny_clip_folder: Path) -> None:
+def test_zero_residual_equals_lora(tiny_clip_folder: Path) -> None:
     plain = attached(load_clip(str(tiny_clip_folder)), LoRA(alpha=2.0))
     ours = attached(load_clip(str(tiny_clip_folder)))
     adapter = filled(plain)
@@ -163,7 +163,7 @@ def test_peft_loads_factors_and_residual_as_one_adapter(
     assert all(torch.equal(back[name], tensor) for name, tensor in adapter.items())
 
 
-def test_saving_leaves_the_model_as_it_was(tiny_clip: Clip, tmp_path: Path) -> None:
+def test_saving_does_not_change_the_model(tiny_clip: Clip, tmp_path: Path) -> None:
     method = LoRAResidual(residual_rank=3, alpha=2.0)
     classifier = attached(tiny_clip, method)
     filled(classifier)

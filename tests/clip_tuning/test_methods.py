@@ -168,7 +168,7 @@ def test_defaults_run_on_the_embedded_model(folder: str, spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", FILES)
-def test_several_templates(folder: str, spec: str) -> None:
+def test_several_prompt_templates_are_accepted(folder: str, spec: str) -> None:
     templates = ("a photo of a {}.", "a drawing of the {}, on paper.", "{}")
     classifier = build_classifier(folder, spec, NAMES, templates, 0)
     assert logits_of(classifier).shape == (4, 3)

@@ -68,7 +68,9 @@ def twelve() -> CLIPModel:
         ("3,3", [3], [3]),
     ],
 )
-def test_chosen_blocks(twelve: CLIPModel, wanted: str, text: list[int], vision: list[int]) -> None:
+def test_blocks_argument_selects_tuned_blocks(
+    twelve: CLIPModel, wanted: str, text: list[int], vision: list[int]
+) -> None:
     parsed = parse_blocks(wanted)
     assert chosen_blocks(twelve, "text", parsed) == list(text)
     assert chosen_blocks(twelve, "vision", parsed) == list(vision)
@@ -92,7 +94,7 @@ def test_blocks_the_model_lacks_are_refused(tiny_clip: Clip, blocks: str, found:
         _attach(tiny_clip, LoRA(blocks=blocks))
 
 
-def test_chosen_depth(twelve: CLIPModel) -> None:
+def test_depth_argument_selects_tuned_layers(twelve: CLIPModel) -> None:
     assert chosen_depth(twelve, 0, ("text",), twelfths=9) == 9
     assert chosen_depth(twelve, 0, ("vision", "text"), twelfths=9) == 5
     assert chosen_depth(twelve, 0, ("vision", "text"), twelfths=12) == 6

@@ -80,11 +80,11 @@ def test_step_equals_torchs() -> None:
     )
 
 
-def test_constant_is_one() -> None:
+def test_constant_schedule_factor_is_one() -> None:
     assert factors("constant") == [1.0] * (ROUNDS * STEPS)
 
 
-def test_a_warm_up_rises_in_equal_strides_and_the_decay_begins_behind_it() -> None:
+def test_warm_up_is_linear_and_decay_starts_after_it() -> None:
     """A quarter of 24 steps: 1/7, ..., 6/7, then a cosine over the remaining 18."""
 
     def by_hand(step: int) -> float:
@@ -136,7 +136,7 @@ def test_factors_are_in_range_rise_and_then_fall(spec: str, rounds: int, steps: 
         ("linear(warm_up=0.5)", False), ("linear(per='step')", True),
     ],
 )  # fmt: skip
-def test_a_schedule_says_whether_it_changes_within_a_round(spec: str, within: bool) -> None:
+def test_schedule_reports_whether_it_changes_within_a_round(spec: str, within: bool) -> None:
     assert load(spec, Schedule).within_round == within
 
 

@@ -84,7 +84,7 @@ def _storages(classifier: ClipClassifier) -> set[int]:
 @pytest.mark.parametrize(
     "method", ["lora", "full", "logit_scale", "layer_norm", "coop", "fedotp", "tip_adapter"]
 )
-def test_tuning_leaves_the_zero_shot_classifier_as_it_was(method: str) -> None:
+def test_tuning_does_not_change_the_zero_shot_classifier(method: str) -> None:
     classifier, untuned = tuned(method), zero_shot()
     assert not _storages(classifier) & _storages(untuned)
     before = logits_of(untuned)

@@ -116,7 +116,7 @@ def test_features_of_a_name_do_not_depend_on_other_names(folder: str) -> None:
     torch.testing.assert_close(several, classifier.encode_classes(), rtol=0, atol=1e-6)
 
 
-def test_several_templates(folder: str) -> None:
+def test_several_prompt_templates_are_accepted(folder: str) -> None:
     templates = ("a photo of a {}.", "a drawing of the {}, on paper.", "{}")
     classifier = build_classifier(folder, "zero_shot", NAMES, templates, 0)
     assert laws.logits_of(classifier).shape == (4, 3)

@@ -20,7 +20,7 @@ def _file(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_nothing_gives_nothing() -> None:
+def test_no_assignments_give_no_settings() -> None:
     assert read_settings(None, []) == {}
 
 

@@ -37,7 +37,7 @@ def test_a_line_for_each_round_has_accuracy_and_ece(tmp_path: Path) -> None:
     ("values", "line"),
     [({"accuracy": math.nan, "ece": 0.5}, "accuracy        -  ECE  50.00 %"), ({"nll": 1.0}, "")],
 )
-def test_what_is_undefined_or_was_not_asked_for(
+def test_missing_and_nan_metrics_in_the_progress_line(
     tmp_path: Path, values: dict[str, float], line: str
 ) -> None:
     assert f"round 1/2  {line}" in _shown(tmp_path, values)

@@ -25,7 +25,7 @@ def _problems(**values: Any) -> list[str]:
     return list(caught.value.problems)
 
 
-def test_nothing_given_is_the_default() -> None:
+def test_empty_config_equals_defaults() -> None:
     assert RunConfig.from_flat({}) == RunConfig()
 
 
@@ -37,7 +37,7 @@ def test_a_configuration_survives_being_written_down() -> None:
     assert RunConfig.from_flat(config.flat()) == config
 
 
-def test_a_whole_number_becomes_the_float_it_stands_for() -> None:
+def test_integer_is_accepted_for_a_float_key() -> None:
     config = RunConfig.from_flat({"learning-rate": 1, "round-timeout": 60})
     assert (config.learning_rate, config.round_timeout) == (1.0, 60.0)
     assert {type(config.learning_rate), type(config.round_timeout)} == {float}
@@ -168,9 +168,7 @@ def test_a_number_out_of_range_is_answered_with_the_range(
         ("evaluate_on", "", ""),
     ],
 )
-def test_a_choice_outside_the_choices_is_answered_with_them(
-    key: str, value: str, hint: str
-) -> None:
+def test_invalid_choice_error_lists_the_choices(key: str, value: str, hint: str) -> None:
     (problem,) = _problems(**{key: value})
     assert problem.startswith(f"{key.replace('_', '-')}: expected one of ")
     assert problem.endswith(f"found {value!r}{hint}")
@@ -222,7 +220,7 @@ def test_metrics_and_callbacks_are_sums_without_weights() -> None:
 
 
 @pytest.mark.parametrize("key", GONE)
-def test_a_key_that_went_away_is_answered_with_where_it_went(key: str) -> None:
+def test_removed_key_error_names_its_replacement(key: str) -> None:
     (problem,) = _problems(**{key: 0.25})
     assert problem.startswith(f"{key}: is ")
     assert "unknown key" not in problem
@@ -236,7 +234,7 @@ def test_the_old_arguments_of_sgd_are_answered_with_the_optimiser_to_set() -> No
     ]
 
 
-def test_what_is_right_can_be_used_beside_the_mistakes() -> None:
+def test_valid_keys_survive_beside_invalid_ones() -> None:
     config, problems = RunConfig.usable({"seed": "x", "num-round": 1, "threads": 2})
     assert (config.seed, config.threads) == (0, 2)
     assert [problem.partition(":")[0] for problem in problems] == ["num-round", "seed"]
@@ -328,7 +326,7 @@ def test_a_value_of_no_kind_we_know_is_refused(value: Any) -> None:
     assert problem.startswith("seed: expected int, found a very long list")
 
 
-def test_what_is_quoted_is_cut() -> None:
+def test_long_values_are_shortened_in_errors() -> None:
     assert shown("abc") == "'abc'"
     assert shown("x" * 1000) == "'" + "x" * 99 + "... (1002 signs)"
     assert len(_problems(model=5, method="?" * 3999)[0]) < 250

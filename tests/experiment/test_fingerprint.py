@@ -30,7 +30,7 @@ def _again() -> str:
     return code_fingerprint()
 
 
-def test_it_is_sixteen_hex_digits_and_the_same_at_every_place(
+def test_fingerprint_is_sixteen_hex_digits_and_independent_of_location(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = _again()
@@ -46,7 +46,7 @@ def test_every_room_that_a_node_runs_counts() -> None:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_byte_of_any_room_changes_it(tree: Path, room: str) -> None:
+def test_fingerprint_changes_with_any_source_byte(tree: Path, room: str) -> None:
     files = [p for p in sorted((tree / room).rglob("*.py")) if p.stat().st_size]
     before = _again()
     files[-1].write_bytes(files[-1].read_bytes()[:-1] + b"#")

@@ -111,7 +111,7 @@ def test_every_file_loads_by_its_name_or_says_why_not(folder: str, module: str) 
         assert reason.startswith(f"{folder} has no '{name}' (valid: ")
 
 
-def test_arguments_arrive() -> None:
+def test_spec_arguments_reach_the_constructor() -> None:
     made = load("dirichlet(0.1, minimum=3)", Partitioner)
     assert isinstance(made, Dirichlet)
     assert (made.beta, made.minimum) == (0.1, 3)
@@ -305,7 +305,7 @@ def test_types_known_to_type_checkers_only_are_not_in_the_way(outside: str) -> N
         ("collections:OrderedDict", "collections:OrderedDict is not a Partitioner"),
     ],
 )
-def test_what_is_wrong_outside_is_named(outside: str, text: str, message: str) -> None:
+def test_errors_in_external_plug_ins_are_named(outside: str, text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         load(text, Partitioner)
     assert message in str(caught.value)

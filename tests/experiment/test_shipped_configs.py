@@ -20,12 +20,12 @@ FOLDER = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(FOLDER.rglob("*.toml"))
 
 
-def test_there_are_some() -> None:
+def test_shipped_configs_are_found() -> None:
     assert len(FILES) >= 3
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_it_is_a_run_config_whose_plug_ins_exist(file: Path) -> None:
+def test_shipped_config_is_valid_and_its_plug_ins_exist(file: Path) -> None:
     config = RunConfig.from_flat(read_settings(file, []))
     assert isinstance(load(config.method, TuningMethod), TuningMethod)
     assert isinstance(load(config.partition, Partitioner), Partitioner)

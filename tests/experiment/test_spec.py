@@ -51,7 +51,7 @@ def test_literals_keep_their_types() -> None:
         "f(1).g(2)", "f[0]", "f(a=1, 2)", "f(\x00)",
     ],
 )  # fmt: skip
-def test_what_is_no_spec_is_refused_and_quoted(text: str) -> None:
+def test_malformed_spec_is_refused_and_quoted(text: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_spec(text)
     assert repr(text) in str(caught.value)
@@ -64,7 +64,7 @@ def test_an_argument_that_is_no_literal_is_named(argument: str) -> None:
     assert argument in str(caught.value)
 
 
-def test_nothing_is_ever_evaluated(tmp_path: Path) -> None:
+def test_spec_expressions_are_never_evaluated(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     for call in (
         f"__import__('os').system('touch {trace}')",
@@ -258,7 +258,7 @@ def _written(spec: Spec) -> str:
 
 
 @given(_SPECS)
-def test_what_is_written_is_what_is_read(spec: Spec) -> None:
+def test_spec_survives_formatting_and_parsing(spec: Spec) -> None:
     assert parse_spec(_written(spec)) == spec
     assert parse_spec(str(spec)) == spec
 

@@ -24,7 +24,7 @@ def bundle() -> zipfile.ZipFile:
     return zipfile.ZipFile(io.BytesIO(content))
 
 
-def test_it_holds_every_file_of_the_rooms_and_little_else(bundle: zipfile.ZipFile) -> None:
+def test_bundle_holds_every_module_and_little_else(bundle: zipfile.ZipFile) -> None:
     files = set(bundle.namelist())
     rooms = {
         path.relative_to(ROOT).as_posix()
@@ -38,7 +38,7 @@ def test_it_holds_every_file_of_the_rooms_and_little_else(bundle: zipfile.ZipFil
     assert rest == {"fl2ora/__init__.py", "pyproject.toml", "README.md", "LICENSE"}
 
 
-def test_a_wheel_can_be_bundled_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_wheel_can_be_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = tmp_path / "site-packages" / "fl2ora"
     for room in ROOMS:
         shutil.copytree(ROOT / room, installed / room)

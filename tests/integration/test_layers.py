@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,7 @@ def _room(module: str) -> str:
 
 
 @pytest.mark.parametrize("room", sorted(ALLOWED))
-def test_a_room_imports_only_what_lies_below_it(room: str) -> None:
+def test_packages_import_only_lower_layers(room: str) -> None:
     files = list((ROOT / room).rglob("*.py"))
     assert files
     for path in files:
@@ -65,3 +67,36 @@ def test_no_module_has_a_name_that_a_bundle_drops() -> None:
         for path in (ROOT / room).rglob("*.py"):
             assert not path.stem.startswith("test_"), path
             assert not path.stem.endswith("_test"), path
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "fl2ora.calibration",
+        "fl2ora.strategies.averaging.fedavg",
+        "fl2ora.federated_data.partition.dirichlet",
+        "fl2ora.client_app.training",
+    ],
+)
+def test_a_pure_module_loads_neither_flower_nor_ray(module: str) -> None:
+    """In a process of its own, so that what it imports indirectly shows too."""
+    code = f"import sys, {module}; print(sorted({{'flwr', 'ray'}} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_round_loop_imports_no_plug_in() -> None:
+    """Callbacks and strategies come to it by their base classes; it knows none by name."""
+    tree = ast.parse((ROOT / "server_app" / "rounds.py").read_text(encoding="utf-8"))
+    modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules |= {
+        a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names
+    }
+    folders = ("fl2ora.strategies", "fl2ora.server_app.callbacks")
+    assert {module for module in modules if module.startswith(folders)} == {
+        "fl2ora.server_app.callbacks.base",
+        "fl2ora.strategies.base",
+        "fl2ora.strategies.updates",  # what a client sends: data, not a plug-in
+    }

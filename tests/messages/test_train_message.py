@@ -107,6 +107,7 @@ def test_the_client_is_who_was_asked_not_who_the_reply_says() -> None:
         (lambda: reply(metrics={"num-examples": 0}), "above 0, found 0"),
         (lambda: reply(metrics={"num-examples": -3}), "above 0, found -3"),
         (lambda: reply(metrics={"num-examples": 0.4}), "whole number above 0, found 0.4"),
+        (lambda: reply(metrics={"num-examples": 2.5}), "whole number above 0, found 2.5"),
         (lambda: reply(metrics={"num-examples": math.nan}), "metric 'num-examples'"),
         (lambda: reply(metrics={"num-examples": math.inf}), "metric 'num-examples'"),
         (lambda: reply(metrics={"num-examples": 1e308}), "metric 'num-examples'"),

@@ -144,14 +144,14 @@ def test_table_says_what_was_seen() -> None:
     not Path("/usr/share/datasets/fashion-mnist").is_dir(),
     reason="Debian's dataset-fashion-mnist is not installed",
 )
-def test_the_embedded_model_knows_clothes_it_has_not_seen() -> None:
+def test_embedded_model_zero_shot_accuracy_on_fashion_mnist() -> None:
     model, tokenizer, preprocessor = load_embedded()
     clip = Clip("embedded", model, tokenizer, Preprocessing.from_config(preprocessor, 32))
     found = zero_shot(clip, FashionMNIST(), "Fashion-MNIST")
     assert 0.5 < found.accuracy < 0.9
 
 
-def test_the_embedded_model_leaves_room_on_styles_it_has_not_seen() -> None:
+def test_embedded_model_accuracy_on_held_back_styles_is_not_saturated() -> None:
     model, tokenizer, preprocessor = load_embedded()
     clip = Clip("embedded", model, tokenizer, Preprocessing.from_config(preprocessor, 32))
     seen = zero_shot(clip, Shapes(styles="seen", test=1000), "seen")

@@ -79,7 +79,7 @@ def test_equal_data_give_equal_files(name, tmp_path):
         assert one.read_bytes() == two.read_bytes()
 
 
-def test_a_page_of_panels(tmp_path):
+def test_figure_of_five_panels_is_written(tmp_path):
     paths = reliability_figure({f"panel {i}": QUARTER for i in range(5)}, tmp_path / "five.png")
     check_files(paths, tmp_path / "five")
 
@@ -199,7 +199,7 @@ def test_rounds_with_gaps_repeats_and_other_sources():
         [{"round": 1, "source": "elsewhere", "accuracy": 0.5}],
     ],
 )
-def test_rounds_without_data_say_so(rows, tmp_path):
+def test_rounds_figure_without_data_shows_a_note(rows, tmp_path):
     check_files(rounds_figure(rows, tmp_path / "rounds"), tmp_path / "rounds")
     assert texts(draw_rounds, pd.DataFrame(rows)).count("no data") == 2
 
@@ -223,7 +223,7 @@ def test_empty_panels_do_not_fail(panels, tmp_path):
     assert "no data" in texts(draw_smooth, panels)
 
 
-def test_smooth_without_fine_histogram_says_so():
+def test_smooth_figure_without_fine_histogram_shows_a_note():
     assert "no fine histogram" in texts(draw_smooth, {"coarse": COARSE})
 
 
@@ -232,7 +232,7 @@ def test_clients_limit_is_checked(tmp_path):
         clients_figure({}, tmp_path / "clients", limit=0)
 
 
-def test_words():
+def test_percentages_and_wrapped_titles():
     assert percent(0.12345) == "12.3 %"
     assert percent(float("nan")) == "-"
     assert fitted("one two three", 0.66) == "one two t…"

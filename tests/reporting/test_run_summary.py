@@ -43,7 +43,7 @@ def test_settings_tables_and_versions(tmp_path: Path) -> None:
     assert text.endswith("\n")
 
 
-def test_every_source_says_what_it_is(tmp_path: Path) -> None:
+def test_summary_explains_every_metric_source(tmp_path: Path) -> None:
     tracker = JsonLines(tmp_path)
     sources = ("clients-test-worst", "clients-test-sd", "clients-test-mean", "clients-test")
     for source in sources:

@@ -46,7 +46,7 @@ def _run(folder: Path) -> None:
         ("nll", math.nan, "-"),
     ],
 )
-def test_values_as_people_read_them(name: str, value: float, text: str) -> None:
+def test_format_of_metric_values(name: str, value: float, text: str) -> None:
     (metric,) = [metric for metric in METRICS if metric.name == name]
     assert show(metric, value) == text
 
@@ -75,7 +75,7 @@ def test_metrics_that_are_missing_everywhere_are_shown_as_a_dash(tmp_path: Path)
     assert shown_rows(metrics_table(tmp_path), "server-test") == [["zero-shot", "-", "-", "-", "-"]]
 
 
-def test_the_csv_holds_everything_as_it_was(tmp_path: Path) -> None:
+def test_csv_keeps_full_precision(tmp_path: Path) -> None:
     _run(tmp_path)
     path = write_csv(tmp_path)
     assert path == tmp_path / CSV_FILE
@@ -92,7 +92,7 @@ def test_the_csv_holds_everything_as_it_was(tmp_path: Path) -> None:
     assert [row["brier"] for row in rows] == ["", "", "", "0.3"]
 
 
-def test_mce_stands_with_the_number_of_images_that_decide_it(tmp_path: Path) -> None:
+def test_mce_is_printed_with_its_bin_count(tmp_path: Path) -> None:
     tracker = JsonLines(tmp_path)
     tracker.metrics(1, "server-test", {"mce": 0.314, "mce_count": 2.0, "mce_low": 0.1})
     tracker.metrics(1, "clients-test", {"mce": 0.1, "mce_count": 12345.0})

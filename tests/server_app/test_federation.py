@@ -63,7 +63,7 @@ def test_one_client_is_centralised_training(tmp_path: Path) -> None:
         assert torch.equal(tensor, final_adapter(folder)[name]), name
 
 
-def test_two_equal_clients_are_one(tmp_path: Path) -> None:
+def test_two_clients_with_equal_data_train_as_one(tmp_path: Path) -> None:
     # One full batch, no dropout and no held-out part: nothing random tells the twins apart, and
     # only the order of the sums inside a batch differs.
     same = {"method": "lora(dropout=0.0)", "batch_size": 96, "local_test_fraction": 0.0}

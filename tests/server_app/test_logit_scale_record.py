@@ -22,7 +22,7 @@ def test_the_figure_is_what_cosines_are_multiplied_by() -> None:
 
 
 @pytest.mark.parametrize("method", ["logit_scale", "logit_scale('lora')"])
-def test_every_round_has_it(tmp_path: Path, method: str) -> None:
+def test_logit_scale_is_recorded_every_round(tmp_path: Path, method: str) -> None:
     folder = run_small(tmp_path, method=method, num_rounds=2)
     rows = [row for row in read_lines(folder / "metrics.jsonl") if row["source"] == "training"]
     first, second = (row["logit_scale"] for row in rows)
@@ -47,6 +47,6 @@ def test_one_averaged_over_rounds_is_in_the_event(tmp_path: Path) -> None:
     assert final != pytest.approx(rows[-1]["logit_scale"], rel=1e-5)
 
 
-def test_runs_that_leave_it_alone_do_not_have_it(tmp_path: Path) -> None:
+def test_logit_scale_is_not_recorded_when_frozen(tmp_path: Path) -> None:
     folder = run_small(tmp_path, method="full", num_rounds=1, learning_rate=0.01, resamples=0)
     assert all("logit_scale" not in row for row in read_lines(folder / "metrics.jsonl"))

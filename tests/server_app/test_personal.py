@@ -58,7 +58,7 @@ def test_personal_models_are_measured_under_names_of_their_own(tmp_path: Path) -
     assert not rows(lora, "clients-test-personal")
 
 
-def test_it_goes_on_from_round_to_round(tmp_path: Path) -> None:
+def test_personal_part_is_kept_between_rounds(tmp_path: Path) -> None:
     """What a node keeps on its disk is what its last training left, client by client."""
     states = tmp_path / "states"
     nodes = {index: {"state-dir": str(states)} for index in range(3)}

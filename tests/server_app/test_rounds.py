@@ -132,6 +132,42 @@ def test_a_run_goes_on_from_a_saved_state() -> None:
     resumed = run_rounds(first, run)
     assert torch.equal(resumed.adapter["x"], whole.adapter["x"])
     assert resumed.history == whole.history
+    assert [row["round"] for row in resumed.history if row["source"] == TRAINING] == [1, 2, 3]
+
+
+class Remembers(FedAvg):
+    """Counts its rounds, and reports how many there were."""
+
+    rounds = 0.0
+
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        self.rounds += 1
+        return super().aggregate(plan, updates)
+
+    def metrics(self) -> dict[str, float]:
+        return {"strategy-rounds": self.rounds}
+
+    def state(self) -> Adapter:
+        return {"rounds": torch.tensor([self.rounds])}
+
+    def load_state(self, state: Adapter) -> None:
+        self.rounds = float(state["rounds"])
+
+
+def test_what_a_strategy_remembers_is_part_of_the_state() -> None:
+    first = run_round(RunState(0, START), make_run(strategy=Remembers())[0])
+    assert first.strategy["rounds"].tolist() == [1.0]
+    run, _, _ = make_run(strategy=Remembers())
+    run.load(first)
+    assert run_rounds(first, run).strategy["rounds"].tolist() == [3.0]
+
+
+def test_a_strategys_metrics_stand_with_those_of_training() -> None:
+    run, log, _ = make_run(strategy=Remembers(), num_rounds=2)
+    run_rounds(RunState(0, START), run)
+    rows = [values for _, source, values in log.rows if source == TRAINING]
+    assert [row["strategy-rounds"] for row in rows] == [1.0, 2.0]
+    assert [row["loss"] for row in rows] == [0.5, 0.5]
 
 
 def test_sampling_follows_the_seed_and_the_round() -> None:
@@ -223,6 +259,24 @@ def test_a_callback_may_end_the_run_which_is_measured_then() -> None:
     assert (state.round, state.stop) == (2, "enough")
     assert measured.rounds == [2]
     assert log.of("stopped") == [{"event": "stopped", "round": 2, "reason": "enough"}]
+
+
+class StopsBefore(Callback):
+    """Wants to end the run after the training of round 2, before it is measured."""
+
+    def after_training(self, report: RoundReport) -> Reaction | None:
+        return Reaction(stop="diverged") if report.plan.round == 2 else Reaction()
+
+
+@pytest.mark.parametrize("order", [(StopsBefore, Told), (Told, StopsBefore)])
+def test_a_stop_after_training_is_measured_and_outlives_what_others_say(
+    order: tuple[type[Callback], ...],
+) -> None:
+    callbacks = [kind("told", []) if kind is Told else kind() for kind in order]  # type: ignore[call-arg]
+    run, _, measured = make_run(*callbacks, eval_every=3)
+    state = run_rounds(RunState(0, START), run)
+    assert (state.round, state.stop) == (2, "diverged")
+    assert measured.rounds == [2]
 
 
 class Counts(Callback):

@@ -34,7 +34,7 @@ from quadratics import one_round, scalar, two_clients
 from runs import events, run_small
 
 
-def test_there_is_one_attack_a_file() -> None:
+def test_each_attack_file_holds_one_attack() -> None:
     names = ["label_flip", "logit_scaling", "scaling", "sign_flip"]
     assert available(Attack) == names
     folder = Path(fl2ora.strategies.attacks.__path__[0])
@@ -194,7 +194,7 @@ def test_the_trainer_asks_for_labels_and_logits(
     torch.testing.assert_close(flipped[0], plain[0], rtol=1e-3, atol=1e-3)
 
 
-def test_a_run_under_attack_keeps_a_record_of_who_did_it(tmp_path: Path) -> None:
+def test_attacking_clients_are_recorded(tmp_path: Path) -> None:
     spec = "attacked(inner='median', clients='1', attack='label_flip')"
     folder = run_small(tmp_path, num_rounds=1, strategy=spec)
     assert {e["client"]: e["attack"] for e in events(folder, "client")} == {"0": 0, "1": 1, "2": 0}

@@ -46,11 +46,11 @@ def one(strategy: Strategy, *updates: ClientUpdate, start: float = 0.0) -> Adapt
         "dp_fedavg(noise_multiplier=0.0, clip=1000.0, factor='')",
     ],
 )
-def test_without_noise_it_keeps_the_whole_contract(spec: str) -> None:
+def test_dp_fedavg_without_noise_keeps_the_contract(spec: str) -> None:
     check_strategy(spec)
 
 
-def test_with_seeded_noise_it_keeps_the_contract_but_for_equal_and_single_clients() -> None:
+def test_dp_fedavg_with_seeded_noise_keeps_the_contract_except_equal_and_single_clients() -> None:
     # A single client's adapter is not handed on, and the noise shrinks with the number of clients.
     with pytest.raises(AssertionError, match="equal clients"):
         check_strategy("dp_fedavg(seed=1)", averages=False)
@@ -65,7 +65,7 @@ def test_noise_from_the_operating_system_never_repeats() -> None:
         check_strategy("dp_fedavg", averages=False)
 
 
-def test_without_noise_and_clipping_it_is_the_uniform_mean_to_the_last_bit() -> None:
+def test_dp_fedavg_without_noise_and_clipping_is_the_uniform_mean() -> None:
     clients = toy_clients(START, 7)
     keys = [client.key for client in clients]
     plan = RoundPlan(1, START, tuple(keys))
@@ -211,7 +211,7 @@ def test_one_factor_is_trained_and_noised_alone() -> None:
         begun(strategy, "0123", {"prompt": torch.zeros(3)})
 
 
-def test_it_works_under_a_wrapper() -> None:
+def test_dp_fedavg_inside_a_wrapping_strategy() -> None:
     attacked = Attacked(inner="dp_fedavg(noise_multiplier=2.0)", clients="1")
     strategy = begun(attacked, "0123", START)
     plan = strategy.plan(1, START, "0123")

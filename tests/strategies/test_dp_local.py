@@ -36,7 +36,9 @@ QUIET = "noise_multiplier=0, clip=1e30"
     ("inner", "start"),
     [("fedavg", START), ("fedprox", START), ("median", START), ("ffa_lora", FACTORS)],
 )
-def test_without_noise_it_keeps_the_contract(inner: str, start: dict[str, torch.Tensor]) -> None:
+def test_local_dp_without_noise_keeps_the_strategy_contract(
+    inner: str, start: dict[str, torch.Tensor]
+) -> None:
     hands_on = inner != "ffa_lora"  # its mean keeps A
     check_strategy(f"local_dp(inner={inner!r}, {QUIET})", averages=hands_on, start=start)
 
@@ -49,7 +51,7 @@ def answers(
     return play_round(begun(strategy, keys, start).plan(server_round, start, keys), clients)
 
 
-def test_with_seeded_noise_it_keeps_the_contract_but_for_equal_clients() -> None:
+def test_local_dp_with_seeded_noise_keeps_the_contract_except_equal_clients() -> None:
     # Equal clients have noise of their own, so that three are not one.
     with pytest.raises(AssertionError, match="equal clients"):
         check_strategy("local_dp(inner='fedadam', seed=1)", averages=False)
@@ -58,7 +60,7 @@ def test_with_seeded_noise_it_keeps_the_contract_but_for_equal_clients() -> None
         check_strategy("local_dp", averages=False)
 
 
-def test_without_noise_and_clipping_clients_send_what_they_would() -> None:
+def test_local_dp_without_noise_and_clipping_changes_no_update() -> None:
     for strategy, inner in ((FedAvg(), "fedavg"), (FedProx(mu=0.5), "fedprox(mu=0.5)")):
         wrapped = LocalDp(inner=inner, clip=1e30, noise_multiplier=0)
         expected = answers(strategy, START, toy_clients(START))
@@ -101,7 +103,7 @@ def test_the_noise_differs_from_round_to_round() -> None:
     assert not torch.isclose(noise_of(1), noise_of(1, "b")).any()
 
 
-def test_each_client_counts_its_own_releases_and_the_server_the_most() -> None:
+def test_releases_are_counted_per_client_and_server_reports_the_maximum() -> None:
     clients = toy_clients(START, 3)
     strategy = begun(LocalDp(noise_multiplier=4.0), "012", START)
     for server_round, count in enumerate((3, 1, 2), start=1):

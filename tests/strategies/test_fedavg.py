@@ -23,7 +23,7 @@ def test_uniform_weighting_ignores_the_numbers_of_examples() -> None:
     assert torch.equal(result["w"], torch.full((2, 2), 2.5))
 
 
-def test_one_client_is_kept_bit_for_bit() -> None:
+def test_fedavg_of_one_client_is_its_adapter_bit_for_bit() -> None:
     torch.manual_seed(0)
     adapter = {"w": torch.randn(50)}
     result = combine(FedAvg(), {}, [ClientUpdate("a", adapter, 7)])

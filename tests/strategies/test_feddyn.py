@@ -36,12 +36,12 @@ def test_two_rounds_by_hand() -> None:
     assert second["x"].item() == pytest.approx(3.343109, abs=2e-5)
 
 
-def test_it_reaches_the_optimum_and_fedavg_does_not() -> None:
+def test_feddyn_reaches_the_optimum_where_fedavg_does_not() -> None:
     assert play(dynamic(alpha=1.0), 25, two_clients()) == pytest.approx(4.0, abs=1e-3)
     assert play(FedAvg(), 3, two_clients()) == pytest.approx(3.0, abs=1e-4)
 
 
-def test_it_reaches_the_optimum_with_one_client_a_round() -> None:
+def test_feddyn_reaches_the_optimum_with_one_client_a_round() -> None:
     strategy, clients, current = dynamic(alpha=1.0), two_clients(), scalar(0.0)
     for server_round in range(1, 61):
         current, _ = one_round(strategy, server_round, current, [clients[server_round % 2]])

@@ -27,7 +27,7 @@ def test_the_weights_are_not_normalised_again() -> None:
     assert result["x"].item() == pytest.approx(0.69375, abs=1e-7)
 
 
-def test_uniform_weighting() -> None:
+def test_fednova_with_uniform_weights() -> None:
     # tau = 2.5; 2.5 (.5*.4/4 + .5*.2) = .375
     result = combine(FedNova(weighting="uniform"), scalar(1.0), PAIR)
     assert result["x"].item() == pytest.approx(0.625, abs=1e-7)
@@ -110,7 +110,7 @@ def test_a_client_of_more_local_steps_does_not_pull_the_fixed_point() -> None:
     assert ends[FedAvg] == pytest.approx(2.5, abs=0.06)
 
 
-def test_the_rule_reports_what_it_needs() -> None:
+def test_fednova_rule_sends_its_normaliser_and_steps() -> None:
     client = ToyClient("a", scalar(1.0), steps=3, momentum=0.9)
     sent = client.train(scalar(0.0), FedNovaRule(), {})
     assert {name: tensor.item() for name, tensor in sent.aux.items()} == pytest.approx(

@@ -60,7 +60,7 @@ def end_of(strategy: Any, rounds: int = 3) -> Adapter:
 
 
 @pytest.mark.parametrize("spec", FLOWERS)
-def test_a_flower_strategy_does_in_our_loop_what_it_does_in_its_own(spec: str) -> None:
+def test_flower_strategy_gives_equal_results_in_our_loop_and_its_own(spec: str) -> None:
     plain: Any = load(f"flwr.serverapp.strategy:{spec}", FlowersFedAvg)
     expected, found = end_of(plain), end_of(OursUnderFlower(flowers(spec)))
     for name, tensor in expected.items():
@@ -88,7 +88,7 @@ def test_flowers_proximal_term_is_applied_by_our_clients() -> None:
     assert begun(flowers("FedAvg()"), "ab", START).plan(1, START, "ab").rule == ""
 
 
-def test_it_neither_waits_nor_chooses_unless_told() -> None:
+def test_flower_strategy_asks_all_clients_by_default() -> None:
     strategy: Any = flowers("FedAvgM(server_momentum=0.5)").strategy
     assert (strategy.fraction_train, strategy.fraction_evaluate) == (1.0, 0.0)
     assert (strategy.min_train_nodes, strategy.min_available_nodes) == (1, 1)
@@ -161,12 +161,12 @@ class OneNode:
         (f"{__name__}:Varies()", "sends clients different things"),
     ],
 )
-def test_what_our_loop_cannot_do_is_refused_before_training(spec: str, message: str) -> None:
+def test_unsupported_flower_strategies_are_refused_before_training(spec: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         begun(flowers(spec), "ab", START).plan(1, START, "ab")
 
 
-def test_fewer_clients_in_a_round_than_it_waits_for_are_refused() -> None:
+def test_min_available_nodes_above_clients_is_refused() -> None:
     strategy = begun(flowers("FedAvg(min_available_nodes=3)"), "abc", START)
     with pytest.raises(UserError, match="at most 2, the clients chosen in a round, found 3"):
         strategy.plan(1, START, "ab")
@@ -190,7 +190,7 @@ class Records(FlowersFedAvg):
         return super().aggregate_train(server_round, self.seen)
 
 
-def test_nothing_but_the_adapter_and_common_metrics_reaches_flower() -> None:
+def test_flower_gets_only_the_adapter_and_common_metrics() -> None:
     strategy = flowers(f"{__name__}:Records()")
     begun(strategy, ["b", "a"], scalar(0.0))
     updates = [
@@ -208,7 +208,7 @@ def test_nothing_but_the_adapter_and_common_metrics_reaches_flower() -> None:
     assert strategy.metrics() == {"steps": 2.5}
 
 
-def test_what_flower_cannot_use_is_a_mistake_with_its_words() -> None:
+def test_flower_strategy_errors_become_user_errors() -> None:
     strategy = begun(flowers("QFedAvg(client_learning_rate=0.1)"), "a", scalar(0.0))
     strategy.plan(1, scalar(0.0), "a")
     with pytest.raises(UserError, match=r"'QFedAvg': .*train"):
@@ -257,7 +257,7 @@ def test_too_few_answers_keep_the_adapter() -> None:
     assert not result.train_metrics_clientapp
 
 
-def test_what_clients_report_is_averaged_by_examples() -> None:
+def test_client_metrics_are_averaged_by_examples_under_flower() -> None:
     clients = toy_clients(START, 2)
     grid = toy_grid(clients.__getitem__, 2, lambda index, server_round: False)
     result = OursUnderFlower(FedAvg()).start(grid, ArrayRecord(START), num_rounds=1)

@@ -36,7 +36,7 @@ def test_all_others_take_any_optimiser_and_schedule(name: str) -> None:
         ("attacked(inner='fednova')", MOMENTUM, "constant"),
     ],
 )
-def test_what_fits_is_accepted(spec: str, optimiser: str, schedule: str) -> None:
+def test_plain_sgd_is_accepted(spec: str, optimiser: str, schedule: str) -> None:
     load(spec, Strategy).accepts(optimiser, schedule)
 
 
@@ -59,7 +59,7 @@ def test_what_fits_is_accepted(spec: str, optimiser: str, schedule: str) -> None
         ("local_dp(inner='scaffold')", MOMENTUM, "constant", "'scaffold': optimiser"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_training(
+def test_unsuitable_optimiser_is_refused_before_training(
     spec: str, optimiser: str, schedule: str, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
@@ -76,7 +76,9 @@ def test_what_does_not_fit_is_refused_before_training(
         (FedNovaRule(mu=0.1), MOMENTUM, 0.9),
     ],
 )
-def test_a_client_refuses_it_too(rule: ClientRule, optimiser: str, momentum: float) -> None:
+def test_client_rule_refuses_unsuitable_optimiser(
+    rule: ClientRule, optimiser: str, momentum: float
+) -> None:
     start = LocalStart({}, {}, learning_rate=0.1, momentum=momentum, optimiser=optimiser)
     with pytest.raises(UserError, match="optimiser: expected 'sgd"):
         rule.begin(start)
@@ -91,7 +93,7 @@ def test_a_client_with_momentum_is_not_counted_too_short_beside_mu() -> None:
     assert torch.isfinite(alone.aux["normaliser"])
 
 
-def test_strategies_say_whether_they_need_plain_sgd() -> None:
+def test_needs_plain_sgd_of_every_strategy() -> None:
     specs = ("scaffold", "fednova(mu=0.1)", "attacked(inner='scaffold')")
     assert all(load(spec, Strategy).needs_plain_sgd for spec in specs)
     others = ("fedavg", "fednova", "feddyn", "attacked(inner='fednova')")

@@ -64,7 +64,7 @@ def test_every_file_is_a_strategy_by_its_name_and_helpers_are_none() -> None:
         ("attacked(inner='flexlora', clients='2')", False),
     ],
 )
-def test_it_keeps_the_contract(spec: str, averages: bool) -> None:
+def test_every_lora_strategy_keeps_the_contract(spec: str, averages: bool) -> None:
     names_clients = RANKS in spec or spec.startswith("attacked")
     check_strategy(spec, averages=averages, alike=not names_clients, start=start_for(spec))
 
@@ -133,7 +133,7 @@ def test_b_takes_the_turn_of_a_while_all_b_are_zero() -> None:
     assert torch.equal(result[A], dead[A])
 
 
-def test_what_did_not_fit_into_the_residual_is_a_metric() -> None:
+def test_truncated_residual_is_reported_as_a_metric() -> None:
     room = {RESIDUAL_A: torch.zeros(1, 2), RESIDUAL_B: torch.zeros(2, 1)}
     strategy = Flora()
     combine(strategy, {**example_one()[0].adapter, **room}, example_one())
@@ -147,7 +147,7 @@ def test_a_factor_that_does_not_exist_is_refused(factor: str) -> None:
         load(f"lora_one_factor(factor={factor!r})", ClientRule)
 
 
-def test_a_client_without_lora_says_so() -> None:
+def test_client_without_lora_factors_is_refused() -> None:
     start = LocalStart(tuned={"context": torch.nn.Parameter(torch.ones(1))}, received={})
     with pytest.raises(UserError, match="found none among what is tuned"):
         TrainOneFactor("B").begin(start)

@@ -60,7 +60,7 @@ def test_the_second_example() -> None:
 
 @given(st.integers(1, 12), st.integers(1, 3), st.integers(0, 1000))
 @settings(max_examples=40)
-def test_it_is_the_dense_computation_however_many_clients(count: int, rank: int, seed: int) -> None:
+def test_aggregation_error_equals_the_dense_computation(count: int, rank: int, seed: int) -> None:
     """A pair of 7 x 5 is folded into its dense sum from the third client or so on."""
     members = drawn(count, rank, (7, 5), seed, modules=(M, OTHER))
     following = combine(FedAvg(), {}, members)
@@ -98,7 +98,7 @@ def test_memory_is_bounded_by_the_dense_sum() -> None:
     assert most <= 2 * 7 * 5
 
 
-def test_what_is_carried_counts_as_part_of_the_update() -> None:
+def test_residual_counts_as_part_of_the_update() -> None:
     carried = {RESIDUAL_A: torch.tensor([[2.0, 0.0]]), RESIDUAL_B: torch.tensor([[1.0], [1.0]])}
     members = [
         ClientUpdate(m.client, {**m.adapter, **carried}, m.num_examples) for m in example_two()
@@ -117,7 +117,7 @@ def test_what_is_carried_counts_as_part_of_the_update() -> None:
     )
 
 
-def test_nothing_learned_is_no_error() -> None:
+def test_aggregation_error_of_zero_updates_is_zero() -> None:
     members = drawn(3, 2, (7, 5), 3)
     still = updates([{**m.adapter, B: torch.zeros(7, 2)} for m in members], [1, 2, 3])
     found = watched(still).result(still[0].adapter)

@@ -27,7 +27,7 @@ def test_the_table_has_every_strategy_with_its_defaults() -> None:
     assert documented == actual
 
 
-def test_what_the_examples_name_exists() -> None:
+def test_plug_ins_named_in_examples_exist() -> None:
     specs = re.findall(r"strategy=(['\"])(.+?)\1 ", PAGE)
     assert len(specs) == 3
     for _, spec in specs:

@@ -64,7 +64,7 @@ def test_ranks_go_round_by_the_order_of_all_clients() -> None:
     assert [rank_sent(strategy, client) for client in "xbay"] == [4, 2, 1, 4]
 
 
-def test_one_rank_is_for_all() -> None:
+def test_single_rank_applies_to_every_client() -> None:
     strategy = begun(FlexLora("2"), "ab", START)
     assert [rank_sent(strategy, client) for client in "ab"] == [2, 2]
 
@@ -82,7 +82,7 @@ def test_ranks_of_clients_that_do_not_exist_are_refused() -> None:
         begun(FlexLora("a:2, site-z:1"), "ab", START)
 
 
-def test_a_plan_gives_the_same_start_whenever_it_is_asked() -> None:
+def test_start_of_a_client_is_deterministic() -> None:
     plan = begun(FlexLora("2,3"), "abc", START).plan(1, START, "abc")
     assert plan.start_of("a") is plan.start_of("a")
     assert plan.start_of("a") is plan.start_of("c")

@@ -28,7 +28,7 @@ def figures(folder: Path, name: str) -> list[float]:
 
 
 @pytest.mark.parametrize("spec", ["rolora", "fedsvd"])
-def test_only_the_factor_whose_turn_it_is_moves_on_the_clients(tmp_path: Path, spec: str) -> None:
+def test_alternating_strategy_trains_one_factor_a_round(tmp_path: Path, spec: str) -> None:
     app = Wrapped()
     folder = run_small(tmp_path, clients=2, client_app=app, strategy=spec, **SMALLER)
     assert not events(folder, "drop")
@@ -107,7 +107,7 @@ def test_a_residual_travels_is_evaluated_and_exported(
         ("flexlora(ranks='9')", "lora", "expected 1 to 2, the rank of the method, found 9"),
     ],
 )
-def test_what_does_not_fit_stops_the_run_before_training(
+def test_unsuitable_method_stops_the_run_before_training(
     tmp_path: Path, spec: str, method: str, message: str
 ) -> None:
     app = Wrapped()

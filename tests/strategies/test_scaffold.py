@@ -34,7 +34,7 @@ def test_two_rounds_by_hand() -> None:
     assert second["x"].item() == pytest.approx(2.3195)
 
 
-def test_it_reaches_the_optimum_and_fedavg_does_not() -> None:
+def test_scaffold_reaches_the_optimum_where_fedavg_does_not() -> None:
     clients = two_clients(steps=5, learning_rate=0.1)
     assert play(scaffold(), 60, clients) == pytest.approx(4.0, abs=1e-3)
     # Of FedAvg, five steps shrink the distance to each optimum by .9^5 and .7^5:
@@ -43,7 +43,7 @@ def test_it_reaches_the_optimum_and_fedavg_does_not() -> None:
     assert play(FedAvg(), 60, two_clients(5, 0.1)) == pytest.approx(expected, abs=1e-3)
 
 
-def test_it_reaches_the_optimum_with_one_client_a_round() -> None:
+def test_scaffold_reaches_the_optimum_with_one_client_a_round() -> None:
     strategy, clients, current = scaffold(), two_clients(5, 0.05), scalar(0.0)
     for server_round in range(1, 201):
         current, _ = one_round(strategy, server_round, current, [clients[server_round % 2]])

@@ -73,12 +73,12 @@ def alike(spec: str) -> bool:
 
 
 @pytest.mark.parametrize("spec", GENERAL)
-def test_it_keeps_the_contract(spec: str) -> None:
+def test_every_strategy_keeps_the_contract(spec: str) -> None:
     check_strategy(spec, averages=GENERAL[spec], alike=alike(spec))
 
 
 @pytest.mark.parametrize("spec", GENERAL)
-def test_it_keeps_the_contract_with_nothing_tuned(spec: str) -> None:
+def test_every_strategy_accepts_an_empty_adapter(spec: str) -> None:
     check_strategy(spec, start={}, alike=alike(spec))
 
 
@@ -94,7 +94,7 @@ def test_the_strategies_of_the_command_line(pytestconfig: pytest.Config) -> None
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_has_at_most_one_client_half_and_it_loads(name: str) -> None:
+def test_each_strategy_file_has_at_most_one_client_rule(name: str) -> None:
     clients = [str(index) for index in range(5)]
     spec = begun(load(name, Strategy), clients, {}).plan(9, {}, clients).rule
     assert not spec or isinstance(load(spec, ClientRule), ClientRule)

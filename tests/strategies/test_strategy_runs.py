@@ -49,7 +49,7 @@ def started(
 
 
 @pytest.mark.parametrize("spec", OURS)
-def test_it_runs_under_flowers_own_loop_and_survives_a_lost_reply(spec: str) -> None:
+def test_strategies_run_under_flowers_loop_with_a_lost_reply(spec: str) -> None:
     strategy = build_strategy(spec)
     end = started(strategy, toy_clients(START, 5), START, lost=((1, 2), (3, 3)))
     assert {n: t.shape for n, t in end.items()} == {n: t.shape for n, t in START.items()}
@@ -99,7 +99,7 @@ def lose_once(message: Message, context: Context, reply: Message) -> Message:
 @pytest.mark.parametrize(
     ("spec", "kept"), [("feddyn(alpha=0.1)", True), ("fednova", False), ("scaffold", True)]
 )
-def test_whole_runs_with_part_of_the_clients_and_a_bad_one(
+def test_runs_with_partial_participation_and_a_failing_client(
     tmp_path: Path, spec: str, kept: bool
 ) -> None:
     states = {}

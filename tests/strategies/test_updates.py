@@ -49,7 +49,7 @@ def test_float32_alone_would_lose_what_this_keeps() -> None:
     assert mean_of(pairs) == pytest.approx((1 + 1e-5) / 1001, rel=1e-7)
 
 
-def test_nothing_added_has_no_mean() -> None:
+def test_mean_of_no_updates_is_refused() -> None:
     with pytest.raises(ValueError, match="positive weight"):
         WeightedMean().result()
 

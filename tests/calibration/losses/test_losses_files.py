@@ -36,7 +36,7 @@ def test_one_public_loss_per_file(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_docstring(name):
+def test_loss_docstring_names_its_source(name):
     text = " ".join(importlib.import_module(f"fl2ora.calibration.losses.{name}").__doc__.split())
     assert SOURCE.search(text), "no arXiv id or venue"
     kind = "A penalty" if loss_class(name).is_penalty else "A full loss"

@@ -1,0 +1,112 @@
+"""``early_stop``: it follows validation data in the metric's own direction, and counts rounds."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import load
+from fl2ora.server_app.callbacks.base import Callback, RoundReport
+from fl2ora.server_app.callbacks.early_stop import EarlyStop
+from fl2ora.server_app.metrics_by_source import CLIENTS_VALIDATION
+from fl2ora.strategies.base import RoundPlan
+from runs import events, run_small
+
+
+def report(value: float | None, metric: str = "nll") -> RoundReport:
+    """Return a round with that value on validation data; None: it was not measured."""
+    metrics = {"training": {"loss": 1.0}}
+    if value is not None:
+        metrics |= {CLIENTS_VALIDATION: {metric: value}, "server-test": {metric: 0.0}}
+    return RoundReport(RoundPlan(1, {}, ()), {}, metrics)
+
+
+def stopped_at(stop: EarlyStop, values: list[float | None], metric: str = "nll") -> int | None:
+    """Return the index of the first value at which it stops."""
+    for index, value in enumerate(values):
+        reaction = stop.after_round(report(value, metric))
+        if reaction is not None:
+            assert reaction.stop
+            return index
+    return None
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([3, 2, 1, 0.5, 0.2], None),
+        ([3, 3, 3], 2),  # an equal value is no better one
+        ([3, 4, 2, 2.5, 2.5], 4),  # a better value starts the count anew
+        ([3, 4, 2, 5, 1], None),
+        ([3, None, None, None, 4, None, 4], 6),  # rounds that were not measured do not count
+    ],
+)
+def test_two_measured_rounds_without_a_better_value_end_the_run(
+    values: list[float | None], expected: int | None
+) -> None:
+    assert stopped_at(EarlyStop(patience=2), values) == expected
+
+
+def test_higher_accuracy_is_better() -> None:
+    rising, falling = [0.1, 0.2, 0.3], [0.3, 0.2, 0.1]
+    assert stopped_at(EarlyStop(1, "accuracy"), list(rising), "accuracy") is None
+    assert stopped_at(EarlyStop(1, "accuracy"), list(falling), "accuracy") == 1
+
+
+def test_a_value_counts_only_if_it_is_better_by_the_least_amount() -> None:
+    values: list[float | None] = [1.0, 0.95, 0.91]
+    assert stopped_at(EarlyStop(2, least=0.1), values) == 2
+    assert stopped_at(EarlyStop(2, least=0.01), values) is None
+
+
+def test_the_reason_names_metric_source_and_best_value() -> None:
+    stop = EarlyStop(1, "accuracy")
+    stop.after_round(report(0.75, "accuracy"))
+    reaction = stop.after_round(report(0.5, "accuracy"))
+    assert reaction is not None
+    assert reaction.stop == (
+        "accuracy of clients-validation not better than 0.75 for 1 measured rounds"
+    )
+
+
+def test_a_count_goes_on_from_a_saved_state() -> None:
+    first = EarlyStop(patience=2)
+    assert stopped_at(first, [1.0, 2.0]) is None
+    resumed = EarlyStop(patience=2)
+    resumed.load_state(first.state())
+    assert stopped_at(resumed, [1.5]) == 0
+
+
+@pytest.mark.parametrize("metrics", [{}, {CLIENTS_VALIDATION: {"nll": math.nan}}])
+def test_without_calibration_images_the_key_to_raise_is_named(
+    metrics: dict[str, dict[str, float]],
+) -> None:
+    measured = {"training": {}, "server-test": {"nll": 1.0}, **metrics}
+    with pytest.raises(UserError, match="raise calibration-fraction"):
+        EarlyStop().after_round(RoundReport(RoundPlan(1, {}, ()), {}, measured))
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("early_stop(patience=0)", "patience: expected at least 1 round, found 0"),
+        ("early_stop(least=-1.0)", "least: expected a finite number of at least 0"),
+        ("early_stop(metric='acuracy')", "did you mean 'accuracy'"),
+    ],
+)
+def test_arguments_out_of_range_are_named(spec: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load(spec, Callback)
+
+
+@pytest.mark.parametrize("where", ["server", "nodes"])
+def test_a_run_that_gets_no_better_ends_early(tmp_path: Path, where: str) -> None:
+    """No value is better by a hundred nats, so the first measured round is the best one."""
+    folder = run_small(
+        tmp_path, clients=2, num_rounds=5, evaluate_on=where, resamples=0,
+        calibration_fraction=0.3, callbacks="early_stop(patience=1, least=100.0)",
+    )  # fmt: skip
+    assert [event["round"] for event in events(folder, "stopped")] == [2]
