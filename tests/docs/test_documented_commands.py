@@ -56,13 +56,22 @@ def starting(*words: str) -> list[Command]:
 
 # What a page's python blocks may use without saying where it comes from.
 GIVEN = {
-    "README.md": "import torch\n"
-    "logits_a, logits_b = torch.randn(2, 40, 4)\nlabels_a, labels_b = torch.arange(80).view(2, 40) % 4",
-    "calibrators.md": "import torch\nlogits, labels = torch.randn(60, 4), torch.arange(60) % 4",
-    "tuning.md": "from pathlib import Path\nimport fl2ora.clip_tuning.methods.layer_norm as ours\n"
-    "Path('my_lab').mkdir()\nPath('my_lab/methods.py').write_text(\n"
-    "    Path(ours.__file__).read_text().replace('class LayerNorm', 'class Mine')\n"
-    "    .replace('towers: str = \"both\"', 'towers: str = \"both\", length: int = 4')\n)",
+    "README.md": """
+import torch
+logits_a, logits_b = torch.randn(2, 40, 4)
+labels_a, labels_b = torch.arange(80).view(2, 40) % 4
+""",
+    "calibrators.md": """
+import torch
+logits, labels = torch.randn(60, 4), torch.arange(60) % 4
+""",
+    "tuning.md": """
+from pathlib import Path
+import fl2ora.clip_tuning.methods.layer_norm as ours
+code = Path(ours.__file__).read_text().replace("class LayerNorm", "class Mine")
+Path("my_lab").mkdir()
+Path("my_lab/methods.py").write_text(code.replace("towers: str", "length: int = 4, towers: str"))
+""",
 }
 
 
@@ -249,6 +258,7 @@ REALLY = [
     ("README.md", "fl2ora run --set method="),
     ("training.md", "fl2ora run --set optimiser='adamw"),
     ("strategies.md", "fl2ora run --set strategy='my_module:MyStrategy"),
+    ("losses.md", "fl2ora run --set loss='cross_entropy + 0.5*my_lab"),
 ]
 
 
@@ -260,6 +270,24 @@ def test_some_commands_really_run(page: str, start: str, scratch: Path) -> None:
     outcome = small(command.words)
     assert outcome["rounds"] == 1
     assert Path(str(outcome["run_dir"]), "summary.md").is_file()
-    (calibrate,) = [c for c in starting("fl2ora calibrate") if c.page == "README.md"]
-    words = [str(outcome["run_dir"]) if w == "runs/NAME" else w for w in calibrate.words[1:]]
-    assert CliRunner().invoke(cli, words).exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_calibrator_is_fitted_to_a_finished_run(scratch: Path) -> None:
+    outcome = small(["fl2ora", "run", "--set", "method=zero_shot"])
+    (command,) = [c for c in starting("fl2ora calibrate") if c.page == "README.md"]
+    words = [str(outcome["run_dir"]) if word == "runs/NAME" else word for word in command.words]
+    result = CliRunner().invoke(cli, words[1:])
+    assert result.exit_code == 0, result.output
+    assert Path(str(outcome["run_dir"]), "calibrators", "temperature").is_dir()
+
+
+@pytest.mark.slow
+def test_a_callback_of_the_page_ends_a_run(scratch: Path) -> None:
+    save_files(BY_NAME["callbacks.md"], scratch)
+    late = ["--set", "num-rounds=3", "--set", "callbacks=my_lab.time_limit:TimeLimit(minutes=0)"]
+    result = CliRunner().invoke(cli, ["run", "--set", "method=layer_norm", *SMALL, *late])
+    assert result.exit_code == 0, result.output
+    folder = Path(json.loads(result.stdout.splitlines()[-1])["run_dir"])
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [event["round"] for event in events if event["event"] == "stopped"] == [1]

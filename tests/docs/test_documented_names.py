@@ -1,4 +1,4 @@
-"""What the pages name exists: files, classes, hooks, callbacks, keys; their tables are the code's."""
+"""Files, classes, hooks, callbacks and keys that the pages name exist; tables are the code's."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,7 +38,7 @@ def diff_of(file: str) -> Block:
 
 
 @pytest.fixture
-def fork(tmp_path: Path) -> Iterator[Path]:
+def fork(tmp_path: Path) -> Path:
     """Return a copy of the repository's code, to be changed."""
     folder = tmp_path / "fork"
     folder.mkdir()
@@ -48,7 +47,7 @@ def fork(tmp_path: Path) -> Iterator[Path]:
             shutil.copytree(ROOT / link.name, folder / link.name)
     shutil.copytree(ROOT / "fl2ora", folder / "fl2ora", symlinks=True)
     shutil.copy(ROOT / "pyproject.toml", folder)
-    yield folder
+    return folder
 
 
 def in_fork(fork: Path, *words: str) -> subprocess.CompletedProcess[str]:
