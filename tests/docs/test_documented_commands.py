@@ -32,7 +32,7 @@ COMMANDS = [command for page in PAGES for command in commands(page)]
 NOT_RUN = {
     ("README.md", "fl2ora/"): "the tree of folders; its names are checked below",
     ("strategies.md", "from fl2ora.server_app.ours_under_flower"): "needs a Flower grid; "
-    "tests/server_app/test_combinations.py runs that class",
+    "tests/strategies/test_flower_shells.py runs that class",
 }
 # Commands that are looked at no further, with the reason; named by their first words.
 NOT_CHECKED = {
