@@ -1,5 +1,5 @@
 # make run      - the default experiment, through Flower's simulation
-# make config   - the table of keys in pyproject.toml, from experiment/config.py
+# make config   - the tables of keys in pyproject.toml and docs, from experiment/config.py
 # make test     - lint, types, unit and integration tests, on all cores
 # make mutation - how many small faults in the core the tests notice (minutes)
 

@@ -1,7 +1,8 @@
 """The description of a run: flat keys, their defaults and what each may be.
 
 The same keys, defaults and descriptions stand in ``[tool.flwr.app.config]`` of pyproject.toml,
-because Flower admits only keys it finds there; ``make config`` writes them.
+because Flower admits only keys it finds there, and in docs/configuration.md; ``make config`` writes
+both.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class RunConfig(BaseModel):
     strategy: SpecText = Field(default="fedavg", title="How")
     """how the clients' updates are combined: a name in strategies"""
     loss: SumText = "cross_entropy"
-    """training loss: names in calibration/losses, such as cross_entropy + 10*dca"""
+    """training loss: names in calibration/losses, such as cross_entropy + 2*dca"""
     num_rounds: int = Field(default=10, ge=0, le=1_000_000)
     """rounds of federated training"""
     num_clients: int = Field(default=0, ge=0, le=100_000)

@@ -1,0 +1,39 @@
+"""A scratch folder in which a page's code and commands are tried."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from documented import ROOT
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return the current folder, from which modules can be imported as ``fl2ora`` does."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(tmp_path) in str(
+            getattr(module, "__file__", None) or getattr(module, "__path__", "")
+        ):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def fashion_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for Fashion-MNIST's files, which need not be on this machine."""
+
+    def read_pair(folder: object, part: str) -> tuple[Tensor, Tensor]:
+        count = 60_000 if part == "train" else 10_000
+        images = torch.zeros(1, 1, 28, 28, dtype=torch.uint8).expand(count, 1, 28, 28)
+        return images, torch.arange(count) % 10
+
+    monkeypatch.setattr("fl2ora.federated_data.datasets.fashion_mnist.read_pair", read_pair)
