@@ -23,6 +23,7 @@ from fl2ora.server_app.callbacks.base import RunContext
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.evaluation import Evaluation
 from fl2ora.server_app.handshake import shake_hands
+from fl2ora.server_app.privacy_record import save_spent, spent_before
 from fl2ora.server_app.rounds import Run, RunState, rows_of, run_rounds
 from fl2ora.server_app.run_plugins import RunPlugins, build_plugins
 from fl2ora.strategies.base import RunInfo
@@ -68,8 +69,9 @@ def _begin(
     clients = Clients(grid, shake_hands(grid, config, federation.class_names), config, tracker)
     tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])
     adapter = classifier.export()
+    spent = spent_before(plugins.method, plugins.strategy)
     with blaming(plugins.strategy):
-        plugins.strategy.begin(RunInfo(clients.keys, adapter, clients.ranks))
+        plugins.strategy.begin(RunInfo(clients.keys, adapter, clients.ranks, spent))
     wanted = frozenset().union(*(callback.parts for callback in plugins.callbacks))
     evaluation = Evaluation(
         clients, config, federation, classifier, zero_shot, validation="validation" in wanted
@@ -92,6 +94,7 @@ def _finish(run: Run, state: RunState, plugins: RunPlugins) -> None:
     """
     context = run.context
     save_model(context.folder, plugins.method, context.classifier, state.adapter)
+    save_spent(context.folder / "adapter", context.config.strategy, run.strategy)
     saved = context.evaluation.saved_logits()
     saved.save(context.folder)
     try:

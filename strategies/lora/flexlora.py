@@ -11,11 +11,11 @@ from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.factors import factor_names, stacked
 from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.lora._lora_strategy import check_row_norm, put, refactored
-from fl2ora.strategies.lora._ranks import RankedLoraStrategy
+from fl2ora.strategies.lora._ranks import RankedLoRAStrategy
 from fl2ora.strategies.updates import ClientUpdate
 
 
-class FlexLora(RankedLoraStrategy):
+class FlexLoRA(RankedLoRAStrategy):
     """``M = sum_k p_k B_k A_k`` in its best rank r: ``A = V_r^T``, ``B = U_r S_r``.
 
     Nothing of rank r is nearer to M; what is cut off has norm ``sqrt(sum_{j>r} s_j^2)``. M is never

@@ -17,7 +17,7 @@ from fl2ora.clip_tuning.adapter import as_adapter
 from fl2ora.experiment.errors import UserError
 from fl2ora.strategies.privacy._epsilon import gaussian_epsilon, poisson_epsilon
 from fl2ora.strategies.privacy._ledger import Ledger, composed
-from fl2ora.strategies.privacy.dp_fedavg import DpFedAvg
+from fl2ora.strategies.privacy.dp_fedavg import DPFedAvg
 
 
 @pytest.mark.parametrize("delta", [1e-3, 1e-5, 1e-8])
@@ -126,6 +126,6 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(importlib, "import_module", missing)
-        assert DpFedAvg().metrics()["epsilon"] == 0.0
+        assert DPFedAvg().metrics()["epsilon"] == 0.0
         with pytest.raises(UserError, match=r"needs dp-accounting .*install 'fl2ora\[privacy\]'"):
-            DpFedAvg(sampling="poisson")
+            DPFedAvg(sampling="poisson")

@@ -21,7 +21,7 @@ from fl2ora.strategies.base import Strategy
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.contract import check_strategy
 from fl2ora.strategies.privacy._noise import change_norm
-from fl2ora.strategies.privacy.local_dp import LocalDp, LocalDpRule
+from fl2ora.strategies.privacy.local_dp import LocalDP, LocalDPRule
 from fl2ora.strategies.toy_clients import START, ToyClient, play_round, toy_clients
 from fl2ora.strategies.updates import ClientUpdate
 from planned import begun
@@ -60,7 +60,7 @@ def test_with_seeded_noise_it_keeps_the_contract_but_for_equal_clients() -> None
 
 def test_without_noise_and_clipping_clients_send_what_they_would() -> None:
     for strategy, inner in ((FedAvg(), "fedavg"), (FedProx(mu=0.5), "fedprox(mu=0.5)")):
-        wrapped = LocalDp(inner=inner, clip=1e30, noise_multiplier=0)
+        wrapped = LocalDP(inner=inner, clip=1e30, noise_multiplier=0)
         expected = answers(strategy, START, toy_clients(START))
         found = answers(wrapped, START, toy_clients(START))
         for one, other in zip(expected, found, strict=True):
@@ -68,7 +68,7 @@ def test_without_noise_and_clipping_clients_send_what_they_would() -> None:
 
 
 def test_every_change_is_clipped_on_the_node() -> None:
-    updates = answers(LocalDp(clip=0.01, noise_multiplier=0), START, toy_clients(START))
+    updates = answers(LocalDP(clip=0.01, noise_multiplier=0), START, toy_clients(START))
     norms = [change_norm(update.adapter, START) for update in updates]
     assert norms == pytest.approx([0.01] * 4, rel=1e-4)  # float32 is what is sent
 
@@ -78,7 +78,7 @@ def test_the_noise_on_a_node_has_the_stated_spread(seed: int | None) -> None:
     n, clip, z = 400_000, 0.5, 3.0
     start = {"x": torch.zeros(n)}
     clients = [ToyClient(key, {"x": torch.zeros(n)}, steps=1) for key in "ab"]
-    strategy = LocalDp(clip=clip, noise_multiplier=z, seed=seed)
+    strategy = LocalDP(clip=clip, noise_multiplier=z, seed=seed)
     sent = [u.adapter["x"].double() for u in answers(strategy, start, clients)]
     for noise in sent:
         assert float(noise.var()) == pytest.approx((z * clip) ** 2, rel=5 * math.sqrt(2 / n))
@@ -89,7 +89,7 @@ def test_the_noise_on_a_node_has_the_stated_spread(seed: int | None) -> None:
 
 def test_the_noise_differs_from_round_to_round() -> None:
     def noise_of(seed: int, client: str = "a") -> torch.Tensor:
-        rule = LocalDpRule(seed=5)
+        rule = LocalDPRule(seed=5)
         received = {"x": torch.zeros(50)}
         tuned = {"x": torch.nn.Parameter(torch.zeros(50))}
         rule.begin(LocalStart(tuned, received, seed=seed, client=client))
@@ -103,7 +103,7 @@ def test_the_noise_differs_from_round_to_round() -> None:
 
 def test_each_client_counts_its_own_releases_and_the_server_the_most() -> None:
     clients = toy_clients(START, 3)
-    strategy = begun(LocalDp(noise_multiplier=4.0), "012", START)
+    strategy = begun(LocalDP(noise_multiplier=4.0), "012", START)
     for server_round, count in enumerate((3, 1, 2), start=1):
         plan = strategy.plan(server_round, START, "012"[:count])
         updates = play_round(plan, clients[:count])
@@ -113,13 +113,13 @@ def test_each_client_counts_its_own_releases_and_the_server_the_most() -> None:
     assert [u.metrics["releases"] for u in updates] == [3.0, 2.0]
     assert [u.metrics["epsilon"] for u in updates] == pytest.approx(epsilons, rel=1e-6)
     assert strategy.metrics()["epsilon"] == pytest.approx(epsilons[0], rel=1e-6)
-    resumed = LocalDp(noise_multiplier=4.0)
+    resumed = LocalDP(noise_multiplier=4.0)
     resumed.load_state(as_adapter(strategy.state()))
     assert resumed.metrics()["epsilon"] == strategy.metrics()["epsilon"]
 
 
 def test_the_loss_which_no_noise_covers_is_withheld() -> None:
-    (update,) = answers(LocalDp(inner="fedprox"), START, toy_clients(START)[:1])
+    (update,) = answers(LocalDP(inner="fedprox"), START, toy_clients(START)[:1])
     assert math.isnan(update.metrics["loss"])
     assert update.metrics.keys() == {"loss", "steps", "releases", "epsilon"}
     assert update.aux == {}
@@ -137,10 +137,10 @@ def test_the_loss_which_no_noise_covers_is_withheld() -> None:
 )
 def test_inner_halves_with_tensors_of_their_own_are_refused(inner: str, what: str) -> None:
     with pytest.raises(UserError, match=f"client half '.*' {what} tensors beside the adapter"):
-        begun(LocalDp(inner=inner), "0", FACTORS)
+        begun(LocalDP(inner=inner), "0", FACTORS)
     (client,) = toy_clients(FACTORS, 1)
     spec = begun(load(inner, Strategy), "0", FACTORS).plan(9, FACTORS, "0").rule
-    rule = LocalDpRule(spec)
+    rule = LocalDPRule(spec)
     with pytest.raises(UserError, match="tensors beside the adapter"):
         client.train(FACTORS, rule, {})
 
@@ -160,7 +160,7 @@ def test_inner_halves_with_tensors_of_their_own_are_refused(inner: str, what: st
 )
 def test_inner_halves_without_tensors_of_their_own_are_accepted(inner: str) -> None:
     clients = [str(index) for index in range(5)]
-    strategy = begun(LocalDp(inner=inner), clients, FACTORS)
+    strategy = begun(LocalDP(inner=inner), clients, FACTORS)
     assert strategy.inner.run is strategy.run
 
 
@@ -168,19 +168,19 @@ def test_a_diverged_client_sends_nothing() -> None:
     (client,) = toy_clients(START, 1)
     client.learning_rate = 1e30
     with pytest.raises(AdapterError, match="not finite"):
-        client.train(START, LocalDpRule(), {})
+        client.train(START, LocalDPRule(), {})
 
 
 def test_every_hook_is_handed_on() -> None:
     rules = [n for n, _ in inspect.getmembers(ClientRule, inspect.isfunction) if n[0] != "_"]
-    assert all(name in vars(LocalDpRule) for name in rules)
+    assert all(name in vars(LocalDPRule) for name in rules)
     hooks = {n for n, m in vars(Strategy).items() if inspect.isfunction(m) and n[0] != "_"}
-    assert hooks <= vars(LocalDp).keys() | vars(Wrapping).keys()
+    assert hooks <= vars(LocalDP).keys() | vars(Wrapping).keys()
 
 
 def test_the_noise_of_a_seed_differs_between_rounds() -> None:
     clients = [ToyClient(key, scalar(0.0), steps=1) for key in "ab"]
-    strategy = LocalDp(seed=5)
+    strategy = LocalDP(seed=5)
     first, again, second = (
         [update.adapter["x"].item() for update in answers(strategy, scalar(0.0), clients, number)]
         for number in (1, 1, 2)

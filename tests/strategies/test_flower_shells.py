@@ -21,7 +21,7 @@ from fl2ora.server_app.ours_under_flower import OursUnderFlower
 from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.base import Strategy
 from fl2ora.strategies.contract import check_strategy
-from fl2ora.strategies.lora.flexlora import FlexLora
+from fl2ora.strategies.lora.flexlora import FlexLoRA
 from fl2ora.strategies.robust.krum import Krum
 from fl2ora.strategies.toy_clients import START, toy_clients
 from fl2ora.strategies.updates import ClientUpdate
@@ -234,7 +234,7 @@ class Growing:
 
 
 def test_the_run_is_that_of_the_first_rounds_nodes() -> None:
-    shell, grid = OursUnderFlower(FlexLora(ranks="10:1")), Growing()
+    shell, grid = OursUnderFlower(FlexLoRA(ranks="10:1")), Growing()
     start = as_adapter({name: t for name, t in START.items() if "lora" in name})
     asked = []
     for server_round in (1, 2):

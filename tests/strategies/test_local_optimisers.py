@@ -8,7 +8,7 @@ import torch
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import available, load
 from fl2ora.strategies.averaging.fednova import FedNovaRule
-from fl2ora.strategies.averaging.scaffold import ScaffoldRule
+from fl2ora.strategies.averaging.scaffold import SCAFFOLDRule
 from fl2ora.strategies.base import Strategy
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.toy_clients import ToyClient
@@ -69,8 +69,8 @@ def test_what_does_not_fit_is_refused_before_training(
 @pytest.mark.parametrize(
     ("rule", "optimiser", "momentum"),
     [
-        (ScaffoldRule(), MOMENTUM, 0.9),
-        (ScaffoldRule(), "adamw", 0.0),
+        (SCAFFOLDRule(), MOMENTUM, 0.9),
+        (SCAFFOLDRule(), "adamw", 0.0),
         (FedNovaRule(), "adamw", 0.0),
         (FedNovaRule(), "sgd(nesterov=True)", 0.9),
         (FedNovaRule(mu=0.1), MOMENTUM, 0.9),

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from fl2ora.server_app.lora_diagnostics import LoraDiagnostics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fl2ora.server_app.factor_losses import FactorLosses
 from fl2ora.strategies.averaging.fedavg import FedAvg
-from fl2ora.strategies.lora.flexlora import FlexLora
+from fl2ora.strategies.lora.flexlora import FlexLoRA
 from fl2ora.strategies.updates import ClientUpdate
 from lora_factors import (
     RESIDUAL_A,
@@ -25,17 +25,17 @@ from lora_factors import (
     mean_product,
     updates,
 )
-from planned import combine
+from planned import combine, plan_of
 
 OTHER = M.replace("q_proj", "v_proj")
 
 
-def watched(
-    members: list[ClientUpdate], scalings: dict[str, float] | None = None
-) -> LoraDiagnostics:
-    diagnostics = LoraDiagnostics(scalings or {})
-    assert list(diagnostics.watch(members)) == members
-    return diagnostics
+def watched(members: list[ClientUpdate], scalings: dict[str, float] | None = None) -> FactorLosses:
+    losses = FactorLosses(scalings or {})
+    plan = plan_of(members, members[0].adapter)
+    for member in members:
+        losses.add(plan, member)
+    return losses
 
 
 def test_the_first_example() -> None:
@@ -49,7 +49,7 @@ def test_the_first_example() -> None:
 
 def test_the_second_example() -> None:
     members = example_two()
-    following = combine(FlexLora(), members[0].adapter, members)
+    following = combine(FlexLoRA(), members[0].adapter, members)
     found = watched(members, {M: 0.5}).result(following)
     norm = math.hypot(4.91127, 0.534485)
     assert found["lora_aggregation_error"] == pytest.approx(1.393694 / norm, rel=1e-5)
@@ -89,10 +89,11 @@ def test_a_common_factor_loses_nothing(clients: int) -> None:
 
 
 def test_memory_is_bounded_by_the_dense_sum() -> None:
-    diagnostics = LoraDiagnostics({})
+    diagnostics = FactorLosses({})
     most = 0
-    for member in drawn(200, 2, (7, 5)):
-        diagnostics.add(member)
+    members = drawn(200, 2, (7, 5))
+    for member in members:
+        diagnostics.add(plan_of(members, members[0].adapter), member)
         sums = diagnostics._sums[M]
         most = max(most, sum(part.a.numel() + part.b.numel() for part in sums._parts))
     assert most <= 2 * 7 * 5
@@ -103,7 +104,7 @@ def test_what_is_carried_counts_as_part_of_the_update() -> None:
     members = [
         ClientUpdate(m.client, {**m.adapter, **carried}, m.num_examples) for m in example_two()
     ]
-    kept = combine(FlexLora(), members[0].adapter, members)
+    kept = combine(FlexLoRA(), members[0].adapter, members)
     found = watched(members).result(kept)
     norm = math.hypot(4.91127, 0.534485)
     assert found["lora_server_error"] == pytest.approx(0.534485 / norm, rel=1e-5)
@@ -127,4 +128,4 @@ def test_nothing_learned_is_no_error() -> None:
 def test_other_adapters_have_no_figures() -> None:
     prompt = [ClientUpdate("a", {"context": torch.ones(4, 8)}, 5)]
     assert watched(prompt).result(prompt[0].adapter) == {}
-    assert LoraDiagnostics({}).result({A: torch.ones(1, 1)}) == {}
+    assert FactorLosses({}).result({A: torch.ones(1, 1)}) == {}
