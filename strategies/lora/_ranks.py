@@ -14,7 +14,7 @@ from functools import cache
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
 from fl2ora.clip_tuning.factors import factor_names, factors_of, pair_names
 from fl2ora.experiment.arguments import MOST
-from fl2ora.experiment.errors import UserError, listed
+from fl2ora.experiment.errors import UserError, listed, shown
 from fl2ora.strategies.base import RoundPlan, RunInfo
 from fl2ora.strategies.lora._lora_strategy import LoRAStrategy, put
 from fl2ora.strategies.updates import ClientUpdate
@@ -123,7 +123,7 @@ def parse_ranks(text: str) -> tuple[tuple[int, ...], dict[str, int]]:
     whole = all(number.isdecimal() and 1 <= int(number) <= MOST for number in numbers)
     if not whole or "" in named or (named and len(named) < len(parts)):
         raise ValueError(
-            f"ranks: expected ranks of at least 1 and at most {MOST} as '4,2,1', or by client as 'site-a:4, site-b:2' "
-            f"with no client twice, found {text!r}"
+            f"ranks: expected ranks of at least 1 and at most {MOST} as '4,2,1', or by client as "
+            f"'site-a:4, site-b:2' with no client twice, found {shown(text)}"
         )
     return tuple(map(int, cycle)), {client: int(rank) for client, rank in named.items()}

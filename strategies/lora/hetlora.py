@@ -21,7 +21,7 @@ class HetLoRA(RankedLoRAStrategy):
 
     The norms are over all pairs together. Where all are zero the clients count by their examples.
     Factors are averaged apart: inexact as FedIT, and padding with zeros shrinks what only the high
-    ranks have.
+    ranks have, every round again and also if nobody moves: as published.
 
     Args:
         ranks: of the clients, going round as ``4,2,1`` or by key as ``site-a:4, site-b:2``.

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from fl2ora.experiment.errors import UserError
@@ -59,7 +60,7 @@ def poisson_epsilon(
 
     By the distribution of privacy losses, composed by dp-accounting: Meiser & Mohammadi 2018, doi
     10.1145/3243734.3243765; Doroshenko et al. 2022, arXiv 2207.04380. An upper bound, tight up to
-    the grid of losses.
+    the grid of losses; infinite, perhaps, beyond 700.
 
     Args:
         noise_multiplier: standard deviation of the noise on the sum, over the clip; above 0.
@@ -75,7 +76,8 @@ def poisson_epsilon(
         accountant.compose(library.PoissonSampledDpEvent(asked / everyone, release), count)
     if before:
         accountant.compose(library.GaussianDpEvent(1 / before))
-    return float(accountant.get_epsilon(delta))
+    with np.errstate(over="ignore"):  # of hundreds it may be given as infinite
+        return float(accountant.get_epsilon(delta))
 
 
 def accounting_library() -> Any:

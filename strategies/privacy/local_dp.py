@@ -96,7 +96,7 @@ class LocalDP(Wrapping):
         super().check_update(plan, _one_example(update))
 
     def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
-        """Let the inner strategy combine clients that count the same; see ``Strategy.aggregate``."""
+        """Let the inner strategy combine clients of equal weight; see ``Strategy.aggregate``."""
         return super().aggregate(plan, map(_one_example, updates))
 
     def spent(self) -> float:

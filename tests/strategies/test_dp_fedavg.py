@@ -42,7 +42,7 @@ def one(strategy: Strategy, *updates: ClientUpdate, start: float = 0.0) -> Adapt
 @pytest.mark.parametrize(
     "spec",
     [
-        "dp_fedavg(noise_multiplier=0, clip=1e30)",
+        "dp_fedavg(noise_multiplier=0, clip=1e9)",
         "dp_fedavg(noise_multiplier=0.0, clip=1000.0, factor='')",
     ],
 )
@@ -71,7 +71,7 @@ def test_without_noise_and_clipping_it_is_the_uniform_mean_to_the_last_bit() -> 
     plan = RoundPlan(1, START, tuple(keys))
     updates = play_round(plan, clients)
     expected = FedAvg(weighting="uniform").aggregate(plan, iter(updates))
-    private = begun(DPFedAvg(clip=1e30, noise_multiplier=0), keys, START)
+    private = begun(DPFedAvg(clip=1e9, noise_multiplier=0), keys, START)
     found = private.aggregate(plan, iter(updates))
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
@@ -196,9 +196,9 @@ def test_poisson_counts_the_share_that_was_asked() -> None:
         updates = play_round(plan, toy_clients(START))
         strategy.aggregate(plan, updates[:-1])  # one reply is lost
     event = dp_accounting.PoissonSampledDpEvent(4 / 100, dp_accounting.GaussianDpEvent(1.2))
-    accountant = dp_accounting.rdp.RdpAccountant([*range(2, 65), 128, 256, 512, 1024])
+    accountant = dp_accounting.pld.PLDAccountant()
     expected = accountant.compose(event, 2).get_epsilon(1e-5)
-    assert strategy.metrics()["epsilon"] == pytest.approx(expected, rel=1e-12)
+    assert strategy.metrics()["epsilon"] == pytest.approx(expected, rel=2e-4)
 
 
 def test_one_factor_is_trained_and_noised_alone() -> None:
@@ -235,7 +235,7 @@ def test_it_works_under_a_wrapper() -> None:
         ("server_learning_rate=0.0", "server_learning_rate: expected"),
         ("sampling='fixed'", "sampling: expected 'known' or 'poisson', found 'fixed'"),
         ("factor='C'", "factor: expected"),
-        ("seed=1.5", "seed: expected a whole number or None, found 1.5"),
+        ("seed=1.5", "seed: expected int or None, found 1.5"),
         ("seed=True", "seed: expected"),
     ],
 )

@@ -8,8 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fl2ora.experiment.plugins import load
 from fl2ora.server_app.factor_losses import FactorLosses
 from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.lora._ranks import cut_to_rank
 from fl2ora.strategies.lora.flexlora import FlexLoRA
 from fl2ora.strategies.updates import ClientUpdate
 from lora_factors import (
@@ -23,9 +26,10 @@ from lora_factors import (
     example_one,
     example_two,
     mean_product,
+    pair,
     updates,
 )
-from planned import combine, plan_of
+from planned import begun, combine, plan_of
 
 OTHER = M.replace("q_proj", "v_proj")
 
@@ -116,6 +120,36 @@ def test_what_is_carried_counts_as_part_of_the_update() -> None:
     assert watched(members).result(forgotten)["lora_server_error"] == pytest.approx(
         float(expected), rel=1e-5
     )
+
+
+@pytest.mark.parametrize("spec", ["fedex_lora(ranks='4,1,2')", "flora(ranks='4,1,2')"])
+def test_an_exact_server_makes_no_error_where_clients_have_ranks_of_their_own(spec: str) -> None:
+    start = {**drawn(1, 4)[0].adapter, RESIDUAL_A: torch.zeros(5, 5), RESIDUAL_B: torch.zeros(7, 5)}
+    strategy = begun(load(spec, Strategy), "abc", start)
+    plan = strategy.plan(1, start, "abc")
+    members = []
+    for client, rank, factors in zip("abc", (4, 1, 2), drawn(3, 4, seed=5), strict=True):
+        trained = {**start, **cut_to_rank(factors.adapter, rank)}
+        members.append(ClientUpdate(client, trained, 1 + rank))
+    following = strategy.aggregate(plan, members)
+    losses = FactorLosses({})
+    for member in members:
+        losses.add(plan, member)
+    assert losses.result(following)["lora_server_error"] < 1e-6
+
+
+def test_what_flexlora_takes_from_idle_clients_of_lower_rank_shows() -> None:
+    """Two idle clients, one of rank 1: the second rank is halved, though nobody moved."""
+    start = pair([[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]])
+    strategy = begun(load("flexlora(ranks='2,1')", Strategy), "ab", start)
+    plan = strategy.plan(1, start, "ab")
+    idle = [ClientUpdate(client, dict(plan.start_of(client)), 5) for client in "ab"]
+    losses = FactorLosses({})
+    for member in idle:
+        losses.add(plan, member)
+    found = losses.result(strategy.aggregate(plan, idle))
+    assert found["lora_server_error"] == pytest.approx(0.5 / math.sqrt(5))
+    assert found["lora_aggregation_error"] < 1e-6
 
 
 def test_nothing_learned_is_no_error() -> None:
