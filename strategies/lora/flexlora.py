@@ -21,7 +21,8 @@ class FlexLoRA(RankedLoRAStrategy):
     Nothing of rank r is nearer to M; what is cut off has norm ``sqrt(sum_{j>r} s_j^2)``. M is never
     formed. The first r_k rows and columns are the best rank r_k, and what a client of that rank
     starts from. Its product stands in M with zeros for the rest, so that low ranks shrink what only
-    the high ones have, every round again and also if nobody moves: as published. A pair whose M is zero keeps its factors.
+    the high ones have, every round again and also if nobody moves: as published. A pair whose M is
+    zero keeps its factors.
 
     Args:
         ranks: of the clients, going round as ``4,2,1`` or by key as ``site-a:4, site-b:2``.

@@ -14,6 +14,7 @@ from fl2ora.experiment.errors import UserError
 
 _STEPS = 200
 _FINEST = 1e-4  # grid of privacy losses; the bound holds on any, and is tighter on finer ones
+_LEAST_NOISE = 0.05  # epsilon is then in the hundreds, with sampling or without
 _STEPS_PER_LOSS = 1000  # in units of a release's typical loss, 1 / noise_multiplier^2
 
 
@@ -60,7 +61,7 @@ def poisson_epsilon(
 
     By the distribution of privacy losses, composed by dp-accounting: Meiser & Mohammadi 2018, doi
     10.1145/3243734.3243765; Doroshenko et al. 2022, arXiv 2207.04380. An upper bound, tight up to
-    the grid of losses; infinite, perhaps, beyond 700.
+    the grid of losses; infinite in the hundreds.
 
     Args:
         noise_multiplier: standard deviation of the noise on the sum, over the clip; above 0.
@@ -68,6 +69,8 @@ def poisson_epsilon(
         delta: above 0 and below 1.
         before: mu of what was released before, without sampling.
     """
+    if noise_multiplier < _LEAST_NOISE:
+        return math.inf
     library = accounting_library()
     grid = max(_FINEST, noise_multiplier**-2 / _STEPS_PER_LOSS)
     accountant = library.pld.PLDAccountant(value_discretization_interval=grid)
@@ -76,8 +79,11 @@ def poisson_epsilon(
         accountant.compose(library.PoissonSampledDpEvent(asked / everyone, release), count)
     if before:
         accountant.compose(library.GaussianDpEvent(1 / before))
-    with np.errstate(over="ignore"):  # of hundreds it may be given as infinite
-        return float(accountant.get_epsilon(delta))
+    try:
+        with np.errstate(over="ignore"):
+            return float(accountant.get_epsilon(delta))
+    except OverflowError:  # it takes exp(epsilon)
+        return math.inf
 
 
 def accounting_library() -> Any:

@@ -90,7 +90,7 @@ def test_noise_of_any_size_is_accounted_without_a_grid_beyond_memory(z: float) -
         ledger.charge("ab", 4)
     known = dp_accounting.get_epsilon_gaussian(z / math.sqrt(3), 1e-5)
     assert 0 < ledger.poisson_epsilon(1e-5) <= known * (1 + 1e-6)
-    assert poisson_epsilon(max(z, 0.1), {(2, 4): 3}, 1e-5) < math.inf
+    assert poisson_epsilon(z, {(2, 4): 3}, 1e-5) < math.inf or z < 0.1
 
 
 def test_a_ledger_carries_what_the_start_has_cost() -> None:
