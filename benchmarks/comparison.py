@@ -27,7 +27,7 @@ def run_once(settings: Mapping[str, Any], clients: int) -> dict[str, dict[str, A
         config = RunConfig.from_flat(
             {
                 "num-clients": clients,
-                "callbacks": "none",
+                "callbacks": "lora_diagnostics + traffic",
                 "resamples": 0,
                 **settings,
                 "output-dir": scratch,

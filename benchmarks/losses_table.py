@@ -2,6 +2,7 @@
 
 python -m benchmarks.losses_table                  # Fashion-MNIST
 python -m benchmarks.losses_table --embedded       # the embedded default's held-back styles
+python -m benchmarks.losses_table --embedded --only '+ DCA' --rounds 1
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ CLIENTS = 10
 FASHION = {
     "dataset": "fashion_mnist(train=5000)",
     "partition": "dirichlet(beta=0.3)",
-    "num-rounds": 10,
-    "eval-every": 10,
     "learning-rate": 0.1,
     "seed": 0,
 }
@@ -35,10 +34,17 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def main(embedded: bool = False) -> None:
+def main(
+    embedded: bool = typer.Option(False, help="The embedded default's held-back styles."),
+    only: list[str] | None = typer.Option(None, help="Rows; all by default."),  # noqa: B008
+    rounds: int = typer.Option(10, help="Of every run."),
+) -> None:
     """Print the table; temperature scaling is fitted after each run, in the federation."""
-    base = {**(EMBEDDED if embedded else FASHION), "calibrator": "temperature"}
-    rows = [(name, {**base, "loss": loss}) for name, loss in LOSSES.items()]
+    base = {
+        **(EMBEDDED if embedded else FASHION), "calibrator": "temperature", "num-rounds": rounds,
+        "eval-every": rounds,
+    }  # fmt: skip
+    rows = [(name, {**base, "loss": LOSSES[name]}) for name in only or LOSSES]
     compare([("zero-shot", {**base, "num-rounds": 0}), *rows], CLIENTS, COLUMNS)
 
 

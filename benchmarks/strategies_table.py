@@ -1,6 +1,7 @@
 """Every strategy on the embedded default: one seed, a sanity table and no study.
 
     python -m benchmarks.strategies_table
+    python -m benchmarks.strategies_table --only fedavg,krum --rounds 1
 
 Twenty clients, half of them sampled, Dirichlet(0.1) labels, 15 rounds. One learning rate for all:
 a strategy with a server learning rate of its own may want another.
@@ -19,8 +20,6 @@ SETTINGS = {
     "dataset": "shapes(styles='held-back')",
     "partition": "dirichlet(beta=0.1)",
     "fraction-train": 0.5,
-    "num-rounds": 15,
-    "eval-every": 15,
     "learning-rate": 0.1,
     "seed": 0,
 }
@@ -32,19 +31,23 @@ SPECS = {
     "flora": {"strategy": "flora", "method": "lora_residual"},
 }
 # They do what the strategy they wrap does, and something to its clients.
-WRAPPERS = ("attacked", "local_dp")
+WRAPPERS = ("attacked", "clipped", "local_dp")
 COLUMNS = (
     "accuracy", "clients-test/ece", "ece", "mce", "nll", "training/bytes_down", "training/bytes_up",
     "training/lora_aggregation_error", "cost/seconds", "cost/drops",
 )  # fmt: skip
 
 
-def main(only: str = typer.Option("", help="Comma-separated strategies; all by default.")) -> None:
+def main(
+    only: str = typer.Option("", help="Comma-separated strategies; all by default."),
+    rounds: int = typer.Option(15, help="Of every run."),
+) -> None:
     """Print the table."""
+    settings = {**SETTINGS, "num-rounds": rounds, "eval-every": rounds}
     every = [name for name in available(Strategy) if name not in WRAPPERS]
     names = [name for name in only.split(",") if name] or every
-    rows = [(name, {**SETTINGS, **SPECS.get(name, {"strategy": name})}) for name in names]
-    compare([("zero-shot", {**SETTINGS, "num-rounds": 0}), *rows], CLIENTS, COLUMNS)
+    rows = [(name, {**settings, **SPECS.get(name, {"strategy": name})}) for name in names]
+    compare([("zero-shot", {**settings, "num-rounds": 0}), *rows], CLIENTS, COLUMNS)
 
 
 if __name__ == "__main__":

@@ -168,6 +168,9 @@ def main() -> None:
             print("|---|---:|---:|---:|---:|")
             base = 0.0
             for spec in specs:
+                if (least := load(spec, Strategy).least_updates) > clients:
+                    print(f"| {spec} | needs {least} clients | | | |")
+                    continue
                 if needed(spec, clients, rank) > arguments.memory:
                     print(f"| {spec} | needs {needed(spec, clients, rank):.1f} GB | | | |")
                     continue

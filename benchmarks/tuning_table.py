@@ -48,13 +48,14 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Methods; all by default.")] = None,
     record: Annotated[Path | None, typer.Option(help="Keeps every run; taken up again.")] = None,
     every_rate: Annotated[bool, typer.Option(help="A row for every learning rate.")] = False,
+    rounds: Annotated[int, typer.Option(help="Of every run.")] = ROUNDS,
 ) -> None:
     """Print the table."""
     dataset = FASHION if fashion else EMBEDDED
     print(f"| method | learning rate | {' | '.join(COLUMNS)} | values sent |")
     print("|---|" + "---:|" * (len(COLUMNS) + 2), flush=True)
     for method in only or METHODS:
-        runs = {rate: _run(dataset, method, rate, record) for rate in _rates(method)}
+        runs = {rate: _run(dataset, method, rate, rounds, record) for rate in _rates(method)}
         best = min(runs, key=lambda rate: _validation(runs[rate]))
         count = f"{_parameters(dataset, method):,}"
         for rate in runs if every_rate else [best]:
@@ -73,11 +74,11 @@ def _validation(figures: Figures) -> float:
     return float(figures.get("clients-test", {}).get("nll", math.inf))
 
 
-def _run(dataset: str, method: str, rate: float, record: Path | None) -> Figures:
+def _run(dataset: str, method: str, rate: float, rounds: int, record: Path | None) -> Figures:
     """Return the last figures of one run by source; of one that diverged, none."""
     settings = {
-        "dataset": dataset, "method": method, "learning-rate": rate, "num-rounds": ROUNDS,
-        "eval-every": ROUNDS, "partition": "dirichlet(beta=0.3)", "seed": 0,
+        "dataset": dataset, "method": method, "learning-rate": rate, "num-rounds": rounds,
+        "eval-every": rounds, "partition": "dirichlet(beta=0.3)", "seed": 0,
     }  # fmt: skip
     key = {**settings, "clients": CLIENTS}
     lines = record.read_text(encoding="utf-8").splitlines() if record and record.exists() else []

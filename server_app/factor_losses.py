@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -19,11 +19,15 @@ from fl2ora.clip_tuning.factors import (
     residual_of,
     stacked,
 )
+from fl2ora.strategies.base import RoundPlan
+from fl2ora.strategies.lora._ranks import with_unsent
 from fl2ora.strategies.updates import ClientUpdate
 
 
 class FactorLosses:
     """Watches one round's updates go by; ``p_k = n_k / sum_j n_j`` whatever the strategy's weights.
+
+    What a client of lower rank was not sent is no movement of it: it counts as it is.
 
     Kept are the clients' factors, float32 and not copied, so memory grows with their number. Once a
     pair's factors take more than its dense ``o x i`` sum in float64 they are added to that sum, and
@@ -37,21 +41,16 @@ class FactorLosses:
     def __init__(self, scalings: Mapping[str, float]) -> None:
         self._scalings = scalings
         self._sums: dict[str, _Products] = {}
-        self._start: Adapter = {}
+        self._current: Adapter = {}
 
-    def add(self, update: ClientUpdate) -> None:
+    def add(self, plan: RoundPlan, update: ClientUpdate) -> None:
         """Take one usable update into account; an adapter without LoRA pairs adds nothing."""
-        self._start = self._start or update.adapter
-        for module in pair_names(update.adapter):
+        self._current = plan.current
+        whole = with_unsent(plan, update)
+        for module in pair_names(whole.adapter):
             self._sums.setdefault(module, _Products()).add(
-                update.adapter, module, float(update.num_examples)
+                whole.adapter, module, float(update.num_examples)
             )
-
-    def watch(self, updates: Iterable[ClientUpdate]) -> Iterator[ClientUpdate]:
-        """Yield updates as they come and take each into account."""
-        for update in updates:
-            self.add(update)
-            yield update
 
     def per_module(self) -> dict[str, float]:
         """Return ``|sum p_k B_k A_k - mean(B) mean(A)|_F / |sum p_k B_k A_k|_F`` of every pair."""
@@ -81,7 +80,7 @@ class FactorLosses:
         for module, sums in self._sums.items():
             scale = self._scalings.get(module, 1.0)
             exact, mean = sums.result()
-            merged, carried = merged_of(following, module), residual_of(self._start, module)
+            merged, carried = merged_of(following, module), residual_of(self._current, module)
             target = exact if carried is None else exact.plus(carried)
             lost.append(scale * norm(exact.minus(mean)))
             exact_norms.append(scale * norm(exact))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -25,10 +26,13 @@ from fl2ora.server_app.evaluation import Evaluation
 from fl2ora.server_app.handshake import shake_hands
 from fl2ora.server_app.local_work import local_work
 from fl2ora.server_app.outcome import Outcome, outcome_of
+from fl2ora.server_app.privacy_record import save_spent, spent_before
 from fl2ora.server_app.rounds import Run, RunState, rows_of, run_rounds
 from fl2ora.server_app.run_log import LoggedRecord
 from fl2ora.server_app.run_plugins import RunPlugins, build_plugins, check_views
 from fl2ora.strategies.base import RunInfo
+
+logger = logging.getLogger(__name__)
 
 
 def run_experiment(grid: Grid, config: RunConfig, run_id: int) -> Path:
@@ -75,9 +79,10 @@ def _begin(
     clients = Clients(grid, shake_hands(grid, config, federation), config, tracker)
     tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])
     adapter = classifier.export()
+    spent = spent_before(plugins.method, plugins.strategy)
     with blaming(plugins.strategy):
         work = local_work(config, clients.infos)
-        plugins.strategy.begin(RunInfo(clients.keys, adapter, clients.ranks, work))
+        plugins.strategy.begin(RunInfo(clients.keys, adapter, clients.ranks, work, spent))
     wanted = frozenset().union(*(callback.parts for callback in plugins.callbacks))
     evaluation = Evaluation(
         clients, config, federation, classifier, zero_shot, validation="validation" in wanted
@@ -100,6 +105,7 @@ def _finish(run: Run, state: RunState, plugins: RunPlugins) -> Outcome:
     """
     context, outcome = run.context, outcome_of(state)
     save_model(context.folder, plugins.method, context.classifier, state.adapter)
+    save_spent(context.folder / "adapter", context.config.strategy, run.strategy)
     saved = context.evaluation.saved_logits()
     saved.save(context.folder)
     context.tracker.log("outcome", **_said(outcome))

@@ -98,7 +98,7 @@ def build_strategy(config: RunConfig) -> Strategy:
     if spec.module is not None and issubclass(find(spec, object), FlowerStrategy):
         return load_flowers(config.strategy)
     strategy = load(spec, Strategy)
-    strategy.accepts(config.optimiser, config.schedule)
+    strategy.accepts(config.optimiser, config.schedule, config.gradient_clip)
     return strategy
 
 

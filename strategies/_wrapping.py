@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from fl2ora.clip_tuning.adapter import Adapter
+from torch import nn
+
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter
 from fl2ora.experiment.plugins import load
 from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
+from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.updates import ClientUpdate
+
+_TRIED_ROUNDS = (1, 2, 10**9)  # some begin without a client half
 
 
 class Wrapping(Strategy):
@@ -23,9 +28,9 @@ class Wrapping(Strategy):
         self.needs_residual = self.inner.needs_residual
         self.least_updates = self.inner.least_updates
 
-    def accepts(self, optimiser: str, schedule: str) -> None:
+    def accepts(self, optimiser: str, schedule: str, gradient_clip: float = 0.0) -> None:
         """Let the inner strategy look at what clients train with."""
-        self.inner.accepts(optimiser, schedule)
+        self.inner.accepts(optimiser, schedule, gradient_clip)
 
     def begin(self, run: RunInfo) -> None:
         """Let the inner strategy look at the run."""
@@ -48,6 +53,10 @@ class Wrapping(Strategy):
         """Return the inner strategy's metrics."""
         return self.inner.metrics()
 
+    def spent(self) -> float | None:
+        """Return what the inner strategy's releases cost."""
+        return self.inner.spent()
+
     def state(self) -> Adapter:
         """Return the inner strategy's state."""
         return self.inner.state()
@@ -55,3 +64,21 @@ class Wrapping(Strategy):
     def load_state(self, state: Adapter) -> None:
         """Load the inner strategy's state."""
         self.inner.load_state(state)
+
+
+def own_tensors(strategy: Strategy) -> Iterator[tuple[str, Adapter, Adapter]]:
+    """Try out a strategy's client half, without training; it has begun.
+
+    Yields:
+        The half's spec, the tensors it sends beside the adapter, and those it keeps.
+    """
+    run = strategy.run
+    for server_round in _TRIED_ROUNDS:
+        plan = strategy.plan(server_round, run.initial, run.clients)
+        if plan.rule:
+            rule = load(plan.rule, ClientRule)
+            received = as_adapter(run.initial)
+            tuned = {name: nn.Parameter(t.clone()) for name, t in received.items()}
+            start = LocalStart(tuned, received, as_adapter(plan.aux), {}, 1, learning_rate=1.0)
+            rule.begin(start)
+            yield plan.rule, *rule.finish(1)

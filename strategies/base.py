@@ -40,12 +40,14 @@ class RunInfo:
         initial: the global adapter of round 0.
         ranks: LoRA rank of the clients whose node sets one.
         work: of a client in a round; None where it is not known, as under Flower's own loop.
+        spent: what ``initial`` has cost any one client in privacy already; see ``Strategy.spent``.
     """
 
     clients: tuple[str, ...]
     initial: Adapter
     ranks: Mapping[str, int] = field(default_factory=dict)
     work: Callable[[str, int], LocalWork] | None = None
+    spent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,13 @@ class Strategy(ABC):
         """The name a run config calls this strategy by, if it is one of the files here."""
         return type(self).__module__.rpartition(".")[2]
 
-    def accepts(self, optimiser: str, schedule: str) -> None:
+    def accepts(self, optimiser: str, schedule: str, gradient_clip: float = 0.0) -> None:
         """Refuse what clients train with, if the client half does not fit; before any training.
 
         Args:
             optimiser: spec, such as ``sgd(momentum=0.9)``.
             schedule: spec of the learning rate's schedule, such as ``constant``.
+            gradient_clip: largest norm of a step's gradient; 0: no limit.
 
         Raises:
             UserError: names the key, what was expected and what was found.
@@ -175,6 +178,14 @@ class Strategy(ABC):
     def metrics(self) -> dict[str, float]:
         """Return further metrics of the round just aggregated: finite numbers for the record."""
         return {}
+
+    def spent(self) -> float | None:
+        """Return what privacy the adapters released so far have cost the client that paid most.
+
+        It is mu of the one Gaussian release that costs as much, of a client's change against none
+        (Dong et al. 2019, arXiv 1905.02383); infinite without noise. None: nothing is promised.
+        """
+        return None
 
     def state(self) -> Adapter:
         """Return what the strategy remembers between rounds."""

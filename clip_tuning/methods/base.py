@@ -39,9 +39,11 @@ class TuningMethod(ABC):
 
     Attributes:
         learning_rates: those of a run that sets none. None: such a run is refused.
+        start: the folder whose adapter it begins with, if it does.
     """
 
     learning_rates: Rates | None = None
+    start: Path | None = None
 
     @abstractmethod
     def attach(

@@ -53,6 +53,7 @@ class LogitScale(TuningMethod):
             UserError: there is no such method, or its arguments are wrong.
         """
         self.method = load(method, TuningMethod)
+        self.start = self.method.start
         if self.method.learning_rates != NOTHING_TRAINED:
             self.learning_rates = self.method.learning_rates
 

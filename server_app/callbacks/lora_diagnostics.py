@@ -9,7 +9,7 @@ from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.updates import ClientUpdate
 
 
-class LoraDiagnostics(Callback):
+class LoRADiagnostics(Callback):
     """Records ``lora_aggregation_error`` and its relatives; nothing where no LoRA is tuned."""
 
     def on_start(self, run: RunContext) -> None:
@@ -19,7 +19,7 @@ class LoraDiagnostics(Callback):
 
     def on_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
         """Take the update's factors into account."""
-        self._losses.add(update)
+        self._losses.add(plan, update)
 
     def after_training(self, report: RoundReport) -> Reaction:
         """Return the round's metrics and forget its updates."""

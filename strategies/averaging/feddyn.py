@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite
+from fl2ora.experiment.arguments import whole
 from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.client_rule import (
     ClientRule,
@@ -24,6 +25,8 @@ from fl2ora.strategies.client_rule import (
 )
 from fl2ora.strategies.named_parts import join_parts, take_part
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean, Weighting
+
+_MOST_ROUNDS = 1_000_000  # as of num-rounds
 
 
 class FedDyn(Strategy):
@@ -56,11 +59,9 @@ class FedDyn(Strategy):
         warmup: int = 0,
         clip: float = 10.0,
     ) -> None:
-        if warmup < 0:
-            raise ValueError(f"warmup: expected at least 0 rounds, found {warmup}")
         self._rule = FedDynRule(alpha, mean_examples, clip)
         self.alpha = alpha
-        self.warmup = warmup
+        self.warmup = whole("warmup", warmup, at_least=0, at_most=_MOST_ROUNDS)
         self._h: Adapter = {}
 
     def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:

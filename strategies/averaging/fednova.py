@@ -49,7 +49,7 @@ class FedNova(Strategy):
         self.weighting = Weighting(weighting)
         self._buffer: Adapter = {}
 
-    def accepts(self, optimiser: str, schedule: str) -> None:
+    def accepts(self, optimiser: str, schedule: str, gradient_clip: float = 0.0) -> None:
         """Refuse optimisers that the normaliser is not defined for; see ``Strategy.accepts``."""
         check_optimiser(self.spec_name, optimiser, schedule, momentum=not self.mu)
 

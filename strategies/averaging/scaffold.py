@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite, check_like
+from fl2ora.experiment.errors import UserError
 from fl2ora.strategies._local_sgd import check_start
 from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.client_rule import (
@@ -27,12 +28,14 @@ from fl2ora.strategies.updates import ClientUpdate, WeightedMean
 _SLACK = 1.001  # for what float32 rounds
 
 
-class Scaffold(Strategy):
+class SCAFFOLD(Strategy):
     """Local step ``y -= lr (grad - c_k + c)``, then ``c_k += (x - y)/(K lr) - c`` after K steps.
 
     Server: ``x += step mean_S (y_k - x)``; ``c += m/M mean_S (change of c_k)`` with m of M clients
     in S. Means are uniform, as c is the uniform mean of all c_k. Messages are twice as long both
-    ways. Clients must train with plain SGD: ``optimiser = "sgd(momentum=0.0)"`` in the run config.
+    ways. Clients must train with plain SGD: ``optimiser = "sgd(momentum=0.0)"`` in the run config,
+    and without ``gradient-clip``: c_k would be the mean of gradients cut short, which no mean of
+    all clients undoes.
 
     A client whose reply is lost or dropped has moved its c_k without the server moving c, which
     then is off the mean of all c_k for good by 1/M of that change, and the fixed point with it.
@@ -49,6 +52,15 @@ class Scaffold(Strategy):
             raise ValueError(f"step: expected a finite number above 0, found {step}")
         self.step = step
         self._c: Adapter = {}
+
+    def accepts(self, optimiser: str, schedule: str, gradient_clip: float = 0.0) -> None:
+        """Refuse all but whole steps of plain SGD; see ``Strategy.accepts``."""
+        super().accepts(optimiser, schedule, gradient_clip)
+        if gradient_clip:
+            raise UserError(
+                f"strategy {self.spec_name!r}: gradient-clip: expected 0, since its variates are "
+                f"means of whole gradients, found {gradient_clip:g}"
+            )
 
     def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
         """Send the client half and c, for which nothing stands for zero."""
@@ -107,7 +119,7 @@ class Scaffold(Strategy):
         self._c = take_part(state, "c")
 
 
-class ScaffoldRule(ClientRule):
+class SCAFFOLDRule(ClientRule):
     """Adds ``c - c_k`` to the gradient; keeps c_k on the node and sends how it changed."""
 
     def begin(self, start: LocalStart) -> None:

@@ -19,7 +19,7 @@ from fl2ora.strategies.base import RunInfo, Strategy
 from fl2ora.strategies.updates import ClientUpdate, Weighting, in_order
 
 
-class LoraStrategy(Strategy):
+class LoRAStrategy(Strategy):
     """A strategy on pairs ``A (r, i)``, ``B (o, r)``; refuses to train anything else.
 
     The scaling s of ``W + s B A`` is common to all clients and never enters the factors: it cancels

@@ -13,13 +13,14 @@ from functools import cache
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
 from fl2ora.clip_tuning.factors import factor_names, factors_of, pair_names
-from fl2ora.experiment.errors import UserError, listed
+from fl2ora.experiment.arguments import MOST
+from fl2ora.experiment.errors import UserError, listed, shown
 from fl2ora.strategies.base import RoundPlan, RunInfo
-from fl2ora.strategies.lora._lora_strategy import LoraStrategy, put
+from fl2ora.strategies.lora._lora_strategy import LoRAStrategy, put
 from fl2ora.strategies.updates import ClientUpdate
 
 
-class RankedLoraStrategy(LoraStrategy):
+class RankedLoRAStrategy(LoRAStrategy):
     """A LoRA strategy whose clients may have ranks of their own.
 
     What nodes ask for comes before ``ranks``. Ranks go round in the order of the run's clients.
@@ -80,6 +81,20 @@ class RankedLoraStrategy(LoraStrategy):
         )
 
 
+def with_unsent(plan: RoundPlan, update: ClientUpdate) -> ClientUpdate:
+    """Return an update with the rows and columns that its client was not sent, as they are.
+
+    The client's own lie in other rows and columns, so that its product gains just theirs.
+    """
+    start = plan.start_of(update.client)
+    if start is plan.current:
+        return update
+    adapter = dict(update.adapter)
+    for name in (n for module in pair_names(adapter) for n in factor_names(module)):
+        adapter[name] = adapter[name] + (plan.current[name] - start[name])
+    return replace(update, adapter=adapter)
+
+
 def cut_to_rank(adapter: Adapter, rank: int) -> Adapter:
     """Return ``adapter`` with zeros beyond the first ``rank`` rows of A and columns of B."""
     result = dict(adapter)
@@ -105,10 +120,10 @@ def parse_ranks(text: str) -> tuple[tuple[int, ...], dict[str, int]]:
     named = {client.strip(): rank.strip() for client, colon, rank in pairs if colon}
     cycle = [rank.strip() for _, colon, rank in pairs if not colon]
     numbers = [*cycle, *named.values()]
-    whole = all(number.isdecimal() and int(number) >= 1 for number in numbers)
+    whole = all(number.isdecimal() and 1 <= int(number) <= MOST for number in numbers)
     if not whole or "" in named or (named and len(named) < len(parts)):
         raise ValueError(
-            f"ranks: expected ranks of at least 1 as '4,2,1', or by client as 'site-a:4, site-b:2' "
-            f"with no client twice, found {text!r}"
+            f"ranks: expected ranks of at least 1 and at most {MOST} as '4,2,1', or by client as "
+            f"'site-a:4, site-b:2' with no client twice, found {shown(text)}"
         )
     return tuple(map(int, cycle)), {client: int(rank) for client, rank in named.items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.factors import (
@@ -16,19 +15,18 @@ from fl2ora.clip_tuning.factors import (
     best_of_rank,
     factor_names,
     norm,
-    pair_names,
     residual_names,
     residual_of,
 )
 from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.lora._lora_strategy import put
-from fl2ora.strategies.lora._ranks import RankedLoraStrategy
+from fl2ora.strategies.lora._ranks import RankedLoRAStrategy, with_unsent
 from fl2ora.strategies.updates import ClientUpdate
 
 _ROUNDING = 1e-12
 
 
-class ResidualLoraStrategy(RankedLoraStrategy):
+class ResidualLoRAStrategy(RankedLoRAStrategy):
     """Splits the mean of the products into new factors and an addition to the residual.
 
     What a client of lower rank was not sent counts as not moved: if all clients stay where they
@@ -68,7 +66,7 @@ class ResidualLoraStrategy(RankedLoraStrategy):
 
     def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Split every pair and move the residuals; see ``Strategy.aggregate``."""
-        whole_updates = (_with_unsent(plan, self.own_part(update)) for update in updates)
+        whole_updates = (with_unsent(plan, self.own_part(update)) for update in updates)
         factors, weights = self.gather(whole_updates)
         result = dict(plan.current)
         whole, cut = [], []
@@ -93,17 +91,3 @@ class ResidualLoraStrategy(RankedLoraStrategy):
     def metrics(self) -> dict[str, float]:
         """Return what the last round's residuals lost; see ``Strategy.metrics``."""
         return {"lora_residual_truncation": self._truncation}
-
-
-def _with_unsent(plan: RoundPlan, update: ClientUpdate) -> ClientUpdate:
-    """Return an update with the rows and columns that its client was not sent, as they are.
-
-    The client's own lie in other rows and columns, so that its product gains just theirs.
-    """
-    start = plan.start_of(update.client)
-    if start is plan.current:
-        return update
-    adapter = dict(update.adapter)
-    for name in (n for module in pair_names(adapter) for n in factor_names(module)):
-        adapter[name] = adapter[name] + (plan.current[name] - start[name])
-    return replace(update, adapter=adapter)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fl2ora.clip_tuning.factors import Factors, centred, mean_of
-from fl2ora.strategies.lora._residuals import ResidualLoraStrategy
+from fl2ora.strategies.lora._residuals import ResidualLoRAStrategy
 
 
-class FedExLora(ResidualLoraStrategy):
+class FedExLoRA(ResidualLoRAStrategy):
     """``A, B`` the means, and ``W += s (sum_k p_k B_k A_k - B A)``: exact.
 
     Needs ``method = 'lora_residual(...)'``. The addition has rank up to ``(m - 1) r``.

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.strategies.base import RoundPlan
-from fl2ora.strategies.lora._lora_strategy import LoraStrategy
+from fl2ora.strategies.lora._lora_strategy import LoRAStrategy
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean
 
 
-class FedIT(LoraStrategy):
+class FedIT(LoRAStrategy):
     """``A = sum_k p_k A_k``, ``B = sum_k p_k B_k``: FedAvg that refuses anything but LoRA.
 
     The product of the means is not the mean of the products; it misses the clients' weighted

@@ -13,12 +13,12 @@ import torch
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite
 from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
-from fl2ora.strategies.lora._lora_strategy import LoraStrategy
+from fl2ora.strategies.lora._lora_strategy import LoRAStrategy
 from fl2ora.strategies.lora.lora_one_factor import mean_of_one, one_factor
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean
 
 
-class FedSaLora(LoraStrategy):
+class FedSALoRA(LoRAStrategy):
     """Clients train both factors from the common A and their own B; A is the mean of the A_k.
 
     A client that takes part for the first time starts from the B it is sent. The B of the global
@@ -47,7 +47,7 @@ class FedSaLora(LoraStrategy):
         return mean_of_one(plan.current, updates, "A", self.weighting)
 
 
-class FedSaLoraRule(ClientRule):
+class FedSALoRARule(ClientRule):
     """Puts the node's own B in place of the received one, and keeps it afterwards.
 
     Args:

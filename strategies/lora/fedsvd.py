@@ -11,12 +11,12 @@ from dataclasses import replace
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.factors import factor_names, factors_of, pair_names
 from fl2ora.strategies.base import RoundPlan
-from fl2ora.strategies.lora._lora_strategy import LoraStrategy, check_row_norm, put, refactored
+from fl2ora.strategies.lora._lora_strategy import LoRAStrategy, check_row_norm, put, refactored
 from fl2ora.strategies.lora.lora_one_factor import mean_of_one, rule_for
 from fl2ora.strategies.updates import ClientUpdate
 
 
-class FedSvd(LoraStrategy):
+class FedSVD(LoRAStrategy):
     """The exact mean ``mean(B) A`` of FFA-LoRA in a new basis: ``A = V^T``, ``B = U S``.
 
     The update stays what it is. The rows of A become orthogonal, and rows whose singular value is

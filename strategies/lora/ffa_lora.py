@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.strategies.base import RoundPlan
-from fl2ora.strategies.lora._lora_strategy import LoraStrategy
+from fl2ora.strategies.lora._lora_strategy import LoRAStrategy
 from fl2ora.strategies.lora.lora_one_factor import mean_of_one, rule_for
 from fl2ora.strategies.updates import ClientUpdate
 
 
-class FfaLora(LoraStrategy):
+class FFALoRA(LoRAStrategy):
     """``B = sum_k p_k B_k`` with the common, frozen initial A: exact, ``mean(B) A = mean(B_k A)``.
 
     The server needs only a weighted sum, and noise added to B is not multiplied by noise in A.

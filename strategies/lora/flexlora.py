@@ -11,16 +11,18 @@ from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.factors import factor_names, stacked
 from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.lora._lora_strategy import check_row_norm, put, refactored
-from fl2ora.strategies.lora._ranks import RankedLoraStrategy
+from fl2ora.strategies.lora._ranks import RankedLoRAStrategy
 from fl2ora.strategies.updates import ClientUpdate
 
 
-class FlexLora(RankedLoraStrategy):
+class FlexLoRA(RankedLoRAStrategy):
     """``M = sum_k p_k B_k A_k`` in its best rank r: ``A = V_r^T``, ``B = U_r S_r``.
 
     Nothing of rank r is nearer to M; what is cut off has norm ``sqrt(sum_{j>r} s_j^2)``. M is never
     formed. The first r_k rows and columns are the best rank r_k, and what a client of that rank
-    starts from. A pair whose M is zero keeps its factors.
+    starts from. Its product stands in M with zeros for the rest, so that low ranks shrink what only
+    the high ones have, every round again and also if nobody moves: as published. A pair whose M is
+    zero keeps its factors.
 
     Args:
         ranks: of the clients, going round as ``4,2,1`` or by key as ``site-a:4, site-b:2``.

@@ -13,10 +13,10 @@ import torch
 
 from fl2ora.clip_tuning.factors import Factors, stacked
 from fl2ora.experiment.seeds import derive_seed
-from fl2ora.strategies.lora._residuals import ResidualLoraStrategy
+from fl2ora.strategies.lora._residuals import ResidualLoRAStrategy
 
 
-class Flora(ResidualLoraStrategy):
+class FLoRA(ResidualLoRAStrategy):
     """``W += s [p_1 B_1 ... p_m B_m] [A_1; ...; A_m]``, then A is drawn anew and B is zero: exact.
 
     Needs ``method = 'lora_residual(...)'``. The addition has rank up to ``m r``, every round again.

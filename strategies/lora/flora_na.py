@@ -13,12 +13,13 @@ from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.factors import Factors, factor_names, mean_of, norm, stacked
+from fl2ora.experiment.arguments import whole
 from fl2ora.strategies.base import RoundPlan
-from fl2ora.strategies.lora._lora_strategy import LoraStrategy, put
+from fl2ora.strategies.lora._lora_strategy import LoRAStrategy, put
 from fl2ora.strategies.updates import ClientUpdate
 
 
-class FloraNa(LoraStrategy):
+class FLoRANA(LoRAStrategy):
     """``A = sum_k x_k A_k``, ``B = sum_k y_k B_k`` with ``(x, y) = argmin |M - B A|_F^2`` per pair.
 
     ``M = sum_k p_k B_k A_k`` is never formed. The search starts at ``x = y = p`` and every step
@@ -32,9 +33,7 @@ class FloraNa(LoraStrategy):
 
     def __init__(self, steps: int = 20, weighting: str = "examples") -> None:
         super().__init__(weighting)
-        if steps < 1:
-            raise ValueError(f"steps: expected at least 1, found {steps}")
-        self.steps = steps
+        self.steps = whole("steps", steps, at_least=1)
 
     def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Weigh and average every pair; see ``Strategy.aggregate``."""

@@ -12,16 +12,16 @@ from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.factors import factor_names, mean_of, norm
 from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.lora._lora_strategy import put
-from fl2ora.strategies.lora._ranks import RankedLoraStrategy
+from fl2ora.strategies.lora._ranks import RankedLoRAStrategy
 from fl2ora.strategies.updates import ClientUpdate
 
 
-class HetLora(RankedLoraStrategy):
+class HetLoRA(RankedLoRAStrategy):
     """``A = sum_k z_k A_k``, ``B = sum_k z_k B_k``, ``z_k = |B_k A_k|_F / sum_j |B_j A_j|_F``.
 
     The norms are over all pairs together. Where all are zero the clients count by their examples.
     Factors are averaged apart: inexact as FedIT, and padding with zeros shrinks what only the high
-    ranks have.
+    ranks have, every round again and also if nobody moves: as published.
 
     Args:
         ranks: of the clients, going round as ``4,2,1`` or by key as ``site-a:4, site-b:2``.

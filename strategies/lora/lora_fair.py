@@ -13,11 +13,11 @@ import torch
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.factors import Factors, centred, factor_names, mean_of
 from fl2ora.strategies.base import RoundPlan
-from fl2ora.strategies.lora._lora_strategy import LoraStrategy, put
+from fl2ora.strategies.lora._lora_strategy import LoRAStrategy, put
 from fl2ora.strategies.updates import ClientUpdate
 
 
-class LoraFair(LoraStrategy):
+class LoRAFAIR(LoRAStrategy):
     """The mean of A, and ``B = mean(B) + D`` as near to ``M = sum_k p_k B_k A_k`` as that A allows.
 
     ``D = argmin |(mean(B) + D) A - M|_F^2 + ridge |D|_F^2``, which is

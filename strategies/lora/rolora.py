@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.strategies.base import RoundPlan
-from fl2ora.strategies.lora._lora_strategy import LoraStrategy
+from fl2ora.strategies.lora._lora_strategy import LoRAStrategy
 from fl2ora.strategies.lora.lora_one_factor import mean_of_one, rule_for, trained_factor
 from fl2ora.strategies.updates import ClientUpdate
 
 
-class RoLora(LoraStrategy):
+class RoLoRA(LoRAStrategy):
     """B is trained and averaged in odd rounds, A in even rounds; the other is common and frozen.
 
     As long as B is zero everywhere A has no gradient: even rounds are then B's too.

@@ -26,8 +26,17 @@ class Ledger:
 
     def __init__(self, noise_multiplier: float) -> None:
         self.noise_multiplier = noise_multiplier
+        self._before = 0.0
         self._clients: Counter[str] = Counter()
         self._rounds: Counter[tuple[int, int]] = Counter()
+
+    def carry(self, mu: float) -> None:
+        """Begin with what the adapter that a run starts from has cost already.
+
+        Args:
+            mu: of any one client at most, as ``mu`` returned it.
+        """
+        self._before = float(torch.tensor(mu))
 
     def charge(self, asked: Sequence[str], num_clients: int) -> None:
         """Count one release of a round's sum, which concerns all who were asked.
@@ -48,6 +57,13 @@ class Ledger:
         """Releases that concern the client asked most often."""
         return max(self._clients.values(), default=0)
 
+    def mu(self) -> float:
+        """Return mu of the one Gaussian release that costs the client asked most often the same.
+
+        Its sensitivity is the clip: the client's change against none.
+        """
+        return math.hypot(self._before, mu_of(self.most, self.noise_multiplier))
+
     def epsilon(self, delta: float, sensitivity: float = 1.0) -> float:
         """Return epsilon of the client asked most often, known to have been.
 
@@ -55,19 +71,24 @@ class Ledger:
             delta: above 0 and below 1.
             sensitivity: of one release, in units of the clip.
         """
-        return composed(self.most, self.noise_multiplier, delta, sensitivity)
+        return gaussian_epsilon(sensitivity * self.mu(), delta)
 
     def poisson_epsilon(self, delta: float) -> float:
         """Return epsilon as if rounds were Poisson samples; ``epsilon`` where that is smaller."""
         known = self.epsilon(delta)
         if not self._rounds or not 0 < known < math.inf:
             return known
-        return min(known, poisson_epsilon(self.noise_multiplier, self._rounds, delta))
+        sampled = poisson_epsilon(self.noise_multiplier, self._rounds, delta, self._before)
+        return min(known, sampled)
 
     def state(self) -> Adapter:
         """Return what ``load_state`` takes up; counts are exact up to 2^24."""
         rounds = [[asked, everyone, n] for (asked, everyone), n in sorted(self._rounds.items())]
-        numbers = {"noise": [self.noise_multiplier], "rounds": rounds}
+        numbers = {
+            "noise": [self.noise_multiplier],
+            "rounds": rounds,
+            "before": [self._before],
+        }
         clients = {client: torch.tensor([float(n)]) for client, n in self._clients.items()}
         return join_parts(
             {
@@ -91,6 +112,7 @@ class Ledger:
                 f"noise_multiplier: expected {before:g}, with which this run began, found "
                 f"{self.noise_multiplier:g}: epsilon would not add up"
             )
+        self._before = float(numbers["before"])
         self._clients = Counter({client: int(n) for client, n in clients.items()})
         self._rounds = Counter(
             {(int(asked), int(everyone)): int(n) for asked, everyone, n in numbers["rounds"]}
@@ -108,7 +130,11 @@ def composed(
         delta: above 0 and below 1.
         sensitivity: of one release, in units of the clip.
     """
+    return gaussian_epsilon(sensitivity * mu_of(releases, noise_multiplier), delta)
+
+
+def mu_of(releases: int, noise_multiplier: float) -> float:
+    """Return mu of some releases of equal noise; see ``gaussian_epsilon``."""
     if not releases:
         return 0.0
-    mu = math.inf if noise_multiplier == 0 else sensitivity * math.sqrt(releases) / noise_multiplier
-    return gaussian_epsilon(mu, delta)
+    return math.inf if noise_multiplier == 0 else math.sqrt(releases) / noise_multiplier

@@ -1,11 +1,13 @@
 """DP-FedAvg: clipped changes, their uniform mean, and Gaussian noise from the server.
 
-McMahan et al. 2018, arXiv 1710.06963, with a flat clip; see docs/privacy.md for what is protected.
+McMahan et al. 2018, arXiv 1710.06963, with a flat clip; the clip may follow a quantile of the
+changes' norms: Andrew et al. 2019, arXiv 1905.03871. See docs/privacy.md for what is protected.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -16,6 +18,8 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
 from fl2ora.strategies.lora.lora_one_factor import one_factor, rule_for
+from fl2ora.strategies.named_parts import join_parts, take_part
+from fl2ora.strategies.privacy._clip import Clip
 from fl2ora.strategies.privacy._epsilon import accounting_library, check_privacy
 from fl2ora.strategies.privacy._ledger import Ledger
 from fl2ora.strategies.privacy._noise import change_norm, clipped, gaussian_noise, norm_of
@@ -24,14 +28,17 @@ from fl2ora.strategies.updates import ClientUpdate, WeightedMean
 logger = logging.getLogger(__name__)
 
 
-class DpFedAvg(Strategy):
+class DPFedAvg(Strategy):
     """``theta + eta (mean_S clip(theta_k - theta) + N(0, (z C / m)^2))`` over m clients S.
 
     ``clip(d) = d min(1, C / |d|)`` over all tensors together. With no client's data in, or with it
     replaced by none, the sum moves by at most C. The server sees every change and is trusted.
 
+    With a ``clip_quantile`` the clip is moved after every round to where that share of changes is
+    shorter; see ``_clip.Clip``. epsilon covers that too: the changes bear a little more noise.
+
     Args:
-        clip: C.
+        clip: C, or the first one.
         noise_multiplier: z; 0 protects nothing.
         delta: at which epsilon is reported; well below one over the number of clients.
         server_learning_rate: eta.
@@ -42,6 +49,11 @@ class DpFedAvg(Strategy):
             al. 2024, arXiv 2403.12313); empty: everything.
         seed: of the noise. None draws it from the operating system, afresh even in a rerun; for
             simulations that must repeat give a number, which voids the guarantee.
+        clip_quantile: the share of changes that C should leave as they are, such as 0.5; 0: C
+            stays.
+        clip_rate: how fast C follows: by at most this factor's exponential in a round.
+        count_noise: standard deviation of the noise on the number of changes shorter than C; 0: a
+            twentieth of the clients asked, and at least 2.5 times ``noise_multiplier``.
     """
 
     def __init__(
@@ -53,6 +65,9 @@ class DpFedAvg(Strategy):
         sampling: str = "known",
         factor: str = "",
         seed: int | None = None,
+        clip_quantile: float = 0.0,
+        clip_rate: float = 0.2,
+        count_noise: float = 0.0,
     ) -> None:
         check_privacy(clip, noise_multiplier, delta, seed)
         if not 0 < server_learning_rate < float("inf"):
@@ -68,19 +83,19 @@ class DpFedAvg(Strategy):
             accounting_library()
         if seed is not None:
             logger.warning("dp_fedavg: with a seed the noise can be removed; for simulations only")
-        self.clip = clip
+        self._clip = Clip(clip, noise_multiplier, clip_quantile, clip_rate, count_noise)
         self.delta = delta
         self.server_learning_rate = server_learning_rate
         self.sampling = sampling
         self.factor = factor
         self.seed = seed
         self._ledger = Ledger(noise_multiplier)
-        self._clipped_share = 0.0
-        self._noise_norm = 0.0
+        self._metrics: dict[str, float] = {"clipped_share": 0.0, "noise_norm": 0.0}
 
     def begin(self, run: RunInfo) -> None:
         """Refuse to train a factor of what has none; see ``Strategy.begin``."""
         super().begin(run)
+        self._ledger.carry(run.spent)
         if self.factor and not one_factor(run.initial, self.factor):
             raise UserError(
                 f"strategy 'dp_fedavg': factor={self.factor!r} needs LoRA pairs: expected method = "
@@ -97,16 +112,19 @@ class DpFedAvg(Strategy):
         current = plan.current
         names = one_factor(current, self.factor) if self.factor else current.keys()
         start = {name: current[name] for name in names}
-        mean, cut = WeightedMean(), 0
+        mean, cut, clip = WeightedMean(), 0, self._clip.value
         for update in updates:
             change = {name: update.adapter[name] for name in names}
-            cut += change_norm(change, start) > self.clip
-            mean.add(clipped(change, start, self.clip), 1.0)
-        count = mean.total_weight
-        seed = None if self.seed is None else derive_seed(self.seed, "dp_fedavg", plan.round)
-        noise = gaussian_noise(start, self._ledger.noise_multiplier * self.clip / count, seed)
+            cut += change_norm(change, start) > clip
+            mean.add(clipped(change, start, clip), 1.0)
+        count, asked = int(mean.total_weight), len(plan.clients)
+        std = self._clip.noise_multiplier(asked) * clip / count
+        noise = gaussian_noise(start, std, self._seed("dp_fedavg", plan.round))
         self._ledger.charge(plan.clients, len(self.run.clients))
-        self._clipped_share, self._noise_norm = cut / count, norm_of(noise)
+        self._clip.follow(count - cut, count, asked, self._seed("dp_fedavg-clip", plan.round))
+        self._metrics = {"clipped_share": cut / count, "noise_norm": norm_of(noise)}
+        if self._clip.quantile:
+            self._metrics["clip"] = clip
         further = self.server_learning_rate - 1
         result = dict(current)
         for name, average in mean.result(torch.float64).items():
@@ -114,22 +132,34 @@ class DpFedAvg(Strategy):
             result[name] = (moved + further * (moved - current[name].double())).float()
         return result
 
+    def _seed(self, what: str, server_round: int) -> int | None:
+        return None if self.seed is None else derive_seed(self.seed, what, server_round)
+
     def metrics(self) -> dict[str, float]:
         """Return epsilon so far, the share of changes clipped, and the noise's L2 norm.
 
-        There is no epsilon without noise: it would be infinite.
+        There is no epsilon without noise: it would be infinite. Where the clip moves, the round's
+        is told too.
         """
-        metrics = {"clipped_share": self._clipped_share, "noise_norm": self._noise_norm}
-        if self._ledger.noise_multiplier:
+        metrics = {**self._metrics}
+        if self._ledger.noise_multiplier and self._ledger.mu() < math.inf:
             poisson = self.sampling == "poisson"
             epsilon = self._ledger.poisson_epsilon if poisson else self._ledger.epsilon
             metrics["epsilon"] = epsilon(self.delta)
         return metrics
 
+    def spent(self) -> float:
+        """Return mu of all releases so far; see ``Strategy.spent``."""
+        return self._ledger.mu()
+
     def state(self) -> Adapter:
-        """Return what was spent."""
-        return self._ledger.state()
+        """Return what was spent, and the clip."""
+        clip = {"value": torch.tensor([self._clip.value])} if self._clip.quantile else {}
+        return {**self._ledger.state(), **join_parts({"clip": clip})}
 
     def load_state(self, state: Adapter) -> None:
-        """Go on from what was spent."""
+        """Go on from what was spent, and with the clip of then."""
         self._ledger.load_state(state)
+        clip = take_part(state, "clip")
+        if clip and self._clip.quantile:
+            self._clip.value = float(clip["value"])

@@ -8,36 +8,38 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
-from fl2ora.strategies._wrapping import Wrapping
+from fl2ora.strategies._wrapping import Wrapping, own_tensors
 from fl2ora.strategies.base import RoundPlan, RunInfo
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.named_parts import join_parts, take_part
 from fl2ora.strategies.privacy._epsilon import check_privacy
 from fl2ora.strategies.privacy._ledger import Ledger, composed
 from fl2ora.strategies.privacy._noise import clipped, gaussian_noise
+from fl2ora.strategies.updates import ClientUpdate
 
 logger = logging.getLogger(__name__)
 
 _RELEASES = "releases"
-_TRIED_ROUNDS = (1, 2, 10**9)
 _SENSITIVITY = 2.0  # any change of norm C may stand for any other
 
 
-class LocalDp(Wrapping):
+class LocalDP(Wrapping):
     """``inner`` on what clients send: ``theta + clip(theta_k - theta) + N(0, (z C)^2)``.
 
     Works with every inner strategy whose client half, if it has one, sends and keeps nothing but
     the adapter: such tensors would leave the node without noise, or contradict what left it.
+    To ``inner`` every client has one example: the numbers that clients report bear no noise, and
+    with unequal weights the mean would carry more than ``z C / sqrt(m)``.
 
     Args:
         inner: spec of the strategy that aggregates.
@@ -77,16 +79,9 @@ class LocalDp(Wrapping):
             UserError: it sends or keeps tensors of its own.
         """
         super().begin(run)
-        for server_round in _TRIED_ROUNDS:  # some begin without a client half
-            plan = self.inner.plan(server_round, run.initial, run.clients)
-            if plan.rule:
-                rule = load(plan.rule, ClientRule)
-                received = as_adapter(run.initial)
-                tuned = {name: nn.Parameter(t.clone()) for name, t in received.items()}
-                rule.begin(
-                    LocalStart(tuned, received, as_adapter(plan.aux), {}, 1, learning_rate=1.0)
-                )
-                _refuse_own_tensors(plan.rule, *rule.finish(1))
+        self._ledger.carry(run.spent)
+        for rule, aux, state in own_tensors(self.inner):
+            _refuse_own_tensors(rule, aux, state)
 
     def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
         """Count the releases of those asked, whose rule clips and adds noise after the inner's."""
@@ -96,10 +91,22 @@ class LocalDp(Wrapping):
         arguments = ", ".join(f"{name}={value!r}" for name, value in parts.items())
         return replace(plan, rule=f"local_dp({arguments})")
 
+    def check_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
+        """Let the inner strategy check what it will see."""
+        super().check_update(plan, _one_example(update))
+
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        """Let the inner strategy combine clients of equal weight; see ``Strategy.aggregate``."""
+        return super().aggregate(plan, map(_one_example, updates))
+
+    def spent(self) -> float:
+        """Return mu of all releases so far; see ``Strategy.spent``."""
+        return self._ledger.mu()
+
     def metrics(self) -> dict[str, float]:
         """Return the inner strategy's metrics, and epsilon of the client asked most often."""
         metrics = {**self.inner.metrics()}
-        if self._ledger.noise_multiplier:
+        if self._ledger.noise_multiplier and self._ledger.mu() < math.inf:
             metrics["epsilon"] = self._ledger.epsilon(self._delta, _SENSITIVITY)
         return metrics
 
@@ -113,7 +120,7 @@ class LocalDp(Wrapping):
         self._ledger.load_state(take_part(state, "spent"))
 
 
-class LocalDpRule(ClientRule):
+class LocalDPRule(ClientRule):
     """The inner client half, and after it clipping and noise on the node.
 
     Args:
@@ -121,7 +128,7 @@ class LocalDpRule(ClientRule):
         clip: C.
         noise_multiplier: z.
         delta: at which epsilon is reported.
-        seed: None: noise from the operating system; see ``LocalDp``.
+        seed: None: noise from the operating system; see ``LocalDP``.
     """
 
     def __init__(
@@ -192,6 +199,10 @@ class LocalDpRule(ClientRule):
             spent = composed(self._releases, self._multiplier, self._delta, _SENSITIVITY)
             metrics["epsilon"] = spent
         return metrics
+
+
+def _one_example(update: ClientUpdate) -> ClientUpdate:
+    return replace(update, num_examples=1)
 
 
 def _refuse_own_tensors(spec: str, aux: Adapter, state: Adapter) -> None:

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.arguments import whole
 from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.robust._distances import gram, squared_distances
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean, Weighting, in_order
+
+_MOST_STEPS = 1_000_000
 
 
 class GeometricMedian(Strategy):
@@ -32,11 +35,9 @@ class GeometricMedian(Strategy):
     def __init__(
         self, iterations: int = 1000, tolerance: float = 1e-9, weighting: str = "uniform"
     ) -> None:
-        if iterations < 1:
-            raise ValueError(f"iterations: expected at least 1, found {iterations}")
         if not 0 <= tolerance < 1:
             raise ValueError(f"tolerance: expected 0 <= tolerance < 1, found {tolerance}")
-        self.iterations = iterations
+        self.iterations = whole("iterations", iterations, at_least=1, at_most=_MOST_STEPS)
         self.tolerance = tolerance
         self.weighting = Weighting(weighting)
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
+from fl2ora.experiment.arguments import whole
 from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.robust._distances import gram, squared_distances
 from fl2ora.strategies.updates import ClientUpdate, in_order
+
+MOST_CLIENTS = 100_000  # as of num-clients
 
 
 class Krum(Strategy):
@@ -25,9 +28,7 @@ class Krum(Strategy):
     """
 
     def __init__(self, malicious: int = 1) -> None:
-        if malicious < 0:
-            raise ValueError(f"malicious: expected at least 0, found {malicious}")
-        self.malicious = malicious
+        self.malicious = whole("malicious", malicious, at_least=0, at_most=MOST_CLIENTS)
         self.least_updates = 2 * malicious + 3
 
     def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:

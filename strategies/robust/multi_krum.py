@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.arguments import whole
 from fl2ora.strategies.base import RoundPlan, Strategy
-from fl2ora.strategies.robust.krum import Krum, best_first
+from fl2ora.strategies.robust.krum import MOST_CLIENTS, Krum, best_first
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean, Weighting
 
 
@@ -23,11 +24,9 @@ class MultiKrum(Strategy):
     """
 
     def __init__(self, malicious: int = 1, keep: int = 0, weighting: str = "uniform") -> None:
-        if keep < 0:
-            raise ValueError(f"keep: expected at least 0, found {keep}")
         krum = Krum(malicious)
         self.malicious, self.least_updates = krum.malicious, krum.least_updates
-        self.keep = keep
+        self.keep = whole("keep", keep, at_least=0, at_most=MOST_CLIENTS)
         self.weighting = Weighting(weighting)
 
     def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:

@@ -198,7 +198,7 @@ def test_a_methods_own_loss_is_reported_beside() -> None:
 
 
 def test_no_part_of_the_loss_is_sent_where_a_rule_withholds_it() -> None:
-    rule = load("fl2ora.strategies.privacy.local_dp:LocalDpRule", ClientRule)
+    rule = load("fl2ora.strategies.privacy.local_dp:LocalDPRule", ClientRule)
     plan = replace(PLAN, loss=build_loss("cross_entropy + brier"), rule=rule)
     found = local_train(classifier("kgcoop"), DATA, plan)[0].metrics
     assert found.keys() == {"loss", "steps", "releases", "epsilon"}

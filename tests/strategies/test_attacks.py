@@ -130,7 +130,7 @@ def test_the_wrapper_hands_on_every_hook_of_a_strategy() -> None:
         for name, member in vars(Strategy).items()
         if inspect.isfunction(member) and not name.startswith("_")
     }
-    assert len(hooks) == 8
+    assert len(hooks) == 9
     assert hooks <= vars(Attacked).keys() | vars(Wrapping).keys()
 
 

@@ -17,7 +17,7 @@ from fl2ora.clip_tuning.adapter import as_adapter
 from fl2ora.experiment.errors import UserError
 from fl2ora.strategies.privacy._epsilon import gaussian_epsilon, poisson_epsilon
 from fl2ora.strategies.privacy._ledger import Ledger, composed
-from fl2ora.strategies.privacy.dp_fedavg import DpFedAvg
+from fl2ora.strategies.privacy.dp_fedavg import DPFedAvg
 
 
 @pytest.mark.parametrize("delta", [1e-3, 1e-5, 1e-8])
@@ -67,11 +67,51 @@ def test_poisson_sampling_costs_what_the_library_says(
     asked: int, everyone: int, z: float, rounds: int, delta: float
 ) -> None:
     found = poisson_epsilon(z, {(asked, everyone): rounds}, delta)
-    orders = [*range(2, 65), 128, 256, 512, 1024]
     share = asked / everyone
-    assert found == direct(share, z, rounds, delta, rdp.RdpAccountant(orders))
-    tight = direct(share, z, rounds, delta, pld.PLDAccountant())
-    assert tight <= found <= 2 * tight
+    finest = direct(share, z, rounds, delta, pld.PLDAccountant())
+    assert finest * (1 - 1e-9) <= found <= finest * (1 + 1e-4)
+    # The accountant by Renyi orders, used before, promises 11 to 31 % less here.
+    by_orders = direct(share, z, rounds, delta, rdp.RdpAccountant([*range(2, 65), 128, 256, 512]))
+    assert found < 0.9 * by_orders
+
+
+def test_what_was_spent_before_is_composed_with_the_sampled_rounds() -> None:
+    found = poisson_epsilon(1.0, {(10, 100): 20}, 1e-5, before=0.8)
+    accountant = pld.PLDAccountant()
+    accountant.compose(dp_accounting.GaussianDpEvent(1 / 0.8))
+    assert found == pytest.approx(direct(0.1, 1.0, 20, 1e-5, accountant), rel=2e-4)
+    assert found > poisson_epsilon(1.0, {(10, 100): 20}, 1e-5)
+
+
+@pytest.mark.parametrize("z", [1e-3, 0.05, 30.0])
+def test_noise_of_any_size_is_accounted_without_a_grid_beyond_memory(z: float) -> None:
+    ledger = Ledger(z)
+    for _ in range(3):
+        ledger.charge("ab", 4)
+    known = dp_accounting.get_epsilon_gaussian(z / math.sqrt(3), 1e-5)
+    assert 0 < ledger.poisson_epsilon(1e-5) <= known * (1 + 1e-6)
+    assert poisson_epsilon(z, {(2, 4): 3}, 1e-5) < math.inf or z < 0.1
+
+
+def test_a_ledger_carries_what_the_start_has_cost() -> None:
+    ledger = Ledger(2.0)
+    ledger.carry(1.5)
+    assert ledger.epsilon(1e-5) == pytest.approx(
+        dp_accounting.get_epsilon_gaussian(1 / 1.5, 1e-5), rel=1e-6
+    )
+    ledger.charge("ab", 2)
+    ledger.charge("a", 2)
+    both = math.sqrt(1.5**2 + 2 / 2.0**2)  # Gaussian releases compose as their squared mu add up
+    assert ledger.mu() == pytest.approx(both)
+    accountant = pld.PLDAccountant()
+    for noise, count in ((1 / 1.5, 1), (2.0, 2)):
+        accountant.compose(dp_accounting.GaussianDpEvent(noise), count)
+    assert ledger.epsilon(1e-5) == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-3)
+    resumed = Ledger(2.0)
+    resumed.load_state(as_adapter(ledger.state()))
+    assert resumed.epsilon(1e-5) == pytest.approx(ledger.epsilon(1e-5), rel=1e-12)
+    ledger.carry(math.inf)
+    assert ledger.epsilon(1e-5) == ledger.poisson_epsilon(1e-5) == math.inf
 
 
 def test_epsilon_is_below_that_of_the_moments_accountant() -> None:
@@ -82,9 +122,9 @@ def test_epsilon_is_below_that_of_the_moments_accountant() -> None:
 
 def test_rounds_of_different_sizes_add_up() -> None:
     found = poisson_epsilon(1.0, {(10, 100): 3, (20, 100): 2}, 1e-5)
-    accountant = rdp.RdpAccountant([*range(2, 65), 128, 256, 512, 1024])
+    accountant = pld.PLDAccountant()
     direct(0.1, 1.0, 3, 1e-5, accountant)
-    assert found == direct(0.2, 1.0, 2, 1e-5, accountant)
+    assert found == pytest.approx(direct(0.2, 1.0, 2, 1e-5, accountant), rel=2e-4)
 
 
 def test_the_client_asked_most_often_sets_epsilon() -> None:
@@ -126,6 +166,6 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(importlib, "import_module", missing)
-        assert DpFedAvg().metrics()["epsilon"] == 0.0
+        assert DPFedAvg().metrics()["epsilon"] == 0.0
         with pytest.raises(UserError, match=r"needs dp-accounting .*install 'fl2ora\[privacy\]'"):
-            DpFedAvg(sampling="poisson")
+            DPFedAvg(sampling="poisson")

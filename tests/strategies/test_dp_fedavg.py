@@ -20,7 +20,7 @@ from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.contract import check_strategy
 from fl2ora.strategies.privacy._noise import change_norm, clipped, gaussian_noise
-from fl2ora.strategies.privacy.dp_fedavg import DpFedAvg
+from fl2ora.strategies.privacy.dp_fedavg import DPFedAvg
 from fl2ora.strategies.toy_clients import START, play_round, toy_clients
 from fl2ora.strategies.updates import ClientUpdate
 from planned import begun, combine
@@ -42,7 +42,7 @@ def one(strategy: Strategy, *updates: ClientUpdate, start: float = 0.0) -> Adapt
 @pytest.mark.parametrize(
     "spec",
     [
-        "dp_fedavg(noise_multiplier=0, clip=1e30)",
+        "dp_fedavg(noise_multiplier=0, clip=1e9)",
         "dp_fedavg(noise_multiplier=0.0, clip=1000.0, factor='')",
     ],
 )
@@ -71,7 +71,7 @@ def test_dp_fedavg_without_noise_and_clipping_is_the_uniform_mean() -> None:
     plan = RoundPlan(1, START, tuple(keys))
     updates = play_round(plan, clients)
     expected = FedAvg(weighting="uniform").aggregate(plan, iter(updates))
-    private = begun(DpFedAvg(clip=1e30, noise_multiplier=0), keys, START)
+    private = begun(DPFedAvg(clip=1e9, noise_multiplier=0), keys, START)
     found = private.aggregate(plan, iter(updates))
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
@@ -79,18 +79,18 @@ def test_dp_fedavg_without_noise_and_clipping_is_the_uniform_mean() -> None:
 
 def test_a_clipped_mean_by_hand() -> None:
     # (3, 4) has norm 5 and is cut to (0.6, 0.8); (0, 0.5) stays; sizes do not count.
-    strategy = DpFedAvg(noise_multiplier=0)
+    strategy = DPFedAvg(noise_multiplier=0)
     result = one(strategy, update("a", [4.0, 5.0], 90), update("b", [1.0, 1.5]), start=1.0)
     torch.testing.assert_close(result["x"], torch.tensor([1.3, 1.65]))
     assert strategy.metrics() == {"clipped_share": 0.5, "noise_norm": 0.0}  # epsilon: infinite
-    faster = DpFedAvg(noise_multiplier=0, server_learning_rate=2.0)
+    faster = DPFedAvg(noise_multiplier=0, server_learning_rate=2.0)
     result = one(faster, update("a", [4.0, 5.0]), update("b", [1.0, 1.5]), start=1.0)
     torch.testing.assert_close(result["x"], torch.tensor([1.6, 2.3]))
 
 
 def test_one_client_that_did_not_move_changes_nothing() -> None:
     for clip in (1e-30, 1.0):
-        result = one(DpFedAvg(clip=clip, noise_multiplier=0), update("a", [2.0, 2.0]), start=2.0)
+        result = one(DPFedAvg(clip=clip, noise_multiplier=0), update("a", [2.0, 2.0]), start=2.0)
         assert result["x"].tolist() == [2.0, 2.0]
 
 
@@ -125,7 +125,7 @@ def test_one_client_moves_the_sum_by_at_most_the_clip_and_replaced_by_twice(
 
 
 def test_one_client_moves_the_mean_by_at_most_twice_the_clip_over_m() -> None:
-    strategy = DpFedAvg(clip=0.5, noise_multiplier=0)
+    strategy = DPFedAvg(clip=0.5, noise_multiplier=0)
     others = [update(c, [float(i), -1.0]) for i, c in enumerate("bcd")]
     first = one(strategy, update("a", [1e6, 1e6]), *others)
     second = one(strategy, update("a", [-1e6, -1e6]), *others)
@@ -135,7 +135,7 @@ def test_one_client_moves_the_mean_by_at_most_twice_the_clip_over_m() -> None:
 @pytest.mark.parametrize("seed", [11, None])
 def test_the_noise_has_the_stated_spread(seed: int | None) -> None:
     n, clip, z, clients = 400_000, 2.0, 1.5, 3
-    strategy = DpFedAvg(clip=clip, noise_multiplier=z, seed=seed)
+    strategy = DPFedAvg(clip=clip, noise_multiplier=z, seed=seed)
     noise = one(strategy, *(update(str(i), [0.0] * n) for i in range(clients)))["x"].double()
     std = z * clip / clients
     # Five standard errors: of a mean std/sqrt(n), of a variance 2 std^4/n, of a share 0.5/sqrt(n).
@@ -157,13 +157,13 @@ def test_a_seed_repeats_the_noise_and_rounds_differ() -> None:
     assert not torch.equal(*(gaussian_noise(like, 1.0, None)["b"] for _ in range(2)))
     assert {name: t.shape for name, t in first.items()} == {n: t.shape for n, t in like.items()}
     zeros = {"x": torch.zeros(5)}
-    strategy = begun(DpFedAvg(seed=3), "a", zeros)
+    strategy = begun(DPFedAvg(seed=3), "a", zeros)
     rounds = [combine(strategy, zeros, [update("a", [0.0] * 5)], r) for r in (1, 2)]
     assert not torch.equal(rounds[0]["x"], rounds[1]["x"])
 
 
 def test_epsilon_after_each_round_and_after_a_restart() -> None:
-    strategy = begun(DpFedAvg(noise_multiplier=2.0, delta=1e-6), "0123", START)
+    strategy = begun(DPFedAvg(noise_multiplier=2.0, delta=1e-6), "0123", START)
     current = START
     for server_round in (1, 2, 3):
         clients = toy_clients(START)[: 5 - server_round]
@@ -171,13 +171,13 @@ def test_epsilon_after_each_round_and_after_a_restart() -> None:
         current = as_adapter(strategy.aggregate(plan, play_round(plan, clients)[:-1]))
         expected = dp_accounting.get_epsilon_gaussian(2.0 / math.sqrt(server_round), 1e-6)
         assert strategy.metrics()["epsilon"] == pytest.approx(expected, rel=1e-6)
-    resumed = DpFedAvg(noise_multiplier=2.0, delta=1e-6)
+    resumed = DPFedAvg(noise_multiplier=2.0, delta=1e-6)
     resumed.load_state(strategy.state())
     assert resumed.metrics()["epsilon"] == strategy.metrics()["epsilon"]
 
 
 def test_who_is_asked_pays_when_the_sum_is_released() -> None:
-    strategy = begun(DpFedAvg(noise_multiplier=2.0), "0123", START)
+    strategy = begun(DPFedAvg(noise_multiplier=2.0), "0123", START)
     strategy.plan(1, START, "0123")  # comes to nothing: nothing is released
     assert strategy.metrics()["epsilon"] == 0.0
     plan = strategy.plan(2, START, "01")
@@ -190,19 +190,19 @@ def test_who_is_asked_pays_when_the_sum_is_released() -> None:
 
 def test_poisson_counts_the_share_that_was_asked() -> None:
     everyone = [str(index) for index in range(100)]
-    strategy = begun(DpFedAvg(sampling="poisson", noise_multiplier=1.2), everyone, START)
+    strategy = begun(DPFedAvg(sampling="poisson", noise_multiplier=1.2), everyone, START)
     for server_round in (1, 2):
         plan = strategy.plan(server_round, START, everyone[:4])
         updates = play_round(plan, toy_clients(START))
         strategy.aggregate(plan, updates[:-1])  # one reply is lost
     event = dp_accounting.PoissonSampledDpEvent(4 / 100, dp_accounting.GaussianDpEvent(1.2))
-    accountant = dp_accounting.rdp.RdpAccountant([*range(2, 65), 128, 256, 512, 1024])
+    accountant = dp_accounting.pld.PLDAccountant()
     expected = accountant.compose(event, 2).get_epsilon(1e-5)
-    assert strategy.metrics()["epsilon"] == pytest.approx(expected, rel=1e-12)
+    assert strategy.metrics()["epsilon"] == pytest.approx(expected, rel=2e-4)
 
 
 def test_one_factor_is_trained_and_noised_alone() -> None:
-    strategy = begun(DpFedAvg(factor="B", seed=1), "0123", FACTORS)
+    strategy = begun(DPFedAvg(factor="B", seed=1), "0123", FACTORS)
     plan = strategy.plan(1, FACTORS, "0123")
     result = strategy.aggregate(plan, iter(play_round(plan, toy_clients(FACTORS))))
     for name, tensor in FACTORS.items():
@@ -235,7 +235,7 @@ def test_dp_fedavg_inside_a_wrapping_strategy() -> None:
         ("server_learning_rate=0.0", "server_learning_rate: expected"),
         ("sampling='fixed'", "sampling: expected 'known' or 'poisson', found 'fixed'"),
         ("factor='C'", "factor: expected"),
-        ("seed=1.5", "seed: expected a whole number or None, found 1.5"),
+        ("seed=1.5", "seed: expected int or None, found 1.5"),
         ("seed=True", "seed: expected"),
     ],
 )
@@ -245,7 +245,7 @@ def test_impossible_arguments_are_refused(arguments: str, message: str) -> None:
 
 
 def test_a_seed_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
-    DpFedAvg(seed=1)
+    DPFedAvg(seed=1)
     assert "for simulations only" in caplog.text
 
 

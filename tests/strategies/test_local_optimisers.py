@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import ConfigError, UserError
 from fl2ora.experiment.plugins import available, load
+from fl2ora.server_app.run_plugins import build_plugins
 from fl2ora.strategies.averaging.fednova import FedNovaRule
-from fl2ora.strategies.averaging.scaffold import ScaffoldRule
+from fl2ora.strategies.averaging.scaffold import SCAFFOLDRule
 from fl2ora.strategies.base import Strategy
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.toy_clients import ToyClient
@@ -69,8 +71,8 @@ def test_unsuitable_optimiser_is_refused_before_training(
 @pytest.mark.parametrize(
     ("rule", "optimiser", "momentum"),
     [
-        (ScaffoldRule(), MOMENTUM, 0.9),
-        (ScaffoldRule(), "adamw", 0.0),
+        (SCAFFOLDRule(), MOMENTUM, 0.9),
+        (SCAFFOLDRule(), "adamw", 0.0),
         (FedNovaRule(), "adamw", 0.0),
         (FedNovaRule(), "sgd(nesterov=True)", 0.9),
         (FedNovaRule(mu=0.1), MOMENTUM, 0.9),
@@ -91,6 +93,21 @@ def test_a_client_with_momentum_is_not_counted_too_short_beside_mu() -> None:
         client.train(scalar(0.0), FedNovaRule(mu=0.1), {})
     alone = client.train(scalar(0.0), FedNovaRule(), {})
     assert torch.isfinite(alone.aux["normaliser"])
+
+
+@pytest.mark.parametrize("spec", ["scaffold", "attacked(inner='scaffold')"])
+def test_variates_of_gradients_cut_short_are_refused(spec: str) -> None:
+    load(spec, Strategy).accepts(PLAIN, "constant", 0.0)
+    with pytest.raises(UserError, match=r"'scaffold': gradient-clip: expected 0, .*found 0\.5"):
+        load(spec, Strategy).accepts(PLAIN, "constant", 0.5)
+    config = {"strategy": spec, "optimiser": PLAIN, "gradient-clip": 0.5}
+    with pytest.raises(ConfigError, match="gradient-clip: expected 0"):
+        build_plugins(RunConfig.from_flat(config))
+
+
+@pytest.mark.parametrize("name", sorted({*available(Strategy)} - {"scaffold"}))
+def test_all_others_take_clipped_gradients(name: str) -> None:
+    load(name, Strategy).accepts(PLAIN, "constant", 0.5)
 
 
 def test_needs_plain_sgd_of_every_strategy() -> None:

@@ -11,11 +11,11 @@ from fl2ora.experiment.plugins import available, load
 from fl2ora.strategies.base import Strategy
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.contract import check_strategy
-from fl2ora.strategies.lora._lora_strategy import LoraStrategy
-from fl2ora.strategies.lora.fedsa_lora import FedSaLoraRule
-from fl2ora.strategies.lora.flora import Flora
+from fl2ora.strategies.lora._lora_strategy import LoRAStrategy
+from fl2ora.strategies.lora.fedsa_lora import FedSALoRARule
+from fl2ora.strategies.lora.flora import FLoRA
 from fl2ora.strategies.lora.lora_one_factor import TrainOneFactor
-from fl2ora.strategies.lora.rolora import RoLora
+from fl2ora.strategies.lora.rolora import RoLoRA
 from lora_factors import RESIDUAL_A, RESIDUAL_B, A, B, drawn, example_one
 from planned import begun, combine
 
@@ -76,7 +76,7 @@ def start_for(spec: str) -> Adapter:
 @pytest.mark.parametrize("spec", SPECS)
 def test_lora_is_accepted_and_anything_else_refused(spec: str) -> None:
     strategy = load(spec, Strategy)
-    assert isinstance(strategy, LoraStrategy)
+    assert isinstance(strategy, LoRAStrategy)
     assert strategy.spec_name == spec
     begun(strategy, "ab", start_for(spec))
     for adapter, found in (
@@ -108,12 +108,12 @@ def test_strategies_that_move_no_residual_refuse_one(spec: str) -> None:
 def test_a_client_finds_the_rule(spec: str) -> None:
     rule = rule_of(load(spec, Strategy), 1, start_for(spec))
     if rule:
-        assert isinstance(load(rule, ClientRule), (TrainOneFactor, FedSaLoraRule))
+        assert isinstance(load(rule, ClientRule), (TrainOneFactor, FedSALoRARule))
     assert bool(rule) == (spec in {"ffa_lora", "rolora", "fedsvd", "fedsa_lora"})
 
 
 def test_the_factors_take_turns() -> None:
-    rules = [rule_of(RoLora(), server_round, START) for server_round in (1, 2, 3, 4)]
+    rules = [rule_of(RoLoRA(), server_round, START) for server_round in (1, 2, 3, 4)]
     assert rules == [f"lora_one_factor(factor='{factor}')" for factor in "BABA"]
 
 
@@ -128,14 +128,14 @@ def test_b_takes_the_turn_of_a_while_all_b_are_zero() -> None:
     assert tuned[A].grad is None
     assert tuned[B].grad is not None
     moved = [type(m)(m.client, {**dead, B: m.adapter[B]}, 1) for m in drawn(3)]
-    result = combine(RoLora(), dead, moved, 2)
+    result = combine(RoLoRA(), dead, moved, 2)
     assert bool(result[B].any())
     assert torch.equal(result[A], dead[A])
 
 
 def test_truncated_residual_is_reported_as_a_metric() -> None:
     room = {RESIDUAL_A: torch.zeros(1, 2), RESIDUAL_B: torch.zeros(2, 1)}
-    strategy = Flora()
+    strategy = FLoRA()
     combine(strategy, {**example_one()[0].adapter, **room}, example_one())
     # diag(.5, .5) in rank 1 keeps one of two equal singular values.
     assert strategy.metrics() == {"lora_residual_truncation": pytest.approx(0.5**0.5)}

@@ -5,12 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from fl2ora.server_app.lora_diagnostics import LoraDiagnostics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fl2ora.experiment.plugins import load
+from fl2ora.server_app.factor_losses import FactorLosses
 from fl2ora.strategies.averaging.fedavg import FedAvg
-from fl2ora.strategies.lora.flexlora import FlexLora
+from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.lora._ranks import cut_to_rank
+from fl2ora.strategies.lora.flexlora import FlexLoRA
 from fl2ora.strategies.updates import ClientUpdate
 from lora_factors import (
     RESIDUAL_A,
@@ -23,19 +26,20 @@ from lora_factors import (
     example_one,
     example_two,
     mean_product,
+    pair,
     updates,
 )
-from planned import combine
+from planned import begun, combine, plan_of
 
 OTHER = M.replace("q_proj", "v_proj")
 
 
-def watched(
-    members: list[ClientUpdate], scalings: dict[str, float] | None = None
-) -> LoraDiagnostics:
-    diagnostics = LoraDiagnostics(scalings or {})
-    assert list(diagnostics.watch(members)) == members
-    return diagnostics
+def watched(members: list[ClientUpdate], scalings: dict[str, float] | None = None) -> FactorLosses:
+    losses = FactorLosses(scalings or {})
+    plan = plan_of(members, members[0].adapter)
+    for member in members:
+        losses.add(plan, member)
+    return losses
 
 
 def test_the_first_example() -> None:
@@ -49,7 +53,7 @@ def test_the_first_example() -> None:
 
 def test_the_second_example() -> None:
     members = example_two()
-    following = combine(FlexLora(), members[0].adapter, members)
+    following = combine(FlexLoRA(), members[0].adapter, members)
     found = watched(members, {M: 0.5}).result(following)
     norm = math.hypot(4.91127, 0.534485)
     assert found["lora_aggregation_error"] == pytest.approx(1.393694 / norm, rel=1e-5)
@@ -89,10 +93,11 @@ def test_a_common_factor_loses_nothing(clients: int) -> None:
 
 
 def test_memory_is_bounded_by_the_dense_sum() -> None:
-    diagnostics = LoraDiagnostics({})
+    diagnostics = FactorLosses({})
     most = 0
-    for member in drawn(200, 2, (7, 5)):
-        diagnostics.add(member)
+    members = drawn(200, 2, (7, 5))
+    for member in members:
+        diagnostics.add(plan_of(members, members[0].adapter), member)
         sums = diagnostics._sums[M]
         most = max(most, sum(part.a.numel() + part.b.numel() for part in sums._parts))
     assert most <= 2 * 7 * 5
@@ -103,7 +108,7 @@ def test_residual_counts_as_part_of_the_update() -> None:
     members = [
         ClientUpdate(m.client, {**m.adapter, **carried}, m.num_examples) for m in example_two()
     ]
-    kept = combine(FlexLora(), members[0].adapter, members)
+    kept = combine(FlexLoRA(), members[0].adapter, members)
     found = watched(members).result(kept)
     norm = math.hypot(4.91127, 0.534485)
     assert found["lora_server_error"] == pytest.approx(0.534485 / norm, rel=1e-5)
@@ -117,6 +122,36 @@ def test_residual_counts_as_part_of_the_update() -> None:
     )
 
 
+@pytest.mark.parametrize("spec", ["fedex_lora(ranks='4,1,2')", "flora(ranks='4,1,2')"])
+def test_an_exact_server_makes_no_error_where_clients_have_ranks_of_their_own(spec: str) -> None:
+    start = {**drawn(1, 4)[0].adapter, RESIDUAL_A: torch.zeros(5, 5), RESIDUAL_B: torch.zeros(7, 5)}
+    strategy = begun(load(spec, Strategy), "abc", start)
+    plan = strategy.plan(1, start, "abc")
+    members = []
+    for client, rank, factors in zip("abc", (4, 1, 2), drawn(3, 4, seed=5), strict=True):
+        trained = {**start, **cut_to_rank(factors.adapter, rank)}
+        members.append(ClientUpdate(client, trained, 1 + rank))
+    following = strategy.aggregate(plan, members)
+    losses = FactorLosses({})
+    for member in members:
+        losses.add(plan, member)
+    assert losses.result(following)["lora_server_error"] < 1e-6
+
+
+def test_what_flexlora_takes_from_idle_clients_of_lower_rank_shows() -> None:
+    """Two idle clients, one of rank 1: the second rank is halved, though nobody moved."""
+    start = pair([[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]])
+    strategy = begun(load("flexlora(ranks='2,1')", Strategy), "ab", start)
+    plan = strategy.plan(1, start, "ab")
+    idle = [ClientUpdate(client, dict(plan.start_of(client)), 5) for client in "ab"]
+    losses = FactorLosses({})
+    for member in idle:
+        losses.add(plan, member)
+    found = losses.result(strategy.aggregate(plan, idle))
+    assert found["lora_server_error"] == pytest.approx(0.5 / math.sqrt(5))
+    assert found["lora_aggregation_error"] < 1e-6
+
+
 def test_aggregation_error_of_zero_updates_is_zero() -> None:
     members = drawn(3, 2, (7, 5), 3)
     still = updates([{**m.adapter, B: torch.zeros(7, 2)} for m in members], [1, 2, 3])
@@ -127,4 +162,4 @@ def test_aggregation_error_of_zero_updates_is_zero() -> None:
 def test_other_adapters_have_no_figures() -> None:
     prompt = [ClientUpdate("a", {"context": torch.ones(4, 8)}, 5)]
     assert watched(prompt).result(prompt[0].adapter) == {}
-    assert LoraDiagnostics({}).result({A: torch.ones(1, 1)}) == {}
+    assert FactorLosses({}).result({A: torch.ones(1, 1)}) == {}

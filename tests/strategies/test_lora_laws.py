@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.strategies.averaging.fedavg import FedAvg
-from fl2ora.strategies.lora._lora_strategy import LoraStrategy
-from fl2ora.strategies.lora._residuals import ResidualLoraStrategy
-from fl2ora.strategies.lora.fedex_lora import FedExLora
+from fl2ora.strategies.lora._lora_strategy import LoRAStrategy
+from fl2ora.strategies.lora._residuals import ResidualLoRAStrategy
+from fl2ora.strategies.lora.fedex_lora import FedExLoRA
 from fl2ora.strategies.lora.fedit import FedIT
-from fl2ora.strategies.lora.fedsa_lora import FedSaLora
-from fl2ora.strategies.lora.fedsvd import FedSvd
-from fl2ora.strategies.lora.ffa_lora import FfaLora
-from fl2ora.strategies.lora.flexlora import FlexLora
-from fl2ora.strategies.lora.flora import Flora
-from fl2ora.strategies.lora.flora_na import FloraNa
-from fl2ora.strategies.lora.hetlora import HetLora
-from fl2ora.strategies.lora.lora_fair import LoraFair
-from fl2ora.strategies.lora.rolora import RoLora
+from fl2ora.strategies.lora.fedsa_lora import FedSALoRA
+from fl2ora.strategies.lora.fedsvd import FedSVD
+from fl2ora.strategies.lora.ffa_lora import FFALoRA
+from fl2ora.strategies.lora.flexlora import FlexLoRA
+from fl2ora.strategies.lora.flora import FLoRA
+from fl2ora.strategies.lora.flora_na import FLoRANA
+from fl2ora.strategies.lora.hetlora import HetLoRA
+from fl2ora.strategies.lora.lora_fair import LoRAFAIR
+from fl2ora.strategies.lora.rolora import RoLoRA
 from fl2ora.strategies.updates import ClientUpdate
 from lora_factors import RESIDUAL_A, RESIDUAL_B, A, B, M, dense, drawn, mean_product, updates
 from planned import combine
@@ -34,10 +34,10 @@ SHAPE = (7, 5)
 seeds = st.integers(0, 10_000)
 clients = st.integers(1, 6)
 ranks = st.integers(1, 4)
-Make = Callable[[], LoraStrategy]
+Make = Callable[[], LoRAStrategy]
 
-STACKING: list[Make] = [FlexLora, LoraFair, HetLora, FedExLora, Flora, FloraNa]
-ALL: list[Make] = [FedIT, FfaLora, RoLora, FedSaLora, FedSvd, *STACKING]
+STACKING: list[Make] = [FlexLoRA, LoRAFAIR, HetLoRA, FedExLoRA, FLoRA, FLoRANA]
+ALL: list[Make] = [FedIT, FFALoRA, RoLoRA, FedSALoRA, FedSVD, *STACKING]
 
 
 def start_of(rounds: list[ClientUpdate], residual: int = 0) -> Adapter:
@@ -54,7 +54,7 @@ def start_of(rounds: list[ClientUpdate], residual: int = 0) -> Adapter:
 def test_with_a_common_a_the_mean_of_b_is_exact(count: int, rank: int, seed: int) -> None:
     members = drawn(count, rank, SHAPE, seed, same_a=True)
     exact = mean_product(members)
-    for strategy in (FfaLora(), FedSvd(), FedSvd(row_norm=0.5), FedIT(), LoraFair(), RoLora()):
+    for strategy in (FFALoRA(), FedSVD(), FedSVD(row_norm=0.5), FedIT(), LoRAFAIR(), RoLoRA()):
         result = combine(strategy, start_of(members), members)
         np.testing.assert_allclose(dense(result), exact, atol=1e-6 * max(1, np.abs(exact).max()))
 
@@ -68,17 +68,17 @@ def test_with_a_common_b_the_mean_of_a_is_exact(count: int, rank: int, seed: int
         ClientUpdate(m.client, {**m.adapter, B: common.clone()}, m.num_examples) for m in members
     ]
     start = {**start_of(members), B: common.clone()}
-    result = combine(RoLora(), start, members, 2)
+    result = combine(RoLoRA(), start, members, 2)
     exact = mean_product(members)
     np.testing.assert_allclose(dense(result), exact, atol=1e-6 * max(1, np.abs(exact).max()))
     assert torch.equal(result[B], common)
 
 
-@pytest.mark.parametrize("make", [FedExLora, Flora])
+@pytest.mark.parametrize("make", [FedExLoRA, FLoRA])
 @given(clients, ranks, seeds)
 @settings(max_examples=25)
 def test_a_full_residual_is_exact_round_after_round(
-    make: Callable[[], ResidualLoraStrategy], count: int, rank: int, seed: int
+    make: Callable[[], ResidualLoRAStrategy], count: int, rank: int, seed: int
 ) -> None:
     strategy = make()
     first, second = (drawn(count, rank, SHAPE, seed + i) for i in range(2))
@@ -97,7 +97,7 @@ def test_where_nothing_is_lost_the_residual_stays(count: int) -> None:
     one = drawn(1, 2, SHAPE, 11)[0].adapter
     start = {**start_of(drawn(1), residual=2), RESIDUAL_A: torch.full((2, 5), 0.1)}
     start[RESIDUAL_B] = torch.full((7, 2), 0.3)
-    strategy = FedExLora()
+    strategy = FedExLoRA()
     result = combine(strategy, start, updates([{**start, **one}] * count, [3, 7, 11][:count]))
     assert all(torch.equal(result[name], start[name]) for name in (RESIDUAL_A, RESIDUAL_B))
     assert strategy.metrics() == {"lora_residual_truncation": 0.0}
@@ -108,7 +108,7 @@ def test_where_nothing_is_lost_the_residual_stays(count: int) -> None:
 def test_a_residual_that_does_not_fit_is_the_nearest_and_says_what_it_lost(
     count: int, seed: int
 ) -> None:
-    strategy = Flora()
+    strategy = FLoRA()
     members = drawn(count, 2, SHAPE, seed)
     result = combine(strategy, start_of(members, residual=2), members)
     u, s, v = np.linalg.svd(mean_product(members))
@@ -122,7 +122,7 @@ def test_a_residual_that_does_not_fit_is_the_nearest_and_says_what_it_lost(
 def test_flexlora_is_the_dense_svd(count: int, rank: int, seed: int) -> None:
     members = drawn(count, rank, SHAPE, seed)
     u, s, v = np.linalg.svd(mean_product(members), full_matrices=False)
-    result = combine(FlexLora(), start_of(members), members)
+    result = combine(FlexLoRA(), start_of(members), members)
     np.testing.assert_allclose(dense(result), (u[:, :rank] * s[:rank]) @ v[:rank], atol=1e-4)
     # The first rows and columns are the best of every lower rank.
     lower = result[B][:, :1].numpy() @ result[A][:1].numpy()
@@ -137,14 +137,14 @@ def test_no_strategy_of_equal_rank_is_nearer_to_the_mean_than_flexlora(
     members = drawn(count, rank, SHAPE, seed)
     exact = mean_product(members)
 
-    def distance(strategy: LoraStrategy) -> float:
+    def distance(strategy: LoRAStrategy) -> float:
         result = combine(strategy, start_of(members), members)
         return float(np.linalg.norm(dense(result) - exact))
 
-    best, apart = distance(FlexLora()), distance(FedIT())
-    corrected, loosely = distance(LoraFair(ridge=0.0)), distance(LoraFair(ridge=0.5))
+    best, apart = distance(FlexLoRA()), distance(FedIT())
+    corrected, loosely = distance(LoRAFAIR(ridge=0.0)), distance(LoRAFAIR(ridge=0.5))
     slack = 1e-5 * float(np.linalg.norm(exact))
-    weighed, longer = distance(FloraNa(steps=2)), distance(FloraNa(steps=10))
+    weighed, longer = distance(FLoRANA(steps=2)), distance(FLoRANA(steps=10))
     assert best <= longer + slack
     assert longer <= weighed + slack
     assert weighed <= apart + slack
@@ -178,7 +178,7 @@ def test_fedit_is_fedavg_on_factors(count: int, rank: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [FlexLora, LoraFair, FedExLora, HetLora, FloraNa, FedIT, FedSaLora]
+    "make", [FlexLoRA, LoRAFAIR, FedExLoRA, HetLoRA, FLoRANA, FedIT, FedSALoRA]
 )
 def test_one_client_alone_is_the_next_global_update(make: Make) -> None:
     members = drawn(1, 2, SHAPE, 4)
@@ -187,7 +187,7 @@ def test_one_client_alone_is_the_next_global_update(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [FlexLora, LoraFair, FedExLora, Flora, FloraNa]
+    "make", [FlexLoRA, LoRAFAIR, FedExLoRA, FLoRA, FLoRANA]
 )  # HetLoRA weighs by all
 def test_every_pair_is_treated_on_its_own(make: Make) -> None:
     names = (M, M.replace("layers.0", "layers.1"))
@@ -211,14 +211,14 @@ def test_flora_draws_for_every_pair_apart() -> None:
     members = drawn(2, 2, SHAPE, 5, modules=names)
     start = start_of(members, residual=4)
     start |= {name.replace("layers.0", "layers.1"): t for name, t in start.items()}
-    result = combine(Flora(), start, members)
+    result = combine(FLoRA(), start, members)
     assert not torch.equal(result[A], result[A.replace("layers.0", "layers.1")])
 
 
 def test_uniform_weights_ignore_the_numbers_of_examples() -> None:
     members = drawn(3, 2, SHAPE, 6)
     equal = updates([m.adapter for m in members], [1, 1, 1])
-    for make in (FlexLora, LoraFair, FedIT):
+    for make in (FlexLoRA, LoRAFAIR, FedIT):
         one = combine(make(weighting="uniform"), start_of(members), members)
         two = combine(make(), start_of(members), equal)
         torch.testing.assert_close(one[B], two[B])
@@ -229,7 +229,7 @@ def test_flora_starts_anew_every_round() -> None:
     start = {**members[0].adapter, RESIDUAL_A: torch.zeros(6, 40), RESIDUAL_B: torch.zeros(30, 6)}
     first, again, later, other = (
         combine(strategy, start, members, server_round)[A]
-        for strategy, server_round in ((Flora(), 1), (Flora(), 1), (Flora(), 2), (Flora(seed=1), 1))
+        for strategy, server_round in ((FLoRA(), 1), (FLoRA(), 1), (FLoRA(), 2), (FLoRA(seed=1), 1))
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
@@ -243,8 +243,8 @@ def test_a_frozen_factor_that_a_client_moved_is_ignored() -> None:
     """A client that moved the frozen factor all the same does not move the global one."""
     members = drawn(3, 2, SHAPE, 8)
     start = start_of(members)
-    assert torch.equal(combine(FfaLora(), start, members)[A], start[A])
-    kept = combine(FedSaLora(share_b=False), start, members)
+    assert torch.equal(combine(FFALoRA(), start, members)[A], start[A])
+    kept = combine(FedSALoRA(share_b=False), start, members)
     assert torch.equal(kept[B], start[B])
     torch.testing.assert_close(kept[A], combine(FedIT(), start, members)[A])
 
@@ -252,10 +252,10 @@ def test_a_frozen_factor_that_a_client_moved_is_ignored() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FlexLora(row_norm=0.0), "row_norm: expected a finite number above 0, found 0.0"),
-        (lambda: FedSvd(row_norm=float("inf")), "row_norm: .* found inf"),
-        (lambda: LoraFair(ridge=-1.0), "ridge: expected a finite number of at least 0, found -1.0"),
-        (lambda: FloraNa(steps=0), "steps: expected at least 1, found 0"),
+        (lambda: FlexLoRA(row_norm=0.0), "row_norm: expected a finite number above 0, found 0.0"),
+        (lambda: FedSVD(row_norm=float("inf")), "row_norm: .* found inf"),
+        (lambda: LoRAFAIR(ridge=-1.0), "ridge: expected a finite number of at least 0, found -1.0"),
+        (lambda: FLoRANA(steps=0), "steps: expected a whole number >= 1, found 0"),
         (lambda: FedIT(weighting="sizes"), "weighting: expected 'examples' or 'uniform'"),
     ],
 )

@@ -10,11 +10,11 @@ import torch
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
 from fl2ora.strategies.base import Strategy
-from fl2ora.strategies.lora._ranks import RankedLoraStrategy, cut_to_rank, parse_ranks
-from fl2ora.strategies.lora.fedex_lora import FedExLora
-from fl2ora.strategies.lora.flexlora import FlexLora
-from fl2ora.strategies.lora.flora import Flora
-from fl2ora.strategies.lora.hetlora import HetLora
+from fl2ora.strategies.lora._ranks import RankedLoRAStrategy, cut_to_rank, parse_ranks
+from fl2ora.strategies.lora.fedex_lora import FedExLoRA
+from fl2ora.strategies.lora.flexlora import FlexLoRA
+from fl2ora.strategies.lora.flora import FLoRA
+from fl2ora.strategies.lora.hetlora import HetLoRA
 from fl2ora.strategies.updates import ClientUpdate
 from lora_factors import RESIDUAL_A, RESIDUAL_B, A, B, M, dense, drawn, pair
 from planned import begun, combine
@@ -22,7 +22,7 @@ from planned import begun, combine
 START = drawn(1, rank=4)[0].adapter
 
 
-def rank_sent(strategy: RankedLoraStrategy, client: str) -> int:
+def rank_sent(strategy: RankedLoRAStrategy, client: str) -> int:
     sent = strategy.plan(1, START, [client]).start_of(client)
     assert {name: t.shape for name, t in sent.items()} == {n: t.shape for n, t in START.items()}
     rows, columns = sent[A].any(dim=1), sent[B].any(dim=0)
@@ -56,22 +56,22 @@ def test_ranks_that_make_no_sense_are_refused(text: str) -> None:
 
 
 def test_without_ranks_everyone_gets_the_adapter_itself() -> None:
-    assert begun(FlexLora(), "a", START).plan(1, START, "a").start_of("a") is START
+    assert begun(FlexLoRA(), "a", START).plan(1, START, "a").start_of("a") is START
 
 
 def test_ranks_go_round_by_the_order_of_all_clients() -> None:
-    strategy = begun(FlexLora("4,2,1"), "xbay", START)
+    strategy = begun(FlexLoRA("4,2,1"), "xbay", START)
     assert [rank_sent(strategy, client) for client in "xbay"] == [4, 2, 1, 4]
 
 
 def test_single_rank_applies_to_every_client() -> None:
-    strategy = begun(FlexLora("2"), "ab", START)
+    strategy = begun(FlexLoRA("2"), "ab", START)
     assert [rank_sent(strategy, client) for client in "ab"] == [2, 2]
 
 
 def test_named_ranks_and_those_of_nodes() -> None:
     sites = [f"site-{key}" for key in "abc"]
-    strategy = begun(HetLora("site-a:3, site-b:2"), sites, START)
+    strategy = begun(HetLoRA("site-a:3, site-b:2"), sites, START)
     assert [rank_sent(strategy, site) for site in sites] == [3, 2, 4]
     begun(strategy, sites, START, {"site-b": 1, "site-c": 2})
     assert [rank_sent(strategy, site) for site in sites] == [3, 1, 2]
@@ -79,11 +79,11 @@ def test_named_ranks_and_those_of_nodes() -> None:
 
 def test_ranks_of_clients_that_do_not_exist_are_refused() -> None:
     with pytest.raises(UserError, match=r"ranks: .*the run's 2 clients, such as 'a', found site-z"):
-        begun(FlexLora("a:2, site-z:1"), "ab", START)
+        begun(FlexLoRA("a:2, site-z:1"), "ab", START)
 
 
 def test_start_of_a_client_is_deterministic() -> None:
-    plan = begun(FlexLora("2,3"), "abc", START).plan(1, START, "abc")
+    plan = begun(FlexLoRA("2,3"), "abc", START).plan(1, START, "abc")
     assert plan.start_of("a") is plan.start_of("a")
     assert plan.start_of("a") is plan.start_of("c")
     assert plan.start_of("a") is not plan.start_of("b")
@@ -101,7 +101,7 @@ def test_ranks_above_the_method_s_are_refused_before_training(
     spec: str, nodes: dict[str, int], message: str
 ) -> None:
     strategy = load(spec, Strategy)
-    assert isinstance(strategy, RankedLoraStrategy)
+    assert isinstance(strategy, RankedLoRAStrategy)
     with pytest.raises(UserError, match=message):
         begun(strategy, "ab", START, nodes)
 
@@ -120,9 +120,9 @@ def test_a_client_of_full_rank_gets_equal_values() -> None:
 
 def test_four_strategies_take_ranks() -> None:
     carrying = {**START, RESIDUAL_A: torch.zeros(2, 5), RESIDUAL_B: torch.zeros(7, 2)}
-    for make in (FlexLora, HetLora):
+    for make in (FlexLoRA, HetLoRA):
         assert rank_sent(begun(make("2"), "0", START), "0") == 2
-    for carries in (Flora, FedExLora):
+    for carries in (FLoRA, FedExLoRA):
         assert rank_sent(begun(carries("2"), "0", carrying), "0") == 2
 
 
@@ -132,13 +132,13 @@ def test_hetlora_averages_the_zeros_of_low_ranks() -> None:
     high = pair([[0, 0], [0, 3]], [[0, 0], [0, 1]])
     members = drawn(2)
     members = [type(m)(m.client, a, 1) for m, a in zip(members, (low, high), strict=True)]
-    result = combine(HetLora(), low, members)
+    result = combine(HetLoRA(), low, members)
     assert result[A].tolist() == [[0.25, 0], [0, 0.75]]
     assert result[B].tolist() == [[0.25, 0], [0, 2.25]]
 
 
-@pytest.mark.parametrize("make", [FedExLora, Flora])
-def test_idle_clients_of_any_rank_change_nothing(make: Callable[[str], RankedLoraStrategy]) -> None:
+@pytest.mark.parametrize("make", [FedExLoRA, FLoRA])
+def test_idle_clients_of_any_rank_change_nothing(make: Callable[[str], RankedLoRAStrategy]) -> None:
     """What a client of rank 1 was not sent is no movement of it."""
     start = {**START, RESIDUAL_A: torch.zeros(5, 5), RESIDUAL_B: torch.zeros(7, 5)}
     strategy = begun(make("4,1"), "ab", start)
@@ -147,9 +147,9 @@ def test_idle_clients_of_any_rank_change_nothing(make: Callable[[str], RankedLor
     np.testing.assert_allclose(dense(strategy.aggregate(plan, idle)), dense(start), atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [FedExLora, Flora])
+@pytest.mark.parametrize("make", [FedExLoRA, FLoRA])
 def test_ranks_of_their_own_add_the_mean_of_what_clients_moved(
-    make: Callable[[str], RankedLoraStrategy],
+    make: Callable[[str], RankedLoRAStrategy],
 ) -> None:
     start = {**START, RESIDUAL_A: torch.zeros(5, 5), RESIDUAL_B: torch.zeros(7, 5)}
     strategy = begun(make("4,1,2"), "abc", start)
@@ -164,7 +164,7 @@ def test_ranks_of_their_own_add_the_mean_of_what_clients_moved(
 
 
 def test_noise_beyond_a_clients_rank_is_not_counted() -> None:
-    strategy = begun(FlexLora("4,1"), "ab", START)
+    strategy = begun(FlexLoRA("4,1"), "ab", START)
     plan = strategy.plan(1, START, "ab")
     quiet = [ClientUpdate(client, dict(plan.start_of(client)), 5) for client in "ab"]
     noise = torch.tensor([[0.0], [3.0], [3.0], [3.0]]).expand_as(START[A])

@@ -22,7 +22,7 @@ from fl2ora.clip_tuning.methods.lora import LoRA
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
 from fl2ora.strategies.lora._ranks import cut_to_rank
-from fl2ora.strategies.lora.fedsa_lora import FedSaLoraRule
+from fl2ora.strategies.lora.fedsa_lora import FedSALoRARule
 from fl2ora.strategies.lora.lora_one_factor import TrainOneFactor, one_factor
 
 Maker = Callable[..., LabelledImages]
@@ -152,7 +152,7 @@ def test_fedsa_goes_on_with_its_own_b(tiny_clip: Clip, random_images: Maker, sha
     classifier, data = attached(tiny_clip), random_images(6)
     start = filled(classifier)
     personal = one_factor(start, "B")
-    sent, kept = train(classifier, start, data, FedSaLoraRule(share))
+    sent, kept = train(classifier, start, data, FedSALoRARule(share))
     plain, _ = train(classifier, start, data)
     assert kept.keys() == personal
     assert all(torch.equal(kept[name], plain[name]) for name in personal)
@@ -160,7 +160,7 @@ def test_fedsa_goes_on_with_its_own_b(tiny_clip: Clip, random_images: Maker, sha
 
     # Next round another B comes from the server: what counts is the one on the node.
     other = {n: (-t if n in personal else t) for n, t in start.items()}
-    again, kept_again = train(classifier, other, data, FedSaLoraRule(share), kept)
+    again, kept_again = train(classifier, other, data, FedSALoRARule(share), kept)
     expected, _ = train(classifier, {**other, **kept}, data)
     assert all(torch.equal(kept_again[name], expected[name]) for name in personal)
     for name in start.keys() - personal:
@@ -172,7 +172,7 @@ def test_fedsa_goes_on_with_its_own_b(tiny_clip: Clip, random_images: Maker, sha
 def test_fedsa_does_not_keep_what_diverged() -> None:
     names = ("m.lora_A.weight", "m.lora_B.weight")
     tuned = {name: torch.nn.Parameter(torch.ones(2, 2)) for name in names}
-    rule = FedSaLoraRule()
+    rule = FedSALoRARule()
     rule.begin(LocalStart(tuned, {name: torch.ones(2, 2) for name in names}))
     with torch.no_grad():
         tuned[names[1]][0, 0] = torch.nan

@@ -10,7 +10,7 @@ import torch
 
 from fl2ora.experiment.errors import UserError
 from fl2ora.strategies.averaging.fedavg import FedAvg
-from fl2ora.strategies.averaging.scaffold import Scaffold, ScaffoldRule
+from fl2ora.strategies.averaging.scaffold import SCAFFOLD, SCAFFOLDRule
 from fl2ora.strategies.client_rule import LocalStart
 from fl2ora.strategies.toy_clients import ToyClient
 from fl2ora.strategies.updates import ClientUpdate
@@ -18,8 +18,8 @@ from planned import begun, plan_of
 from quadratics import one_round, play, scalar, two_clients
 
 
-def scaffold(**kwargs: float) -> Scaffold:
-    return begun(Scaffold(**kwargs), "ab", scalar(0.0))
+def scaffold(**kwargs: float) -> SCAFFOLD:
+    return begun(SCAFFOLD(**kwargs), "ab", scalar(0.0))
 
 
 def test_two_rounds_by_hand() -> None:
@@ -51,7 +51,7 @@ def test_scaffold_reaches_the_optimum_with_one_client_a_round() -> None:
 
 
 def test_the_server_counts_all_clients_and_scales_its_step() -> None:
-    strategy = begun(Scaffold(step=0.5), "abcdefgh", scalar(0.0))
+    strategy = begun(SCAFFOLD(step=0.5), "abcdefgh", scalar(0.0))
     current, _ = one_round(strategy, 1, scalar(0.0), two_clients(2, 0.1))
     assert strategy.state()["c/x"].item() == pytest.approx(-6.85 * 2 / 8)
     assert current["x"].item() == pytest.approx(1.37 / 2)
@@ -71,15 +71,15 @@ def test_a_lost_reply_shifts_the_optimum_as_documented() -> None:
 def test_momentum_is_refused_with_the_remedy() -> None:
     start = LocalStart({}, {}, momentum=0.9)
     with pytest.raises(UserError, match=r"expected 'sgd\(momentum=0\.0\)'.*found momentum 0\.9"):
-        ScaffoldRule().begin(start)
+        SCAFFOLDRule().begin(start)
 
 
 def test_updates_without_variates_are_refused() -> None:
     with pytest.raises(ValueError, match="aux: missing: x"):
-        Scaffold().check_update(plan_of([], scalar(1.0)), ClientUpdate("a", scalar(1.0), 1))
+        SCAFFOLD().check_update(plan_of([], scalar(1.0)), ClientUpdate("a", scalar(1.0), 1))
     aux = {"x": torch.zeros(2)}
     with pytest.raises(ValueError, match="aux: x has shape"):
-        Scaffold().check_update(
+        SCAFFOLD().check_update(
             plan_of([], scalar(1.0)), ClientUpdate("a", scalar(1.0), 1, aux=aux)
         )
 
@@ -88,11 +88,11 @@ def test_a_client_that_diverges_keeps_its_state() -> None:
     client = ToyClient("a", scalar(1.0), weight=1e30, steps=5, learning_rate=1.0)
     client.state = scalar(0.25)
     with pytest.raises(ValueError, match="c_k: x has 1 of 1 values not finite"):
-        client.train(scalar(0.0), ScaffoldRule(), {})
+        client.train(scalar(0.0), SCAFFOLDRule(), {})
     assert client.state["x"].item() == 0.25
 
 
 @pytest.mark.parametrize("step", [0.0, -1.0, float("nan")])
 def test_impossible_steps_are_refused(step: float) -> None:
     with pytest.raises(ValueError, match="step: expected a finite number above 0"):
-        Scaffold(step=step)
+        SCAFFOLD(step=step)

@@ -12,8 +12,8 @@ import torch
 from flwr.app import ArrayRecord, Context, Message
 
 from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.plugins import load
 from fl2ora.server_app.ours_under_flower import OursUnderFlower
-from fl2ora.server_app.run_plugins import build_strategy
 from fl2ora.strategies.base import Strategy
 from fl2ora.strategies.client_rule import ClientRule
 from fl2ora.strategies.toy_clients import START, ToyClient, toy_clients
@@ -50,7 +50,7 @@ def started(
 
 @pytest.mark.parametrize("spec", OURS)
 def test_strategies_run_under_flowers_loop_with_a_lost_reply(spec: str) -> None:
-    strategy = build_strategy(spec)
+    strategy = load(spec, Strategy)
     end = started(strategy, toy_clients(START, 5), START, lost=((1, 2), (3, 3)))
     assert {n: t.shape for n, t in end.items()} == {n: t.shape for n, t in START.items()}
     assert all(bool(torch.isfinite(tensor).all()) for tensor in end.values())
@@ -60,15 +60,15 @@ def test_strategies_run_under_flowers_loop_with_a_lost_reply(spec: str) -> None:
 @pytest.mark.parametrize("spec", ["feddyn(alpha=1.0)", "scaffold"])
 def test_client_state_kept_by_flower_leads_to_the_optimum(spec: str) -> None:
     steps, rate = (50, 0.3) if spec.startswith("feddyn") else (5, 0.1)
-    end = started(build_strategy(spec), two_clients(steps, rate), scalar(0.0), rounds=25)
+    end = started(load(spec, Strategy), two_clients(steps, rate), scalar(0.0), rounds=25)
     assert end["x"].item() == pytest.approx(4.0, abs=0.01)
 
 
 def test_all_replies_lost_keep_the_adapter() -> None:
     clients = toy_clients(START, 2)
-    once = started(build_strategy("feddyn"), clients, START, rounds=1)
+    once = started(load("feddyn", Strategy), clients, START, rounds=1)
     lost = ((0, 2), (1, 2))
-    twice = started(build_strategy("feddyn"), toy_clients(START, 2), START, rounds=2, lost=lost)
+    twice = started(load("feddyn", Strategy), toy_clients(START, 2), START, rounds=2, lost=lost)
     assert all(torch.equal(tensor, twice[name]) for name, tensor in once.items())
 
 
@@ -83,8 +83,8 @@ class Mute(ToyClient):
 def test_a_client_without_the_tensors_a_strategy_needs_is_dropped(spec: str) -> None:
     honest = toy_clients(START, 3)
     odd = [Mute("0", honest[0].target), *honest[1:]]
-    two = started(build_strategy(spec), odd, START, rounds=1)
-    lost = started(build_strategy(spec), toy_clients(START, 3), START, rounds=1, lost=((0, 1),))
+    two = started(load(spec, Strategy), odd, START, rounds=1)
+    lost = started(load(spec, Strategy), toy_clients(START, 3), START, rounds=1, lost=((0, 1),))
     assert all(torch.equal(tensor, lost[name]) for name, tensor in two.items())
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-from fl2ora.messages.pooled import encode_stats
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from fl2ora.calibration.stats import CalibrationStats
-from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.adapter import as_adapter
 from fl2ora.engines.in_process_grid import InProcessGrid
 from fl2ora.experiment.plugins import load
+from fl2ora.messages.evaluate import TEST, encode_measured
+from fl2ora.messages.records import ARRAYS, AUX, CLIENT_RULE, CONFIG, ROUND
+from fl2ora.messages.tensors import decode_tensors
+from fl2ora.messages.train import encode_update
 from fl2ora.strategies.client_rule import ClientRule
 from fl2ora.strategies.toy_clients import ToyClient
+
+_STATE = "state"
 
 
 def toy_grid(
@@ -29,40 +34,30 @@ def toy_grid(
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        index = int(context.node_config["partition-id"])
-        settings = message.content.config_records["config"]
-        client = make(index)
-        client.state = _tensors(context.state.array_records, "state")
-        spec = str(settings.get("client-rule", ""))
+        index, content = int(context.node_config["partition-id"]), message.content
+        settings = content.config_records[CONFIG]
+        client, kept = make(index), context.state.array_records.get(_STATE)
+        client.state = {} if kept is None else decode_tensors(kept, _STATE)
+        spec, server_round = str(settings.get(CLIENT_RULE, "")), int(settings[ROUND])
         rule = load(spec, ClientRule) if spec else ClientRule()
-        received = _tensors(message.content.array_records, "arrays")
-        aux = _tensors(message.content.array_records, "aux")
-        update = client.train(received, rule, aux, seed=int(settings["server-round"]))
+        # Some of Flower's own strategies send float64, which fl2ora's decoder refuses.
+        received, aux = (
+            as_adapter(content.array_records[name].to_torch_state_dict())
+            if name in content.array_records
+            else {}
+            for name in (ARRAYS, AUX)
+        )
+        update = client.train(received, rule, aux, seed=server_round)
         if client.state:
-            context.state["state"] = ArrayRecord(client.state)
-        if fails(index, int(settings["server-round"])):
+            context.state[_STATE] = ArrayRecord(client.state)
+        if fails(index, server_round):
             raise RuntimeError("connection lost")
-        return _reply(message, update.adapter, update.aux, client)
+        return encode_update(message, replace(update, metrics={"loss": 1.0}))
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         logits = torch.tensor([[2.0, 1.0], [0.5, 1.5]])
         stats = CalibrationStats.from_logits(logits.numpy(), torch.tensor([0, 0]).numpy())
-        return Message(RecordDict({"metrics": encode_stats(stats)}), reply_to=message)
+        return encode_measured(message, str(context.node_id), {TEST: stats})
 
     return InProcessGrid(app, {}, num_clients)
-
-
-def _reply(message: Message, adapter: Adapter, aux: Adapter, client: ToyClient) -> Message:
-    content: dict[str, Any] = {
-        "arrays": ArrayRecord(adapter),
-        "metrics": MetricRecord({"num-examples": client.num_examples, "loss": 1.0}),
-        "reply": ConfigRecord({"client": client.key}),
-    }
-    if aux:
-        content["aux"] = ArrayRecord(aux)
-    return Message(RecordDict(content), reply_to=message)
-
-
-def _tensors(records: Mapping[str, ArrayRecord], name: str) -> Adapter:
-    return dict(records[name].to_torch_state_dict()) if name in records else {}
