@@ -28,7 +28,7 @@ def test_plain_bytes(tmp_path: Path) -> None:
 
 
 def test_gzip_is_known_by_its_content(tmp_path: Path) -> None:
-    packed = _write(tmp_path, gzip.compress(IMAGES), "no-suffix")
+    packed = _write(tmp_path, gzip.compress(IMAGES, mtime=0), "no-suffix")
     assert np.array_equal(read_idx(packed), np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
     plain = _write(tmp_path, IMAGES, "plain.gz")
     assert read_idx(str(plain)).shape == (2, 2, 3)
@@ -58,8 +58,8 @@ def test_no_elements(tmp_path: Path) -> None:
         (IMAGES[:10], "16 bytes of header for 3 dimensions, found 10 bytes"),
         (IMAGES[:-1], r"28 bytes for shape \(2, 2, 3\) of 1 bytes each, found 27"),
         (IMAGES + b"\x00", r"28 bytes for shape \(2, 2, 3\) of 1 bytes each, found 29"),
-        (gzip.compress(IMAGES)[:-6], "whole gzip file, found it damaged"),
-        (gzip.compress(IMAGES)[:-8] + bytes(8), "whole gzip file, found it damaged"),
+        (gzip.compress(IMAGES, mtime=0)[:-6], "whole gzip file, found it damaged"),
+        (gzip.compress(IMAGES, mtime=0)[:-8] + bytes(8), "whole gzip file, found it damaged"),
         (b"\x1f\x8b\x00\x00" + bytes(20), "whole gzip file, found it damaged"),
         (bytes([0, 0, 8, 4] + [255] * 16), "found 20"),
     ],
