@@ -36,4 +36,6 @@ def fashion_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
         images = torch.zeros(1, 1, 28, 28, dtype=torch.uint8).expand(count, 1, 28, 28)
         return images, torch.arange(count) % 10
 
-    monkeypatch.setattr("fl2ora.federated_data.datasets.fashion_mnist.read_pair", read_pair)
+    module = "fl2ora.federated_data.datasets.fashion_mnist"
+    monkeypatch.setattr(f"{module}.read_pair", read_pair)
+    monkeypatch.setattr(f"{module}._find", lambda folder, name: folder / name)

@@ -124,7 +124,7 @@ def settings_of(command: Command) -> tuple[RunConfig, tuple[str, ...]]:
     group = typer.main.get_command(cli)
     assert isinstance(group, click.Group)
     context = group.commands["run"].make_context("run", command.words[2:])
-    file = context.params["config"]
+    file = context.params["file"]
     values = read_settings(Path(file) if file else None, context.params["assignments"] or [])
     return RunConfig.usable({"num-clients": context.params["clients"], **values})
 
