@@ -64,6 +64,7 @@ labels_a, labels_b = torch.arange(80).view(2, 40) % 4
     "calibrators.md": """
 import torch
 logits, labels = torch.randn(60, 4), torch.arange(60) % 4
+new_logits = torch.randn(5, 4)
 """,
     "tuning.md": """
 from pathlib import Path
