@@ -33,7 +33,12 @@ def fashion_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def read_pair(folder: object, part: str) -> tuple[Tensor, Tensor]:
         count = 60_000 if part == "train" else 10_000
-        images = torch.zeros(1, 1, 28, 28, dtype=torch.uint8).expand(count, 1, 28, 28)
+        images = torch.zeros(count, 1, 28, 28, dtype=torch.uint8)
+        number = torch.arange(count)  # no two images are equal
+        images[:, 0, 0, 0], images[:, 0, 0, 1] = number // 256, number % 256
+        images[:, 0, 0, 2] = int(part == "train")
         return images, torch.arange(count) % 10
 
-    monkeypatch.setattr("fl2ora.federated_data.datasets.fashion_mnist.read_pair", read_pair)
+    module = "fl2ora.federated_data.datasets.fashion_mnist"
+    monkeypatch.setattr(f"{module}.read_pair", read_pair)
+    monkeypatch.setattr(f"{module}._find", lambda folder, name: folder / name)

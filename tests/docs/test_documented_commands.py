@@ -64,6 +64,7 @@ labels_a, labels_b = torch.arange(80).view(2, 40) % 4
     "calibrators.md": """
 import torch
 logits, labels = torch.randn(60, 4), torch.arange(60) % 4
+new_logits = torch.randn(5, 4)
 """,
     "tuning.md": """
 from pathlib import Path
@@ -124,7 +125,7 @@ def settings_of(command: Command) -> tuple[RunConfig, tuple[str, ...]]:
     group = typer.main.get_command(cli)
     assert isinstance(group, click.Group)
     context = group.commands["run"].make_context("run", command.words[2:])
-    file = context.params["config"]
+    file = context.params["file"]
     values = read_settings(Path(file) if file else None, context.params["assignments"] or [])
     return RunConfig.usable({"num-clients": context.params["clients"], **values})
 
