@@ -210,7 +210,7 @@ def test_a_node_has_its_images_by_the_runs_seed() -> None:
 
 @pytest.mark.parametrize("index", [-1, 2])
 def test_a_share_that_is_not_there_is_refused(index: int) -> None:
-    with pytest.raises(UserError, match=rf"partition-id in 0\.\.1, found {index}"):
+    with pytest.raises(UserError, match=rf"partition-id.*, found {index}"):
         _ = node(index).data
 
 

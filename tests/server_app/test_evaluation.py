@@ -48,7 +48,16 @@ class Nodes:
 
     def __init__(self, source: str = "partition") -> None:
         self.infos = {
-            str(i): NodeInfo(str(i), source=source, partition=i, num_partitions=2) for i in range(2)
+            str(i): NodeInfo(
+                str(i),
+                source=source,
+                partition=i,
+                num_partitions=2,
+                num_train=len(held_out("train")[i]),
+                num_test=len(held_out("test")[i]),
+                num_calibration=len(held_out("calibration")[i]),
+            )
+            for i in range(2)
         }
         self.tasks: list[EvaluateTask] = []
 
