@@ -89,7 +89,10 @@ def stats(count: int) -> CalibrationStats:
 
 def make(app: ClientApp, **settings: Any) -> tuple[Clients, Log]:
     peers = [
-        Peer(i + 1, NodeInfo(key, num_test=SIZES[TEST], num_calibration=SIZES[VALIDATION]))
+        Peer(
+            i + 1,
+            NodeInfo(key, num_train=i + 1, num_test=SIZES[TEST], num_calibration=SIZES[VALIDATION]),
+        )
         for i, key in enumerate("abc")
     ]
     log = Log()
