@@ -43,8 +43,11 @@ def mutants(tree: ast.Module) -> Iterator[tuple[int, str, ast.Module]]:
     """Yield line, description and changed tree of every mutant of a module."""
     for index, node in enumerate(ast.walk(tree)):
         for change in range(3):
-            other = copy.deepcopy(tree)
-            if what := _changed(list(ast.walk(other))[index], change):
+            trial = copy.copy(node)  # a copy of the tree for every node would take minutes
+            vars(trial).update({k: list(v) for k, v in vars(node).items() if isinstance(v, list)})
+            if what := _changed(trial, change):
+                other = copy.deepcopy(tree)
+                _changed(list(ast.walk(other))[index], change)
                 yield getattr(node, "lineno", 0), what, ast.fix_missing_locations(other)
 
 
