@@ -96,7 +96,7 @@ class Strategy(ABC):
     least_updates: int = 1
     run: RunInfo
 
-    def work_of(self, plan: RoundPlan, client: str) -> LocalWork | None:
+    def _work_of(self, plan: RoundPlan, client: str) -> LocalWork | None:
         """Return what a client does in a round, where that is known."""
         run: RunInfo | None = getattr(self, "run", None)
         return None if run is None or run.work is None else run.work(client, plan.round)

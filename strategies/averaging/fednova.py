@@ -67,7 +67,7 @@ class FedNova(Strategy):
             value = update.aux.get(name)
             if value is None or value.numel() != 1 or not float(value) > 0:
                 raise ValueError(f"aux: expected a positive number {name!r}, found {value}")
-        work = self.work_of(plan, update.client)
+        work = self._work_of(plan, update.client)
         if work is None:
             return
         length = normaliser(work.steps, work.momentum, work.learning_rate * self.mu)

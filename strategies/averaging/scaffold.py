@@ -73,7 +73,7 @@ class SCAFFOLD(Strategy):
         The change is ``(x - y)/(K lr) - c``, so ``max-update-norm``, which bounds x - y, bounds it.
         """
         check_like(update.aux, update.adapter, "aux")
-        work = self.work_of(plan, update.client)
+        work = self._work_of(plan, update.client)
         if work is None or work.max_change == math.inf:
             return
         gradients = [

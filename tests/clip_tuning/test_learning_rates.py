@@ -33,7 +33,7 @@ def test_the_documented_rate_is_the_one_a_run_gets(method: str) -> None:
     if rates is NOTHING_TRAINED:
         assert method not in documented
         return
-    embedded, published, source = documented[method]
+    embedded, published, source = documented["coop" if method == "prompt" else method]
     assert source == rates.source
     assert learning_rate_for(method, "embedded") == float(embedded)
     assert learning_rate_for(method, VIT) == float(published)
@@ -43,7 +43,7 @@ def test_embedded_rates_are_those_chosen_in_the_tuning_table() -> None:
     found = rows("styles it never saw", (DOCS / "tuning.md").read_text(encoding="utf-8"))
     chosen = {spec: float(cells[0]) for spec, cells in found.items() if cells[0] != "-"}
     bare = {spec: rate for spec, rate in chosen.items() if re.fullmatch(r"\w+", spec)}
-    assert bare.keys() == {*METHODS} - {"zero_shot", "tip_adapter", "lora_residual"}
+    assert bare.keys() == {*METHODS} - {"zero_shot", "tip_adapter", "lora_residual", "prompt"}
     for spec, rate in bare.items():
         assert learning_rate_for(spec, "embedded") == (0.1 if spec == "lora" else rate), spec
 

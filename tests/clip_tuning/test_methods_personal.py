@@ -24,7 +24,7 @@ from fl2ora.clip_tuning.methods.tip_adapter import TipAdapter
 from fl2ora.clip_tuning.prefix.features import prefix_features
 from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.images import LabelledImages
-from fl2ora.server_app.run_plugins import build_strategy
+from fl2ora.strategies.base import Strategy
 from fl2ora.strategies.client_rule import ClientRule
 from fl2ora.strategies.updates import WeightedMean
 
@@ -209,7 +209,7 @@ def test_gradients_a_rule_leaves_on_the_cache_are_cleared(build: Any, random_ima
     """FedDyn clips the norm of all gradients, and no optimiser clears those of the cache."""
     data, classifier = random_images(6), build("logit_scale('tip_adapter(shots=2)')")
     start, found = classifier.export(), []
-    spec = build_strategy("feddyn(alpha=1.0, clip=1.0)").plan(1, start, "ab").rule
+    spec = load("feddyn(alpha=1.0, clip=1.0)", Strategy).plan(1, start, "ab").rule
     for _ in range(3):
         classifier.restore(start)
         rule = load(spec, ClientRule)

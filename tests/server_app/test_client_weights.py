@@ -19,7 +19,7 @@ from runs import events, final_adapter, run_small
 SIZES = st.lists(st.integers(0, 60), min_size=1, max_size=8)
 
 
-@given(SIZES, st.fractions(Fraction(1, 20), 1))
+@given(SIZES, st.fractions(Fraction(1, 20), 1, max_denominator=1000))
 def test_the_most_is_the_largest_that_keeps_every_share_within_the_limit(
     sizes: list[int], share: Fraction
 ) -> None:

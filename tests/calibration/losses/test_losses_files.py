@@ -74,8 +74,8 @@ def rows():
     """Return the cells of the page's table by spec name."""
     table = {}
     for line in PAGE.read_text().splitlines():
-        if line.startswith("| `"):
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| `") and cells[1] in ("full", "penalty"):
             table[cells[0].strip("`").split("(")[0]] = cells
     return table
 
