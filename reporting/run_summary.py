@@ -27,6 +27,10 @@ _SOURCES = {
     "clients-test-personal-mean": "Plain mean over the clients' own models",
     "clients-test-personal-sd": "Standard deviation over the clients' own models",
     "clients-test-personal-worst": "Worst client with its own model, metric by metric",
+    "clients-validation": "Clients' calibration images, pooled, by which a run may stop early",
+    "clients-validation-mean": "Plain mean over the clients' calibration images",
+    "clients-validation-sd": "Standard deviation over the clients' calibration images",
+    "clients-validation-worst": "Worst client on its calibration images, metric by metric",
 }
 
 
@@ -35,7 +39,7 @@ def write_summary(folder: Path, config: RunConfig) -> Path:
     flat = config.flat()
     lines = [f"# Run {folder.name}", ""]
     lines += [f"- {key}: `{flat[key]}`" for key in _HEAD]
-    lines += [*_averaged(folder), *_outcome(folder)]
+    lines += [*_learning_rate(folder), *_averaged(folder), *_outcome(folder)]
     table = metrics_table(folder)
     head = ["round", *(metric.title for metric in shown_metrics(table))]
     for source, title in _SOURCES.items():
@@ -51,6 +55,15 @@ def write_summary(folder: Path, config: RunConfig) -> Path:
     path = folder / SUMMARY_FILE
     write_whole(path, "\n".join(lines))
     return path
+
+
+def _learning_rate(folder: Path) -> list[str]:
+    """Say which learning rate the clients had, as a run may leave it to the method."""
+    return [
+        f"- clients' learning rate: {event['learning_rate']:g}"
+        for event in read_lines(folder / EVENTS_FILE)
+        if event["event"] == "start" and "learning_rate" in event
+    ]
 
 
 def _averaged(folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from flwr.serverapp import Grid
 
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
+from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
@@ -62,7 +63,8 @@ def _begin(
     grid: Grid, config: RunConfig, plugins: RunPlugins, folder: Path, tracker: JsonLines
 ) -> tuple[Run, RunState]:
     """Load model and data, meet the nodes, measure zero-shot; return what round 1 starts from."""
-    tracker.log("start", config=config.flat())
+    rate = learning_rate_for(config.method, config.model, config.optimiser, config.learning_rate)
+    tracker.log("start", config=config.flat(), learning_rate=rate)
     federation = load_federation(config.dataset, config.protocol)
     tracker.log(
         "data", train=len(federation.train), test=len(federation.test), notes=federation.notes

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -21,6 +23,7 @@ from fl2ora.engines.in_process_grid import InProcessGrid
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError
 from fl2ora.federated_data.clients import load_federation
+from fl2ora.messages import tensors
 from fl2ora.reporting.events import read_lines
 from fl2ora.server_app.ours_under_flower import OursUnderFlower
 from fl2ora.server_app.sampling import sample
@@ -223,3 +226,29 @@ def test_flowers_fedprox_by_name_has_its_penalty(tmp_path: Path) -> None:
     for name, tensor in ours.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=1e-6)
     assert any(not torch.allclose(plain[name], ours[name], atol=1e-5) for name in ours)
+
+
+@pytest.mark.parametrize(("given", "used"), [(0.0, 0.1), (0.02, 0.02)])
+def test_the_record_says_which_learning_rate_was_used(
+    tmp_path: Path, given: float, used: float
+) -> None:
+    folder = run_small(tmp_path, num_rounds=1, learning_rate=given, resamples=0)
+    assert events(folder, "start")[0]["learning_rate"] == used
+    assert f"- clients' learning rate: {used:g}\n" in (folder / "summary.md").read_text()
+
+
+def test_the_server_and_each_client_decode_every_tensor_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a round: the start at each client, its update at the server, and nothing twice."""
+    decoded: list[str] = []
+    real = tensors._decoded
+
+    def counted(array: Any, where: str, dtype: torch.dtype) -> torch.Tensor:
+        decoded.append(where.partition(":")[0])
+        return real(array, where, dtype)
+
+    monkeypatch.setattr(tensors, "_decoded", counted)
+    folder = run_small(tmp_path, clients=3, num_rounds=2, strategy="fedavg", resamples=0)
+    names = len(final_adapter(folder))
+    assert Counter(decoded) == {"arrays": 3 * 2 * names, "update": 3 * 2 * names}
