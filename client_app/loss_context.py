@@ -27,7 +27,6 @@ class ZeroShotReference:
     """
 
     def __init__(self, classifier: ClipClassifier, table: Tensor | None = None) -> None:
-        """Encode nothing yet."""
         self._classifier = classifier
         self._table = table
 

@@ -13,7 +13,6 @@ from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.node_config import OVERRIDES, check_node_config
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
-from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.prefix.features import PLAIN, Views, bytes_needed
 from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig, Value
@@ -90,14 +89,6 @@ class Node:
         config = self.config
         return _shares(
             config.dataset, config.protocol, config.partition, self.num_partitions, config.seed
-        )
-
-    @property
-    def learning_rate(self) -> float:
-        """The run's learning rate, or the method's own where the run names none."""
-        config = self.config
-        return learning_rate_for(
-            config.method, config.model, config.optimiser, config.learning_rate
         )
 
     @property

@@ -15,26 +15,22 @@ from flwr.app import ArrayRecord, Context
 
 from fl2ora.clip_tuning.adapter import Adapter, AdapterError, load_adapter, save_adapter
 from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.paths import user_path
 
 
 class ClientState:
     """Named adapters of one client in one run.
 
     Args:
-        context: Flower's, of this node.
+        context: Flower's, of this node, whose config ``check_node_config`` has passed.
         client: the client's key.
     """
 
     def __init__(self, context: Context, client: str) -> None:
-        """Find the folder; nothing is read yet."""
         self._records = context.state
         folder = str(context.node_config.get("state-dir", ""))
-        if folder and not Path(folder).expanduser().is_absolute():
-            raise UserError(f"node config: state-dir: expected an absolute path, found {folder!r}")
         self._folder = (
-            Path(folder).expanduser() / str(context.run_id) / quote(client, safe="")
-            if folder
-            else None
+            user_path(folder) / str(context.run_id) / quote(client, safe="") if folder else None
         )
 
     def load(self, name: str) -> Adapter:

@@ -16,6 +16,7 @@ from fl2ora.client_app.state import ClientState
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.digests import run_digests
+from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
@@ -143,7 +144,9 @@ def _plan(node: Node, kept: ClientState, task: TrainTask) -> TrainingPlan:
         epochs=config.local_epochs,
         batch_size=config.batch_size,
         accumulate=config.accumulate,
-        learning_rate=node.learning_rate,
+        learning_rate=learning_rate_for(
+            config.method, config.model, config.optimiser, config.learning_rate
+        ),
         optimiser=config.optimiser,
         schedule=config.schedule,
         gradient_clip=config.gradient_clip,

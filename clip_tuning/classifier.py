@@ -68,7 +68,6 @@ class ClipClassifier(TunedModule):
     zero_shot_scale: Tensor
 
     def __init__(self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]) -> None:
-        """Freeze ``clip`` and prepare the prompts of all classes; nothing is tuned yet."""
         super().__init__()
         self.clip = clip.model.requires_grad_(False)
         self.preprocessing = clip.preprocessing

@@ -26,7 +26,6 @@ class TunedModule(nn.Module):
     """
 
     def __init__(self) -> None:
-        """Nothing is tuned yet."""
         super().__init__()
         self.tuned: Mapping[str, nn.Parameter] = {}
         self.carried: Mapping[str, nn.Parameter] = {}

@@ -49,7 +49,6 @@ class PrivateSuperLink:
     """
 
     def __init__(self, python_path: Sequence[str] = (), *, simulation: bool = True) -> None:
-        """Prepare the home; nothing is started yet."""
         self._simulation = simulation
         self.home = Path(tempfile.mkdtemp(prefix="fl2ora-flower-"))
         self.log_file = self.home / "superlink.log"

@@ -26,7 +26,6 @@ class RoundsView:
     """
 
     def __init__(self, folder: Path, console: Console, num_rounds: int) -> None:
-        """Show nothing yet."""
         self._events = NewLines(folder / EVENTS_FILE)
         self._lines = RunLines(num_rounds)
         self._console = console

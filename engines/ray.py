@@ -117,10 +117,10 @@ def _follow(superlink: PrivateSuperLink, run_id: str, view: RoundsView) -> str:
     ``_END_SECONDS``.
     """
     began = asked = time.monotonic()
-    begun, ended = False, math.inf
+    started, ended = False, math.inf
     while True:
         news, now = view.update(), time.monotonic()
-        begun = begun or news
+        started = started or news
         if news and not view.ended:
             asked = now
         if view.ended:
@@ -132,7 +132,7 @@ def _follow(superlink: PrivateSuperLink, run_id: str, view: RoundsView) -> str:
                 return status
         if time.monotonic() - ended > _END_SECONDS:
             return f"{_ENDED}:completed" if view.failure is None else f"{_ENDED}:failed"
-        if not begun and now - began > _BEGIN_SECONDS:
+        if not started and now - began > _BEGIN_SECONDS:
             return f"no word of the run in {_BEGIN_SECONDS:g} s"
         if not superlink.alive():
             return "superlink ended"

@@ -101,9 +101,9 @@ def empty(figure: Figure) -> None:
     no_data(axes)
 
 
-def percent(value: float, digits: int = 1) -> str:
+def percent(value: float) -> str:
     """Return a fraction as people read it, with the sign; ``-`` for NaN."""
-    return "-" if math.isnan(value) else f"{100 * value:.{digits}f} %"
+    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
 
 
 def fitted(name: str, width: float, lines: int = 1) -> str:

@@ -20,6 +20,7 @@ from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.messages.evaluate import PERSONAL, TEST, VALIDATION, EvaluateTask
 from fl2ora.reporting.logits import SavedLogits, Scored
+from fl2ora.reporting.tables import CALIBRATED
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.held_out import HeldOut
 from fl2ora.server_app.metrics_by_source import (
@@ -33,7 +34,6 @@ from fl2ora.server_app.metrics_by_source import (
 
 Sums = Mapping[str, CalibrationStats]
 Sources = dict[str, dict[str, float]]
-SUFFIX = "-calibrated"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Evaluation:
             task = EvaluateTask(adapter, number, (TEST,), spec, parameters)
             clients = self._nodes.evaluate(task, self._spec)[TEST]
         self.calibrated = central
-        return all_metrics(central, clients, self._config.resamples, SUFFIX, self._metrics)
+        return all_metrics(central, clients, self._config.resamples, CALIBRATED, self._metrics)
 
     def by_source(self) -> dict[tuple[int, str], CalibrationStats]:
         """Return the pooled sums at hand by round and source."""
@@ -147,7 +147,7 @@ class Evaluation:
             nothing = CalibrationStats.zero(self._spec)
             found[last, CLIENTS_TEST] = sum(self.clients.values(), start=nothing)
         if self.calibrated is not None:
-            found[last, SERVER_TEST + SUFFIX] = self.calibrated
+            found[last, SERVER_TEST + CALIBRATED] = self.calibrated
         return found
 
     def panels(self) -> dict[str, CalibrationStats]:

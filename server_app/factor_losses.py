@@ -52,16 +52,8 @@ class FactorLosses:
                 whole.adapter, module, float(update.num_examples)
             )
 
-    def per_module(self) -> dict[str, float]:
-        """Return ``|sum p_k B_k A_k - mean(B) mean(A)|_F / |sum p_k B_k A_k|_F`` of every pair."""
-        errors = {}
-        for module, sums in self._sums.items():
-            exact, mean = sums.result()
-            errors[module] = _ratio(norm(exact.minus(mean)), norm(exact))
-        return errors
-
     def result(self, following: Adapter) -> dict[str, float]:
-        """Return the round's figures, relative Frobenius norms over all pairs together.
+        """Return the round's metrics, relative Frobenius norms over all pairs together.
 
         Args:
             following: the adapter the server made of the updates.

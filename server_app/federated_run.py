@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from flwr.serverapp import Grid
 
+from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.experiment.blame import blaming
@@ -16,7 +17,8 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.clients import load_federation
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.reporting.events import JsonLines
-from fl2ora.reporting.model_card import write_model_card
+from fl2ora.reporting.logits import SavedLogits
+from fl2ora.reporting.model_card import ADAPTER, write_model_card
 from fl2ora.reporting.run_directory import create_run_directory
 from fl2ora.reporting.tables import write_classwise, write_csv
 from fl2ora.server_app.artifacts import save_fitted, save_model
@@ -107,13 +109,13 @@ def _finish(run: Run, state: RunState, plugins: RunPlugins) -> Outcome:
     """
     context, outcome = run.context, outcome_of(state)
     save_model(context.folder, plugins.method, context.classifier, state.adapter)
-    save_spent(context.folder / "adapter", context.config.strategy, run.strategy)
+    save_spent(context.folder / ADAPTER, context.config.strategy, run.strategy)
     saved = context.evaluation.saved_logits()
     saved.save(context.folder)
     context.tracker.log("outcome", **_said(outcome))
     try:
         if plugins.calibrator is not None:
-            _calibrate(run, state, plugins)
+            _calibrate(run, state, plugins.calibrator, saved)
     finally:
         evaluation = context.evaluation
         write_csv(context.folder)
@@ -132,12 +134,10 @@ def _said(outcome: Outcome) -> dict[str, object]:
     return {"updates": outcome.updates, "asked": outcome.asked, "warning": outcome.warning}
 
 
-def _calibrate(run: Run, state: RunState, plugins: RunPlugins) -> None:
+def _calibrate(run: Run, state: RunState, calibrator: Calibrator, saved: SavedLogits) -> None:
     """Fit and measure the run's calibrator."""
-    context, calibrator = run.context, plugins.calibrator
-    assert calibrator is not None
+    context = run.context
     config, evaluation = context.config, context.evaluation
-    saved = evaluation.saved_logits()
     num_classes = saved.server_test.logits.shape[1]
     parameters = fit_in_federation(
         calibrator, config.calibrator, run.clients, context.tracker, state.adapter, num_classes

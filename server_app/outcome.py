@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fl2ora.server_app.rounds import Row, RunState
-
+from fl2ora.server_app.client_means import LOSS
+from fl2ora.server_app.metrics_by_source import SERVER_TEST
+from fl2ora.server_app.rounds import TRAINING, Row, RunState
 
 _CLEARLY = 1.1
 
@@ -58,8 +57,8 @@ def _rise(history: Sequence[Row]) -> str:
     test set above that set's under zero-shot CLIP; or the last training loss is a tenth above both
     the first and that zero-shot NLL. (Clients that take turns make it vary by less.)
     """
-    training = _values(history, "training", "loss")
-    measured = _values(history, "server-test", "nll")
+    training = _values(history, TRAINING, LOSS)
+    measured = _values(history, SERVER_TEST, "nll")
     if len(training) < 2 or not measured:
         return ""
     first, last, zero_shot = training[0], training[-1], measured[0]

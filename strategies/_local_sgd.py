@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from fl2ora.clip_tuning.schedules.base import Schedule
 from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import load
 from fl2ora.experiment.spec import Spec, parse_spec
 from fl2ora.strategies.client_rule import LocalStart
 
 _DEFAULT_MOMENTUM = 0.9  # of the optimiser ``sgd``, where its spec does not say
-_BY_ROUND = ("constant", "step")  # schedules that do not change within a round by themselves
 
 
 def check_optimiser(strategy: str, optimiser: str, schedule: str, *, momentum: bool) -> None:
@@ -25,7 +26,7 @@ def check_optimiser(strategy: str, optimiser: str, schedule: str, *, momentum: b
     spec = parse_spec(optimiser)
     found = spec.kwargs.get("momentum", spec.args[0] if spec.args else _DEFAULT_MOMENTUM)
     _refuse(strategy, spec, optimiser, 0.0 if spec.name != "sgd" else found, momentum)
-    if not _constant_within_a_round(parse_spec(schedule)):
+    if load(schedule, Schedule).within_round:
         raise UserError(
             f"strategy {strategy!r}: schedule: expected a learning rate that is the same for all "
             f"steps of a round, such as constant or cosine(per='round'), found {schedule!r}"
@@ -54,13 +55,3 @@ def _refuse(strategy: str, spec: Spec, text: str, momentum: float, allowed: bool
             f"strategy {strategy!r}: optimiser: expected {sgd!r}, since its client half counts "
             f"plain steps, found momentum {momentum:g}"
         )
-
-
-def _constant_within_a_round(schedule: Spec) -> bool:
-    if schedule.kwargs.get("per") == "round":
-        return True
-    return (
-        schedule.module is None
-        and schedule.name in _BY_ROUND
-        and not schedule.kwargs.get("warm_up", 0)
-    )

@@ -68,7 +68,7 @@ def _clients(make: Make, start: Adapter) -> list[ToyClient]:
     return toy_clients(start, max(4, make().least_updates + 1))
 
 
-def _begun(make: Make, start: Adapter, clients: Sequence[ToyClient]) -> Strategy:
+def _after_begin(make: Make, start: Adapter, clients: Sequence[ToyClient]) -> Strategy:
     strategy = make()
     strategy.begin(RunInfo(_keys(clients), start))
     return strategy
@@ -101,7 +101,7 @@ def _check_plan(make: Make, start: Adapter) -> None:
     """The plan is of this round; every client starts from the global adapter's names and shapes."""
     clients = _clients(make, start)
     chosen = _keys(clients)[1:]
-    plan = _begun(make, start, clients).plan(2, start, chosen)
+    plan = _after_begin(make, start, clients).plan(2, start, chosen)
     assert (plan.round, plan.clients) == (2, chosen), (
         f"plan: expected round 2 of clients {chosen}, found {plan.round} of {plan.clients}"
     )
@@ -118,7 +118,7 @@ def _check_plan(make: Make, start: Adapter) -> None:
 def _check_result(make: Make, start: Adapter) -> None:
     """Names, shapes and finite values are kept; arguments are not changed; metrics are sound."""
     clients = _clients(make, start)
-    strategy = _begun(make, start, clients)
+    strategy = _after_begin(make, start, clients)
     assert 1 <= strategy.least_updates <= len(clients), (
         f"least_updates: expected at least 1, found {strategy.least_updates}"
     )
@@ -151,7 +151,7 @@ def _check_determinism(make: Make, start: Adapter) -> None:
     results = []
     for backwards in (False, False, True):
         clients = _clients(make, start)
-        strategy, current = _begun(make, start, clients), start
+        strategy, current = _after_begin(make, start, clients), start
         for server_round in (1, 2, 3):
             chosen = clients[server_round % 2 :]  # not everyone takes part in every round
             current = _round(strategy, server_round, current, chosen, backwards)
@@ -163,12 +163,12 @@ def _check_determinism(make: Make, start: Adapter) -> None:
 def _check_state(make: Make, start: Adapter) -> None:
     """A strategy that is saved and loaded goes on as if nothing had happened."""
     clients = _clients(make, start)
-    strategy, current = _begun(make, start, clients), start
+    strategy, current = _after_begin(make, start, clients), start
     for server_round in (1, 2):
         current = _round(strategy, server_round, current, clients)
     state = strategy.state()
     assert all(t.dtype == torch.float32 for t in state.values()), "state: expected float32 tensors"
-    resumed = _begun(make, start, clients)
+    resumed = _after_begin(make, start, clients)
     resumed.load_state(load_bytes(save_bytes(as_adapter(state))))
     assert _equal(as_adapter(state), as_adapter(resumed.state())), (
         "state: loading what state() returned gives another state"
@@ -187,7 +187,7 @@ def _check_equal_clients(make: Make, start: Adapter) -> None:
     results = []
     for count in (few, 3 * few):
         clients = _equal_clients(start, count)
-        strategy, current = _begun(make, start, clients), start
+        strategy, current = _after_begin(make, start, clients), start
         for server_round in (1, 2):
             current = _round(strategy, server_round, current, clients)
         results.append(current)
@@ -198,7 +198,7 @@ def _check_equal_clients(make: Make, start: Adapter) -> None:
 def _check_one_client(make: Make, start: Adapter) -> None:
     """A single client's result, or that of the fewest equal ones, is the first global adapter."""
     clients = _clients(make, start)
-    strategy = _begun(make, start, clients)
+    strategy = _after_begin(make, start, clients)
     same = _equal_clients(start, strategy.least_updates)
     plan = strategy.plan(1, start, _keys(same))
     updates = play_round(plan, same)

@@ -35,11 +35,11 @@ class Schedule(ABC):
     """A factor on the learning rate; constructor arguments are what a spec string may set.
 
     Attributes:
-        within_round: the factor changes between the steps of one round, which strategies that
-            reckon with one learning rate a round do not allow.
+        within_round: the factor may change between the steps of one round, which strategies that
+            reckon with one learning rate a round refuse; False is a promise.
     """
 
-    within_round: bool = False
+    within_round: bool = True
 
     @abstractmethod
     def factor(self, at: Progress) -> float:

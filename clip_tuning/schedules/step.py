@@ -14,6 +14,8 @@ class Step(Schedule):
         factor: of each cut, in (0, 1].
     """
 
+    within_round = False
+
     def __init__(self, every: int = 10, factor: float = 0.1) -> None:
         self.every = whole("every", every, at_least=1)
         self.cut = number("factor", factor, above=0, at_most=1)

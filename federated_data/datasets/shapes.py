@@ -28,6 +28,7 @@ SEEN_STYLES: tuple[str, ...] = (
 HELD_BACK_STYLES: tuple[str, ...] = ("neon", "chalk", "mosaic", "patterned")
 """Styles the embedded CLIP has never seen."""
 
+_AT_ONCE = 512  # images drawn together, which stay in the processor's cache
 _MOST = 200_000  # images of a split: 2.5 GB as float32
 
 
@@ -104,11 +105,11 @@ class Shapes(Dataset):
         return torch.Generator().manual_seed(derive_seed(self._seed, "shapes", *path))
 
 
-def _draw_in_parts(style: str, labels: Tensor, generator: Generator, size: int = 512) -> Tensor:
-    """Draw ``(N, 3, 32, 32)`` uint8 images in parts that stay in the processor's cache."""
+def _draw_in_parts(style: str, labels: Tensor, generator: Generator) -> Tensor:
+    """Draw ``(N, 3, 32, 32)`` uint8 images, ``_AT_ONCE`` at a time."""
     images = torch.empty(len(labels), 3, SIDE, SIDE, dtype=torch.uint8)
-    for start in range(0, len(labels), size):
-        part = slice(start, start + size)
+    for start in range(0, len(labels), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
         images[part] = draw_shapes(style, labels[part], generator)
     return images
 

@@ -48,8 +48,3 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:10])
     with pytest.raises(UserError, match=r"rule\.safetensors"):
         ClientState(context(**folder), "a").load("rule")
-
-
-def test_a_relative_folder_is_refused() -> None:
-    with pytest.raises(UserError, match="state-dir: expected an absolute path, found 'here'"):
-        ClientState(context(**{"state-dir": "here"}), "a")

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fl2ora.reporting.tables import CALIBRATED
-from fl2ora.server_app.evaluation import SUFFIX
 from runs import run_small
 
 
@@ -42,10 +40,6 @@ def test_flower_s_log_has_the_folder_the_rounds_and_their_metrics(
         found = rf"^ +{name}  accuracy +\d+\.\d\d %  ECE +\d+\.\d\d %"
         assert len(re.findall(found, text, re.MULTILINE)) == 1
     assert len(re.findall(r"^ +round \d/2 .*  loss \d\.\d{4}  \d+\.\d s$", text, re.MULTILINE)) == 2
-
-
-def test_the_calibrated_sources_have_one_name() -> None:
-    assert SUFFIX == CALIBRATED
 
 
 def test_the_adapter_s_card_is_filled(logged: tuple[Path, list[str]]) -> None:

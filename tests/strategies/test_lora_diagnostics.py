@@ -80,7 +80,6 @@ def test_aggregation_error_equals_the_dense_computation(count: int, rank: int, s
     assert found["lora_server_error"] == pytest.approx(lost / total, abs=1e-6)
     assert found["lora_update_norm"] == pytest.approx(size, rel=1e-6)
     each = {m: np.linalg.norm(exact[m] - apart[m]) / np.linalg.norm(exact[m]) for m in scale}
-    assert diagnostics.per_module() == pytest.approx(each, abs=1e-6)
     assert found["lora_aggregation_error_worst"] == pytest.approx(max(each.values()), abs=1e-6)
 
 
