@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fl2ora.calibration.accumulator import CalibrationAccumulator as CalibrationAccumulator
     from fl2ora.calibration.calibrators.base import Calibrator as Calibrator
-    from fl2ora.calibration.calibrators.base import fit as fit
+    from fl2ora.calibration.calibrators.fitting import fit as fit
     from fl2ora.calibration.comparison import CalibrationDifference as CalibrationDifference
     from fl2ora.calibration.comparison import compare_on_same_examples as compare_on_same_examples
     from fl2ora.calibration.comparison import compare_over_clients as compare_over_clients
@@ -91,7 +91,8 @@ if TYPE_CHECKING:
 
 _NAMES: dict[str, tuple[str, ...]] = {  # by module; a test holds them against the imports above
     "accumulator": ("CalibrationAccumulator",),
-    "calibrators.base": ("Calibrator", "fit"),
+    "calibrators.base": ("Calibrator",),
+    "calibrators.fitting": ("fit",),
     "comparison": (
         *("CalibrationDifference", "compare_on_same_examples", "compare_over_clients"),
         "compare_over_examples",

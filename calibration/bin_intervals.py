@@ -1,8 +1,8 @@
-"""Intervals of the figures of confidence bins that do not collapse where errors are rare.
+"""Intervals of the metrics of confidence bins that do not collapse where errors are rare.
 
-The estimand is the *binned* error: the figure at the true weight, mean confidence and accuracy of
+The estimand is the *binned* error: the metric at the true weight, mean confidence and accuracy of
 the bins at hand. (The error without bins can only be larger, and no data bounds it.) With w_b, s_b
-the weight and the gap (confidence minus accuracy) of a bin and F the figure:
+the weight and the gap (confidence minus accuracy) of a bin and F the metric:
 
 - the upper end is the quantile of F where accuracies are drawn from their Jeffreys posterior,
   ``Beta(A + 1/2, n - A + 1/2)``;
@@ -32,10 +32,10 @@ from scipy import special
 
 from fl2ora.calibration.binning import Floats, Integers
 
-Figure = Callable[[Floats, Floats], Floats]
-"""Maps weights ``(D, B)`` and gaps ``(D, B)`` to the figure of every draw, ``(D,)``."""
+BinMetric = Callable[[Floats, Floats], Floats]
+"""Maps weights ``(D, B)`` and gaps ``(D, B)`` to the metric of every draw, ``(D,)``."""
 
-FIGURES: dict[str, Figure] = {
+BIN_METRICS: dict[str, BinMetric] = {
     "ece": lambda w, s: (w * np.abs(s)).sum(axis=1),
     "mce": lambda w, s: np.abs(s).max(axis=1),
     "mce_weighted": lambda w, s: (w * np.abs(s)).max(axis=1),
@@ -44,7 +44,7 @@ FIGURES: dict[str, Figure] = {
     "over_confidence": lambda w, s: (w * np.maximum(s, 0)).sum(axis=1),
     "under_confidence": lambda w, s: (w * np.maximum(-s, 0)).sum(axis=1),
 }
-"""Figures of bins by name, each 0 without gaps and subadditive in them."""
+"""Metrics of bins by name, each 0 without gaps and subadditive in them."""
 
 _NODES = special.ndtr(np.linspace(-6, 6, 241))
 
@@ -60,14 +60,14 @@ def gap_intervals(
     level: float,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Return low and high of the ``FIGURES`` in ``names``.
+    """Return low and high of the ``BIN_METRICS`` in ``names``.
 
     Args:
         count: ``(M,)`` whole numbers, examples of every bin.
         confidence: ``(M,)`` sums of c.
         correct: ``(M,)`` sums of a, in [0, count].
         squares: ``(M,)`` sums of c^2.
-        names: which figures.
+        names: which metrics.
         draws: D.
         level: nominal coverage.
         seed: of the table of numbers.
@@ -88,11 +88,11 @@ def gap_intervals(
     noises = [unsure + _noise(n, rate, places, draws) for rate in rates]
     upper, result = (1 + level) / 2, {}
     for name in names:
-        figure = FIGURES[name]
-        value = float(figure(weight[None], gap[None])[0])
-        shift = figure(weights, gap[None]) - value
-        raised = max(float(np.quantile(figure(weight, z) + shift, upper)) for z in noises)
-        high = float(np.quantile(figure(weights, drawn), upper))
+        metric = BIN_METRICS[name]
+        value = float(metric(weight[None], gap[None])[0])
+        shift = metric(weights, gap[None]) - value
+        raised = max(float(np.quantile(metric(weight, z) + shift, upper)) for z in noises)
+        high = float(np.quantile(metric(weights, drawn), upper))
         result[name] = (max(0.0, value - raised), max(value, high))
     return result
 

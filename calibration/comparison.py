@@ -28,6 +28,7 @@ from typing import Literal
 import numpy as np
 
 from fl2ora.calibration.binning import Floats, bin_index, sum_by_bin
+from fl2ora.calibration.comparison_sides import ratio, side_of_clients, side_of_sums
 from fl2ora.calibration.error_difference import ScoreTest, Side
 from fl2ora.calibration.predictions import Scores
 from fl2ora.calibration.stats import CalibrationStats
@@ -105,7 +106,7 @@ def compare_on_same_examples(
     for scores, bins in zip((first, second), index, strict=True):
         gaps = scores.confidence - scores.correct
         count = sum_by_bin(bins, None, num_bins)
-        side = _side(
+        side = side_of_sums(
             count,
             sum_by_bin(bins, scores.confidence, num_bins),
             sum_by_bin(bins, scores.correct, num_bins),
@@ -113,11 +114,11 @@ def compare_on_same_examples(
             sum_by_bin(bins, gaps**2, num_bins),
         )
         sides.append(side)
-        rest.append(gaps - _ratio(sum_by_bin(bins, gaps, num_bins), count)[bins])
+        rest.append(gaps - ratio(sum_by_bin(bins, gaps, num_bins), count)[bins])
     cell = index[0] * num_bins + index[1]
     shared = sum_by_bin(cell, rest[0] * rest[1], num_bins**2).reshape(num_bins, num_bins)
     spread = [sum_by_bin(b, r**2, num_bins) for b, r in zip(index, rest, strict=True)]
-    across = _ratio(shared, np.sqrt(np.outer(*spread)))
+    across = ratio(shared, np.sqrt(np.outer(*spread)))
     own = np.eye(num_bins)
     return _difference(sides, np.block([[own, across], [across.T, own]]), 0, level, seed, True)
 
@@ -144,7 +145,9 @@ def compare_over_examples(
     sides = []
     for stats in (first, second):
         squares = stats.confidence_squared - 2 * stats.confidence_correct + stats.correct
-        sides.append(_side(stats.count, stats.confidence, stats.correct, stats.count, squares))
+        sides.append(
+            side_of_sums(stats.count, stats.confidence, stats.correct, stats.count, squares)
+        )
     return _difference(sides, np.eye(2 * first.spec.num_bins), 0, level, seed, True)
 
 
@@ -181,83 +184,20 @@ def compare_over_clients(
     m = first[0].spec.num_bins
     if not same_clients:
         first, second = ([c for c in group if c.num_examples] for group in (first, second))
-    (one, left, ones), (two, right, twos) = (_side_of_clients(g, m) for g in (first, second))
+    (one, left, ones), (two, right, twos) = (side_of_clients(g, m) for g in (first, second))
     if same_clients:
         rows = np.concatenate([left, right], axis=1)
     else:
         rows = np.concatenate([_apart(left, 0, m), _apart(right, 1, m)])
     scale = np.sqrt((rows**2).sum(axis=0))
-    correlation = _ratio(rows.T @ rows, np.outer(scale, scale))
+    correlation = ratio(rows.T @ rows, np.outer(scale, scale))
     np.fill_diagonal(correlation, 1.0)
     return _difference([one, two], correlation, min(ones, twos) - 1, level, seed, False)
-
-
-def _side_of_clients(clients: Sequence[CalibrationStats], m: int) -> tuple[Side, Floats, int]:
-    """Return one model, its clients' gap sums off the pooled gap ``(U, M)``, and how many count."""
-    names = ("count", "confidence", "correct")
-    tables = [np.array([getattr(c, n) for c in clients]).reshape(-1, m) for n in names]
-    count, confidence, correct = tables
-    gap, used = confidence - correct, int((count.sum(axis=1) > 0).sum())
-    total = count.sum(axis=0)
-    rest = gap - count * _ratio(gap.sum(axis=0), total)
-    side = _side(
-        total,
-        confidence.sum(axis=0),
-        correct.sum(axis=0),
-        (count**2).sum(axis=0),
-        (gap**2).sum(axis=0),
-        cluster=used / max(used - 1, 1) * _ratio((rest**2).sum(axis=0), total**2),
-        units=count,
-    )
-    return side, rest, used
 
 
 def _apart(rows: Floats, place: int, m: int) -> Floats:
     """Return ``rows (U, M)`` with M columns of 0 behind (place 0) or in front of them."""
     return np.pad(rows, ((0, 0), (place * m, (1 - place) * m)))
-
-
-def _side(
-    count: Floats,
-    confidence: Floats,
-    correct: Floats,
-    count_squares: Floats,
-    gap_squares: Floats,
-    cluster: Floats | None = None,
-    units: Floats | None = None,
-) -> Side:
-    """Return what is known of one model from sums over its units by bin, all ``(M,)``.
-
-    Args:
-        count: ``sum_u n_u``.
-        confidence: of c.
-        correct: of a.
-        count_squares: ``sum_u n_u^2``.
-        gap_squares: ``sum_u g_u^2``.
-        cluster: variance of the mean gap between units; None where units are examples.
-        units: ``(U, M)`` the counts themselves; likewise.
-    """
-    pairs = count**2 - count_squares
-    index = np.flatnonzero(pairs > 0)
-    n, total = count[index], float(count.sum())
-    gap = confidence[index] - correct[index]
-    weight = n / total if total else n
-    rate = (correct[index] + 0.5) / (n + 1)
-    square = float((weight * (gap**2 - gap_squares[index]) / pairs[index]).sum())
-    return Side(
-        index=index,
-        num_bins=len(count),
-        total=total,
-        weight=weight,
-        count=n,
-        confidence=confidence[index] / n,
-        gap=gap / n,
-        least=rate * (1 - rate),
-        cluster=np.zeros_like(n) if cluster is None else cluster[index],
-        inflation=n**2 / pairs[index],
-        unit_weight=None if units is None else units[:, index] / total,
-        square=square if index.size else math.nan,
-    )
 
 
 def _difference(
@@ -286,7 +226,3 @@ def _check_bins(stats: Sequence[CalibrationStats]) -> None:
     bins = sorted({each.spec.num_bins for each in stats})
     if len(bins) > 1:
         raise ValueError(f"num_bins must be the same for all, found {bins}")
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.zeros_like(part, dtype=np.float64), where=whole > 0)

@@ -33,7 +33,7 @@ _TRIPLES = (
 def resample_examples(stats: CalibrationStats, rng: np.random.Generator) -> CalibrationStats:
     """Return the sums of N examples drawn with replacement from those in ``stats``.
 
-    Confidence bins and fine histogram are drawn separately, so a figure should use one of them.
+    Confidence bins and fine histogram are drawn separately, so a metric should use one of them.
     ``nll`` and ``brier`` get normal noise of their standard error. Class-wise sums cannot be drawn,
     as one example stands in K cells: the result is without them.
     """
@@ -112,7 +112,7 @@ def client_resampler(
 def gap_noise(drawn: CalibrationStats, stats: CalibrationStats) -> CalibrationStats:
     """Return sums whose per-bin gap (confidence minus correct) is that of ``drawn`` off ``stats``.
 
-    A gap figure of the result, such as ECE, is what sampling noise alone contributes.
+    A gap metric of the result, such as ECE, is what sampling noise alone contributes.
     """
     n, m = float(drawn.count.sum()), float(stats.count.sum())
     changed: dict[str, Any] = {}

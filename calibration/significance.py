@@ -29,7 +29,7 @@ class CalibrationTest:
     """The outcome of a test of calibration.
 
     Attributes:
-        statistic: z, chi-square, or the observed figure.
+        statistic: z, chi-square, or the observed metric.
         p_value: chance of a statistic at least as extreme under perfect calibration.
         expected: mean of the statistic under perfect calibration.
         degrees_of_freedom: of the chi-square; 0 where that has no meaning.
@@ -95,20 +95,20 @@ def hosmer_lemeshow_test(
 def consistency_test(
     stats: CalibrationStats,
     *,
-    figure: Callable[[CalibrationStats], float] = ece_of,
+    metric: Callable[[CalibrationStats], float] = ece_of,
     resamples: int = 1000,
     seed: int = 0,
 ) -> CalibrationTest:
-    """Return how an error figure compares with that of perfectly calibrated models; from sums.
+    """Return how an error metric compares with that of perfectly calibrated models; from sums.
 
     Outcomes are redrawn with each bin's mean confidence as the chance of being right. ``expected``
-    is the figure's floor: what it reads, on so many examples, when nothing is wrong.
+    is the metric's floor: what it reads, on so many examples, when nothing is wrong.
     """
     if not stats.num_examples:
         return CalibrationTest(math.nan, math.nan, math.nan)
     rng = np.random.default_rng(seed)
-    drawn = np.array([figure(resample_calibrated(stats, rng)) for _ in range(resamples)])
-    value = figure(stats)
+    drawn = np.array([metric(resample_calibrated(stats, rng)) for _ in range(resamples)])
+    value = metric(stats)
     p_value = (1 + int((drawn >= value).sum())) / (1 + resamples)
     return CalibrationTest(value, p_value, float(drawn.mean()))
 

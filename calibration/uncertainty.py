@@ -1,4 +1,4 @@
-"""How far a reported figure can be trusted: intervals from additive sums.
+"""How far a reported metric can be trusted: intervals from additive sums.
 
 *Over examples* answers "what if the clients had held other examples?" and needs only the pooled
 sums; *over clients* answers "what if other clients had taken part?", keeps the likeness of examples
@@ -6,16 +6,16 @@ within a client, and needs the sums of each client (with fewer than about 20 cli
 narrow). Every interval says which it is. Neither compares two models: the difference of two ECEs
 has a bias of its own, see ``fl2ora.calibration.comparison``.
 
-Over examples each reported figure has the method that holds where errors are rare: accuracy that
+Over examples each reported metric has the method that holds where errors are rare: accuracy that
 of Clopper and Pearson, calibration errors that of ``fl2ora.calibration.bin_intervals`` (which names
 what they are intervals of), means a normal interval that allows for an error not yet seen. Other
-figures are drawn again from the sums. Over clients all are, and no interval is narrower than over
+metrics are drawn again from the sums. Over clients all are, and no interval is narrower than over
 examples.
 
 A calibration error measures noise as error: that of a perfectly calibrated model is never 0, and
-resampling adds noise to noise. For such *gap figures* (sums or maxima of per-bin gaps) the lower
-end is the value minus the upper quantile of the figure of the noise alone: by the triangle
-inequality noise cannot have raised the figure by more.
+resampling adds noise to noise. For such *gap metrics* (sums or maxima of per-bin gaps) the lower
+end is the value minus the upper quantile of the metric of the noise alone: by the triangle
+inequality noise cannot have raised the metric by more.
 
 Source: Efron & Tibshirani, "An introduction to the bootstrap" (1993), for the bootstrap.
 """
@@ -25,18 +25,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
-from scipy import special
 
-from fl2ora.calibration.bin_intervals import FIGURES, gap_intervals, proportion_interval
-from fl2ora.calibration.binning import Floats
-from fl2ora.calibration.metrics.table import DEFAULT, METRICS
+from fl2ora.calibration.direct_intervals import Ends, direct_intervals
+from fl2ora.calibration.metrics.table import DEFAULT
 from fl2ora.calibration.resampling import (
     client_resampler,
-    equal_mass_sums,
     gap_noise,
     resample_examples,
     without_classwise,
@@ -44,29 +40,22 @@ from fl2ora.calibration.resampling import (
 from fl2ora.calibration.stats import CalibrationStats
 
 Over = Literal["examples", "clients"]
-Figures = Callable[[CalibrationStats], dict[str, float]]
+Metrics = Callable[[CalibrationStats], dict[str, float]]
 Draw = Callable[[np.random.Generator], CalibrationStats]
-Ends = dict[str, tuple[float, float]]
 
-GAP_FIGURES = frozenset(metric.name for metric in DEFAULT if metric.gap)
-"""Figures that are 0 without gaps and grow by no more than the figure of the gaps added."""
+GAP_METRICS = frozenset(metric.name for metric in DEFAULT if metric.gap)
+"""Metrics that are 0 without gaps and grow by no more than the metric of the gaps added."""
 
 OTHER_DRAWS = 300
-"""The most draws for figures without a method of their own, which are computed once a draw."""
-
-_OF_GROUPS = {  # the same figure of equal-mass groups
-    "ace": "ece",
-    "mce_equal_mass": "mce",
-}
-_SAME_TRUTH = {"debiased_ce": "rmsce"}  # one estimand, two estimates
+"""The most draws for metrics without a method of their own, which are computed once a draw."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its confidence interval, in the unit of the figure.
+    """A metric with its confidence interval, in the unit of the metric.
 
     Attributes:
-        value: the figure itself, from all examples.
+        value: the metric itself, from all examples.
         low: lower end.
         high: upper end.
         level: nominal coverage, for example 0.95.
@@ -80,7 +69,7 @@ class Interval:
     over: Over
 
 
-def reported_figures(stats: CalibrationStats) -> dict[str, float]:
+def reported_metrics(stats: CalibrationStats) -> dict[str, float]:
     """Return the default metrics that can be resampled."""
     return {metric.name: metric.of(stats) for metric in DEFAULT if metric.resampled}
 
@@ -88,20 +77,20 @@ def reported_figures(stats: CalibrationStats) -> dict[str, float]:
 def intervals_over_examples(
     stats: CalibrationStats,
     *,
-    figures: Figures = reported_figures,
-    gaps: Collection[str] = GAP_FIGURES,
+    metrics: Metrics = reported_metrics,
+    gaps: Collection[str] = GAP_METRICS,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Return an interval for every figure, as if other examples had been drawn.
+    """Return an interval for every metric, as if other examples had been drawn.
 
     Args:
         stats: the pooled (added) sums; class-wise sums cannot be resampled and are left out.
-        figures: statistics -> named figures. One that has the name and the value of a metric with
+        metrics: statistics -> named metrics. One that has the name and the value of a metric with
             a method of its own gets that, at no cost worth mentioning; if there are others, all
             are computed ``OTHER_DRAWS`` times.
-        gaps: names of those figures that are gap figures, see the module's text; for one of your
+        gaps: names of those metrics that are gap metrics, see the module's text; for one of your
             own, ask whether it is 0 without gaps and never grows by more than the added gaps'.
         resamples: draws; the ends vary with the seed by about 1 % of the width at 4,000.
         level: nominal coverage in (0, 1).
@@ -123,30 +112,30 @@ def intervals_over_examples(
     """
     _check(resamples, level)
     pooled = without_classwise(stats)
-    values = figures(pooled)
-    ends = _direct(pooled, values, resamples, level, seed)
+    values = metrics(pooled)
+    ends = direct_intervals(pooled, values, resamples, level, seed)
     if values.keys() - ends.keys():
 
         def draw(rng: np.random.Generator) -> CalibrationStats:
             return resample_examples(pooled, rng)
 
-        ends = _drawn(pooled, draw, figures, gaps, resamples, level, seed) | ends
+        ends = _drawn(pooled, draw, metrics, gaps, resamples, level, seed) | ends
     return {name: Interval(value, *ends[name], level, "examples") for name, value in values.items()}
 
 
 def intervals_over_clients(
     clients: Sequence[CalibrationStats],
     *,
-    figures: Figures = reported_figures,
-    gaps: Collection[str] = GAP_FIGURES,
+    metrics: Metrics = reported_metrics,
+    gaps: Collection[str] = GAP_METRICS,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Return an interval for every figure of the pooled data, from resampling whole clients.
+    """Return an interval for every metric of the pooled data, from resampling whole clients.
 
-    Arguments as for ``intervals_over_examples``, with the sums of each client; class-wise figures
-    are welcome here. Where a figure has an interval over examples, this one holds it: clients that
+    Arguments as for ``intervals_over_examples``, with the sums of each client; class-wise metrics
+    are welcome here. Where a metric has an interval over examples, this one holds it: clients that
     are all alike are no evidence of certainty.
 
     Raises:
@@ -155,86 +144,31 @@ def intervals_over_clients(
     _check(resamples, level)
     draw = client_resampler(clients)
     pooled = sum(clients, CalibrationStats.zero(clients[0].spec))
-    values = figures(pooled)
-    ends = _drawn(pooled, draw, figures, gaps, resamples, level, seed)
-    for name, (low, high) in _direct(pooled, values, resamples, level, seed).items():
+    values = metrics(pooled)
+    ends = _drawn(pooled, draw, metrics, gaps, resamples, level, seed)
+    for name, (low, high) in direct_intervals(pooled, values, resamples, level, seed).items():
         ends[name] = min(low, ends[name][0]), max(high, ends[name][1])
     return {name: Interval(value, *ends[name], level, "clients") for name, value in values.items()}
-
-
-def _direct(
-    stats: CalibrationStats, values: dict[str, float], resamples: int, level: float, seed: int
-) -> Ends:
-    """Return the ends of those figures that are metrics with a method of their own."""
-    n = stats.num_examples
-    if n == 0:
-        return dict.fromkeys(values, (math.nan, math.nan))
-    names = [m.name for m in METRICS if m.name in values and values[m.name] == m.of(stats)]
-    wanted = {name: _SAME_TRUTH.get(name, name) for name in names}
-    gaps = partial(gap_intervals, draws=resamples, level=level, seed=seed)
-    sums = (stats.count, stats.confidence, stats.correct, stats.confidence_squared)
-    found = gaps(*sums, {*wanted.values()} & FIGURES.keys())
-    groups = [name for name in names if name in _OF_GROUPS]
-    if groups and stats.fine_count.size:
-        figures = {_OF_GROUPS[name] for name in groups}
-        ends = gaps(*equal_mass_sums(stats), figures)
-        found |= {name: ends[_OF_GROUPS[name]] for name in groups}
-    z = float(special.ndtri((1 + level) / 2))
-    if "accuracy" in names:
-        found["accuracy"] = proportion_interval(float(stats.correct.sum()), n, level)
-    if "confidence" in names:
-        mean = values["confidence"]
-        spread = z * math.sqrt(max(float(stats.confidence_squared.sum()) / n - mean**2, 0) / n)
-        found["confidence"] = mean - spread, min(1.0, mean + spread)
-    for name in {"nll", "brier"} & set(names):
-        found[name] = _mean_interval(stats, name, z)
-    ends = {name: found[truth] for name, truth in wanted.items() if truth in found}
-    return {
-        name: (min(ends[name][0], values[name]), max(ends[name][1], values[name])) for name in ends
-    }
-
-
-def _mean_interval(stats: CalibrationStats, name: str, z: float) -> tuple[float, float]:
-    """Return the normal interval of a mean score, with one error not yet seen in its variance.
-
-    One example more is thought to be wrong, as costly as the confidences say that errors are
-    at the least: ``-ln(1 - c)`` and ``2 c^2``, weighted by the chance 1 - c of an error. Without it
-    50 sure and right predictions would have a standard error of 0.
-    """
-    n, total = stats.num_examples, float(getattr(stats, name))
-    squared = float(getattr(stats, f"{name}_squared"))
-    if not math.isfinite(squared):
-        return total / n, total / n
-    filled = stats.count > 0
-    c = stats.confidence[filled] / stats.count[filled]
-    chance = np.maximum(stats.count[filled] * (1 - c), 1e-12)
-    cost: Floats = -np.log(np.maximum(1 - c, 1e-12)) if name == "nll" else 2 * c**2
-    unseen = float((chance * cost).sum() / chance.sum())
-    size = n + 1
-    mean = (total + unseen) / size
-    variance = max(0.0, (squared + unseen**2) / size - mean**2)
-    reach = z * math.sqrt(variance / size)
-    return max(0.0, min(total / n, mean) - reach), max(total / n, mean) + reach
 
 
 def _drawn(
     pooled: CalibrationStats,
     draw: Draw,
-    figures: Figures,
+    metrics: Metrics,
     gaps: Collection[str],
     resamples: int,
     level: float,
     seed: int,
 ) -> Ends:
-    """Return percentile ends, those of gap figures with the lower end of the module's text."""
+    """Return percentile ends, those of gap metrics with the lower end of the module's text."""
     rng = np.random.default_rng(seed)
     drawn, noise = [], []
     for _ in range(min(resamples, OTHER_DRAWS)):
         stats = draw(rng)
-        drawn.append(figures(stats))
-        noise.append(figures(gap_noise(stats, pooled)))
+        drawn.append(metrics(stats))
+        noise.append(metrics(gap_noise(stats, pooled)))
     ends: Ends = {}
-    for name, value in figures(pooled).items():
+    for name, value in metrics(pooled).items():
         values = [each[name] for each in drawn]
         low, high = (_quantile(values, (1 + sign * level) / 2) for sign in (-1, 1))
         if name in gaps and math.isfinite(value):

@@ -10,8 +10,9 @@ from torch import Tensor
 from fl2ora.calibration.losses.base import Loss, LossContext
 from fl2ora.client_app.batches import Batch
 from fl2ora.clip_tuning.adapter import Adapter
-from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
+from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.factors import change_cosine
+from fl2ora.clip_tuning.forward_pass import ForwardPass
 
 _FROZEN = frozenset(
     {"zero_shot_logits", "zero_shot_text_features", "zero_shot_image_features", "encode_texts"}

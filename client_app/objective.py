@@ -10,7 +10,8 @@ from torch import Tensor
 from fl2ora.client_app.batches import Batch
 from fl2ora.client_app.loss_context import ContextFiller, ZeroShotReference
 from fl2ora.client_app.training_plan import TrainingPlan
-from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.forward_pass import ForwardPass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
@@ -12,31 +11,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.forward_pass import ForwardPass
 from fl2ora.clip_tuning.prefix.digest import digest
 from fl2ora.clip_tuning.prefix.image_prefix import ImagePrefix, lasting
 from fl2ora.clip_tuning.prompts import fill_templates, tokenise
 from fl2ora.clip_tuning.tuned import TunedModule
 
 _AT_ONCE = 1024  # prompts in one pass of the text tower
-
-
-@dataclass(frozen=True)
-class ForwardPass:
-    """What one batch went through.
-
-    Attributes:
-        pixels: ``(B, 3, H, W)``, the input.
-        images: ``encode_images(pixels)``: unit features, ``(B, D)`` unless a method has more.
-        classes: ``encode_classes()``: unit features, ``(K, D)`` unless a method has more.
-        logits: ``(B, K)``, ``logits(images, classes)``.
-        zero_shot: ``(B, D)`` unit features of zero-shot CLIP, where they are known.
-    """
-
-    pixels: Tensor
-    images: Tensor
-    classes: Tensor
-    logits: Tensor
-    zero_shot: Tensor | None = None
 
 
 class ClipClassifier(TunedModule):

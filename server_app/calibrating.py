@@ -10,9 +10,8 @@ from fl2ora.calibration.calibrators.base import (
     FitState,
     Parameters,
     Sums,
-    add_sums,
-    fit,
 )
+from fl2ora.calibration.calibrators.fitting import add_sums, fit
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.errors import UserError
 from fl2ora.messages.calibrate import CalibrateTask

@@ -38,7 +38,7 @@ def pooled_metrics(
             return {metric.name: metric.of(drawn) for metric in resampled}
 
         gaps = {metric.name for metric in resampled if metric.gap}
-        intervals = intervals_over_examples(stats, figures=values, gaps=gaps, resamples=resamples)
+        intervals = intervals_over_examples(stats, metrics=values, gaps=gaps, resamples=resamples)
         for name, interval in intervals.items():
             found[f"{name}_low"], found[f"{name}_high"] = interval.low, interval.high
     test = spiegelhalter_test(stats)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
+from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.context import ContextClassifier
+from fl2ora.clip_tuning.forward_pass import ForwardPass
 from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.prompt_layout import ContextSettings
 from fl2ora.experiment.arguments import number, whole

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, l1_loss
 
-from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
+from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.forward_pass import ForwardPass
 from fl2ora.clip_tuning.imagenet_templates import IMAGENET_TEMPLATES
 from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.methods.ivlp import TwoTowerClassifier

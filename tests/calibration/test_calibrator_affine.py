@@ -7,9 +7,10 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 
 from fl2ora.calibration.calibrators import _descent
-from fl2ora.calibration.calibrators.base import FitState, fit
+from fl2ora.calibration.calibrators.base import FitState
 from fl2ora.calibration.calibrators.dirichlet import Dirichlet
 from fl2ora.calibration.calibrators.files import build_calibrator
+from fl2ora.calibration.calibrators.fitting import fit
 from fl2ora.calibration.calibrators.matrix import Matrix
 from fl2ora.calibration.calibrators.vector import Vector
 

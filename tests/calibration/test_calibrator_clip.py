@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fl2ora.calibration.calibrators.base import CalibrationContext, FitState, fit
+from fl2ora.calibration.calibrators.base import CalibrationContext, FitState
 from fl2ora.calibration.calibrators.dac import Dac
+from fl2ora.calibration.calibrators.fitting import fit
 from fl2ora.calibration.calibrators.sals import Sals
 
 torch.set_num_threads(1)

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fl2ora.calibration.calibrators
-from fl2ora.calibration.calibrators.base import CalibrationContext, Calibrator, FitState, fit
+from fl2ora.calibration.calibrators.base import CalibrationContext, Calibrator, FitState
 from fl2ora.calibration.calibrators.files import build_calibrator
+from fl2ora.calibration.calibrators.fitting import fit
 
 torch.set_num_threads(1)
 
@@ -74,7 +75,8 @@ def fitted(spec, logits, labels):
 
 def test_each_file_holds_exactly_one_public_calibrator_named_after_it():
     folder = Path(fl2ora.calibration.calibrators.__path__[0])
-    files = sorted(p.stem for p in folder.glob("[a-z]*.py") if p.stem not in ("base", "files"))
+    others = ("base", "files", "fitting")
+    files = sorted(p.stem for p in folder.glob("[a-z]*.py") if p.stem not in others)
     assert files == STEMS
     assert len(files) == 16
     for stem in files:

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from fl2ora.calibration.calibrators.base import CalibrationContext, add_sums, fit
+from fl2ora.calibration.calibrators.base import CalibrationContext
 from fl2ora.calibration.calibrators.files import build_calibrator
+from fl2ora.calibration.calibrators.fitting import add_sums, fit
 
 torch.set_num_threads(1)
 

@@ -6,8 +6,9 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from fl2ora.calibration.calibrators.base import FitState, add_sums, fit
+from fl2ora.calibration.calibrators.base import FitState
 from fl2ora.calibration.calibrators.ensemble import Ensemble, simplex_minimum
+from fl2ora.calibration.calibrators.fitting import add_sums, fit
 
 torch.set_num_threads(1)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fl2ora.calibration.calibrators.base import CalibrationContext, fit
+from fl2ora.calibration.calibrators.base import CalibrationContext
 from fl2ora.calibration.calibrators.files import build_calibrator, load_calibrator, save_calibrator
+from fl2ora.calibration.calibrators.fitting import fit
 from fl2ora.calibration.calibrators.temperature import Temperature
 
 torch.set_num_threads(1)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fl2ora.calibration.calibrators.base import CalibrationContext, fit
+from fl2ora.calibration.calibrators.base import CalibrationContext
 from fl2ora.calibration.calibrators.files import build_calibrator
+from fl2ora.calibration.calibrators.fitting import fit
 
 torch.set_num_threads(1)
 

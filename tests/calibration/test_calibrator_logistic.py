@@ -6,8 +6,9 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
-from fl2ora.calibration.calibrators.base import FitState, fit
+from fl2ora.calibration.calibrators.base import FitState
 from fl2ora.calibration.calibrators.beta import Beta
+from fl2ora.calibration.calibrators.fitting import fit
 from fl2ora.calibration.calibrators.platt import Platt
 
 torch.set_num_threads(1)

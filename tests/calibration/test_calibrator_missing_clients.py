@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from fl2ora.calibration.calibrators.base import FitState, add_sums, fit, fit_to_the_end
+from fl2ora.calibration.calibrators.base import FitState
 from fl2ora.calibration.calibrators.files import build_calibrator
+from fl2ora.calibration.calibrators.fitting import add_sums, fit, fit_to_the_end
 
 torch.set_num_threads(1)
 

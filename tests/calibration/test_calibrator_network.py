@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fl2ora.calibration.calibrators.base import FitState, fit
+from fl2ora.calibration.calibrators.base import FitState
+from fl2ora.calibration.calibrators.fitting import fit
 from fl2ora.calibration.calibrators.order_preserving import OrderPreserving, rescale_gaps
 from fl2ora.calibration.calibrators.parametrised_temperature import ParametrisedTemperature
 

@@ -9,7 +9,8 @@ from netcal.scaling import TemperatureScaling
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from fl2ora.calibration.calibrators.base import CalibrationContext, FitState, add_sums, fit
+from fl2ora.calibration.calibrators.base import CalibrationContext, FitState
+from fl2ora.calibration.calibrators.fitting import add_sums, fit
 from fl2ora.calibration.calibrators.temperature import Temperature
 from fl2ora.calibration.calibrators.zero_shot_temperature import ZeroShotTemperature
 

@@ -11,8 +11,8 @@ from scipy.interpolate import CubicSpline
 from sklearn.isotonic import IsotonicRegression
 
 from fl2ora.calibration.calibrators._top1 import interpolate, top1
-from fl2ora.calibration.calibrators.base import fit
 from fl2ora.calibration.calibrators.bbq import Bbq
+from fl2ora.calibration.calibrators.fitting import fit
 from fl2ora.calibration.calibrators.histogram_binning import HistogramBinning
 from fl2ora.calibration.calibrators.isotonic import Isotonic, pool_adjacent_violators
 from fl2ora.calibration.calibrators.spline import Spline, natural_spline

@@ -11,7 +11,7 @@ from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_wit
 from fl2ora.calibration.metrics.table import DEFAULT, METRICS, chosen_metrics, spec_for
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.calibration.summary import summarise, summarise_pooled
-from fl2ora.calibration.uncertainty import GAP_FIGURES
+from fl2ora.calibration.uncertainty import GAP_METRICS
 
 ROOT = Path(__file__).parents[2]
 # Decided by hand, from the definitions.
@@ -137,7 +137,7 @@ def test_known_values_of_example_a():
 
 
 def test_intervals_know_the_gap_metrics_from_the_table():
-    assert {m.name for m in DEFAULT if m.gap} == GAP_FIGURES
+    assert {m.name for m in DEFAULT if m.gap} == GAP_METRICS
 
 
 def test_no_other_file_lists_metrics():

@@ -10,10 +10,10 @@ from fl2ora.calibration.metrics.classwise import classwise_ece_of
 from fl2ora.calibration.resampling import gap_noise, resample_calibrated, resample_examples
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.calibration.uncertainty import (
-    GAP_FIGURES,
+    GAP_METRICS,
     intervals_over_clients,
     intervals_over_examples,
-    reported_figures,
+    reported_metrics,
 )
 
 SPEC = StatsSpec(num_bins=10, fine_bins=100)
@@ -33,11 +33,11 @@ def stats_of(confidence, correct, spec=SPEC):
 def test_resampled_examples_look_like_a_bootstrap_of_the_examples():
     c, a = draw(0, 200, shift=0.1)
     stats, rng = stats_of(c, a), np.random.default_rng(1)
-    from_sums = [reported_figures(resample_examples(stats, rng)) for _ in range(400)]
+    from_sums = [reported_metrics(resample_examples(stats, rng)) for _ in range(400)]
     rows = [rng.integers(0, 200, 200) for _ in range(400)]
-    from_rows = [reported_figures(stats_of(c[r], a[r])) for r in rows]
+    from_rows = [reported_metrics(stats_of(c[r], a[r])) for r in rows]
     for name in from_sums[0]:
-        ours, theirs = ([figures[name] for figures in draws] for draws in (from_sums, from_rows))
+        ours, theirs = ([metrics[name] for metrics in draws] for draws in (from_sums, from_rows))
         assert np.mean(ours) == pytest.approx(np.mean(theirs), abs=0.25 * np.std(theirs)), name
         assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.2), name
 
@@ -60,8 +60,8 @@ def test_a_calibrated_world_keeps_confidences_and_is_right_as_promised():
 
 def test_noise_of_no_change_is_no_gap():
     stats = stats_of(*draw(0, 50))
-    figures = reported_figures(gap_noise(stats, stats))
-    assert max(figures[name] for name in GAP_FIGURES & figures.keys()) < 1e-15
+    metrics = reported_metrics(gap_noise(stats, stats))
+    assert max(metrics[name] for name in GAP_METRICS & metrics.keys()) < 1e-15
 
 
 @pytest.mark.parametrize("over", ["examples", "clients"])
@@ -171,19 +171,19 @@ def test_same_seed_same_interval():
     assert once != intervals_over_examples(stats, resamples=20, seed=4)
 
 
-def test_own_figures_and_classwise_over_clients():
+def test_own_metrics_and_classwise_over_clients():
     spec = StatsSpec(num_classes=3, classwise=True)
     clients = [
         CalibrationStats.from_probabilities(*random_predictions(s, 40, 3), spec) for s in range(8)
     ]
 
-    def figures(stats):
+    def metrics(stats):
         return {"classwise_ece": classwise_ece_of(stats)}
 
-    found = intervals_over_clients(clients, figures=figures, gaps={"classwise_ece"}, resamples=50)
+    found = intervals_over_clients(clients, metrics=metrics, gaps={"classwise_ece"}, resamples=50)
     assert found["classwise_ece"].low < found["classwise_ece"].value
     with pytest.raises(ValueError, match="classwise=True"):
-        intervals_over_examples(sum(clients), figures=figures, resamples=5)
+        intervals_over_examples(sum(clients), metrics=metrics, resamples=5)
 
 
 def test_no_examples_are_nan_and_infinite_nll_stays():

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fl2ora.clip_tuning.adapter import Adapter
-from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
+from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip, load_clip
 from fl2ora.clip_tuning.contract import check_method
+from fl2ora.clip_tuning.forward_pass import ForwardPass
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.prefix.image_prefix import ImagePrefix
 from method_specs import ALL

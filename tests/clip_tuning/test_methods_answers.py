@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from fl2ora.clip_tuning.build import build_classifier
-from fl2ora.clip_tuning.classifier import ClipClassifier, ForwardPass
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.forward_pass import ForwardPass
 from fl2ora.clip_tuning.imagenet_templates import IMAGENET_TEMPLATES
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.methods.bitfit import BitFit
