@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from huggingface_hub.utils import validate_repo_id
 from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase, SiglipModel
 from transformers.utils import cached_file
 
@@ -22,6 +21,7 @@ from fl2ora.experiment.errors import UserError, nearest, shown
 from fl2ora.experiment.paths import user_path
 
 T = TypeVar("T")
+_HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 _EXAMPLES = (
     "embedded",
     "openai/clip-vit-base-patch16",
@@ -100,20 +100,12 @@ def check_model(name: str) -> str:
         return str(folder)
     if folder.is_absolute() or name.startswith((".", "~")):
         raise UserError(f"folder {name!r} does not exist")
-    if name != "embedded" and not _may_be_on_the_hub(name):
+    if name != "embedded" and not _HUB_NAME.fullmatch(name):
         raise UserError(
             f"expected 'embedded', a folder, or a hub name such as {_EXAMPLES[1]!r}, "
             f"found {shown(name)}{nearest(name, _EXAMPLES)}"
         )
     return name
-
-
-def _may_be_on_the_hub(name: str) -> bool:
-    try:
-        validate_repo_id(name)
-    except ValueError:
-        return False
-    return "/" in name
 
 
 def _load_pretrained(
