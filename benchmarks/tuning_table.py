@@ -33,8 +33,9 @@ FASHION = "fashion_mnist(train=5000)"
 METHODS = (
     "zero_shot", "lora", "lora(towers='vision')", "lora(towers='text')", "layer_norm", "bitfit",
     "full", "logit_scale", "logit_scale('lora')", "linear_probe", "clip_adapter", "task_res",
-    "tip_adapter", "coop", "coop(length=4, init='template')", "kgcoop", "prograd", "cocoop",
-    "tcp", "fedtpg", "fedotp", "fedpgp", "vpt", "vpt(depth=1)", "ivlp", "maple", "prompt_src",
+    "tip_adapter", "tip_adapter_f", "coop", "coop(length=4, init='template')", "kgcoop", "prograd",
+    "cocoop", "tcp", "fedtpg", "fedotp", "fedpgp", "vpt", "vpt(depth=1)", "ivlp",
+    "maple", "prompt_src",
 )  # fmt: skip
 COLUMNS = {
     "accuracy": "accuracy", "ECE": "ece", "MCE": "mce", "NLL": "nll",

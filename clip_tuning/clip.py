@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,23 @@ import torch
 from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase, SiglipModel
 from transformers.utils import cached_file
 
+from fl2ora.clip_tuning.adapter import check_finite
 from fl2ora.clip_tuning.embedded import load_embedded
 from fl2ora.clip_tuning.families import Family, family_of
 from fl2ora.clip_tuning.preprocessing import Preprocessing
-from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.errors import UserError, nearest, shown
 from fl2ora.experiment.paths import user_path
 
 T = TypeVar("T")
+_HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
+_EXAMPLES = (
+    "embedded",
+    "openai/clip-vit-base-patch16",
+    "openai/clip-vit-base-patch32",
+    "openai/clip-vit-large-patch14",
+    "google/siglip-base-patch16-224",
+)
+"""What a name that cannot be one is compared with."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +92,19 @@ def check_model(name: str) -> str:
     """Return the folder or the hub name that a model's name stands for, without reading it.
 
     Raises:
-        UserError: it is the path of a folder that does not exist.
+        UserError: it is the path of a folder that does not exist, or the hub can have no such name.
+            (It has names of one word, but of no CLIP and no SigLIP.)
     """
     folder = user_path(name)
     if folder.is_dir():
         return str(folder)
     if folder.is_absolute() or name.startswith((".", "~")):
         raise UserError(f"folder {name!r} does not exist")
+    if name != "embedded" and not _HUB_NAME.fullmatch(name):
+        raise UserError(
+            f"expected 'embedded', a folder, or a hub name such as {_EXAMPLES[1]!r}, "
+            f"found {shown(name)}{nearest(name, _EXAMPLES)}"
+        )
     return name
 
 
@@ -112,12 +129,22 @@ def _part(name: str, expected: str, read: Callable[[], T]) -> T:
     try:
         return read()
     except Exception as error:  # the libraries raise all kinds, some of them no more exact
-        lines = str(error).strip().splitlines() or [repr(error)]
-        raise UserError(f"model {name!r}: expected {expected}; {lines[0]}") from error
+        line = (str(error).strip().splitlines() or [repr(error)])[0]
+        if Path(name).expanduser().is_dir():
+            line = _without_hub(line) or type(error).__name__
+        raise UserError(f"model {name!r}: expected {expected}; {line}") from error
+
+
+def _without_hub(text: str) -> str:
+    """Return a text without the sentences that send the reader to the hub, as of a folder."""
+    return " ".join(part for part in re.split(r"(?<=[.!?]) ", text) if "huggingface.co" not in part)
 
 
 def _read_json(source: str, file: str) -> dict[str, Any]:
-    content = json.loads(Path(str(cached_file(source, file))).read_text(encoding="utf-8"))
+    path = cached_file(source, file)
+    if path is None:
+        raise ValueError("found no such file")
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{file}: expected a JSON object, found {type(content).__name__}")
     return content
@@ -150,4 +177,5 @@ def _read_weights(source: str, family: Family) -> CLIPModel | SiglipModel:
         raise ValueError(
             f"it lacks {len(missing)} of {family.title}'s tensors, such as {missing[0]}"
         )
+    check_finite(model.state_dict(), "the weights")
     return model

@@ -19,6 +19,7 @@ from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.engines.new_run import claimed, described
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
+from fl2ora.reporting.events import EVENTS_FILE, read_lines
 from fl2ora.reporting.tables import CALIBRATED, metrics_table, rows_with_calibrated, shown_metrics
 
 SOURCE = "server-test"
@@ -97,6 +98,8 @@ def _outcome(folder: Path, config: RunConfig) -> dict[str, object]:
     """Return what ``--json`` prints."""
     table = metrics_table(folder)
     outcome: dict[str, object] = {"run_dir": str(folder), "rounds": config.num_rounds}
+    said = [row for row in read_lines(folder / EVENTS_FILE) if row["event"] == "outcome"][-1]
+    outcome |= {key: said[key] for key in ("updates", "asked", "warning")}
     for key, source in (("final", SOURCE), ("calibrated", SOURCE + CALIBRATED)):
         rows = table[table["source"] == source].sort_values("round")
         if len(rows):

@@ -77,12 +77,12 @@ def encode_evaluate(task: EvaluateTask, nodes: Mapping[int, str]) -> list[Messag
 
 
 def decode_evaluate(message: Message) -> EvaluateTask:
-    """Return what a node is asked to measure."""
+    """Return what a node is asked to measure; some of Flower's strategies send float64."""
     content = message.content
     settings = content.config_records[CONFIG]
     parameters = content.array_records.get(PARAMETERS)
     return EvaluateTask(
-        decode_tensors(content.array_records[ARRAYS], ARRAYS),
+        decode_tensors(content.array_records[ARRAYS], ARRAYS, torch.float32, torch.float64),
         int(settings[ROUND]),  # type: ignore[arg-type]
         tuple(str(settings.get(PARTS, TEST)).split(",")),
         str(settings.get(CALIBRATOR, "")),

@@ -11,7 +11,8 @@ message type              server -> node                 node -> server
                           ``parameters``
 ========================  =============================  =======================================
 
-``arrays`` is the adapter: float32, sorted names. ``parameters`` and ``sums`` are float64. ``aux``
+``arrays`` is the adapter: float32, sorted names; of a server in Flower's own loop a node takes it
+in float64 too. ``parameters`` and ``sums`` are float64. ``aux``
 is there only where a strategy asks for it.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -34,7 +34,7 @@ def encode_tensors(
 
 
 def decode_tensors(
-    record: ArrayRecord, what: str, dtype: torch.dtype = torch.float32
+    record: ArrayRecord, what: str, dtype: torch.dtype = torch.float32, *also: torch.dtype
 ) -> dict[str, Tensor]:
     """Return the tensors of a record, under sorted names; each is copied once.
 
@@ -45,14 +45,18 @@ def decode_tensors(
         record: received.
         what: how a message names it.
         dtype: float32 or float64.
+        also: another one that may come, and is converted.
 
     Raises:
         UnusableMessageError: names the array and what was found.
     """
-    return {name: _decoded(record[name], f"{what}: {name}", dtype) for name in sorted(record)}
+    taken = [_DTYPES[dtype], *(_DTYPES[other] for other in also)]
+    return {
+        name: _decoded(record[name], f"{what}: {name}", taken).to(dtype) for name in sorted(record)
+    }
 
 
-def _decoded(array: Array, where: str, dtype: torch.dtype) -> Tensor:
+def _decoded(array: Array, where: str, taken: Sequence[np.dtype[Any]]) -> Tensor:
     if array.stype != _STYPE:
         raise UnusableMessageError(
             f"{where}: expected bytes of a {_STYPE}, found {array.stype!r:.80}"
@@ -65,15 +69,15 @@ def _decoded(array: Array, where: str, dtype: torch.dtype) -> Tensor:
         shape, in_columns, kind = read(stream, max_header_size=4096)
     except (ValueError, EOFError, OverflowError) as error:
         raise UnusableMessageError(f"{where}: not the bytes of an array: {error!s:.200}") from None
-    wanted: np.dtype[Any] = _DTYPES[dtype]
-    if kind != wanted or (in_columns and len(shape) > 1):
+    if kind not in taken or (in_columns and len(shape) > 1):
+        wanted = " or ".join(map(str, taken))
         raise UnusableMessageError(f"{where}: expected {wanted} by rows, found {kind!s:.80}")
     rest = len(data) - stream.tell()
     # Python's integers, which do not overflow.
-    size = wanted.itemsize
+    size = kind.itemsize
     for length in shape:
         size *= int(length)
     if size != rest:
         raise UnusableMessageError(f"{where}: shape {shape} needs {size} bytes, found {rest}")
-    values = np.frombuffer(data, wanted, offset=stream.tell()).reshape(shape)
-    return torch.from_numpy(values.astype(wanted.newbyteorder("="), copy=True))
+    values = np.frombuffer(data, kind, offset=stream.tell()).reshape(shape)
+    return torch.from_numpy(values.astype(kind.newbyteorder("="), copy=True))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
@@ -82,7 +83,10 @@ def encode_train(
 
 
 def decode_train(message: Message) -> TrainTask:
-    """Return what a node is asked to do; Flower's own FedProx only sends its mu."""
+    """Return what a node is asked to do.
+
+    Flower's own FedProx only sends its mu, and its FedAdam and others go on in float64.
+    """
     content = message.content
     settings = content.config_records[CONFIG]
     rule = str(settings.get(CLIENT_RULE, ""))
@@ -91,7 +95,7 @@ def decode_train(message: Message) -> TrainTask:
     aux = content.array_records.get(AUX)
     server_round = int(settings[ROUND])  # type: ignore[arg-type]
     return TrainTask(
-        decode_tensors(content.array_records[ARRAYS], ARRAYS),
+        decode_tensors(content.array_records[ARRAYS], ARRAYS, torch.float32, torch.float64),
         decode_tensors(aux, AUX) if aux is not None else {},
         rule,
         server_round,

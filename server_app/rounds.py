@@ -66,9 +66,11 @@ class Run:
 
     def load(self, state: RunState) -> None:
         """Let strategy and callbacks take up where a saved state left off."""
-        self.strategy.load_state(state.strategy)
+        with blaming(self.strategy):
+            self.strategy.load_state(state.strategy)
         for callback, remembered in zip(self.callbacks, state.callbacks, strict=True):
-            callback.load_state(remembered)
+            with blaming(callback):
+                callback.load_state(remembered)
 
 
 def run_rounds(state: RunState, run: Run) -> RunState:
@@ -122,7 +124,8 @@ def _watched(
     """Yield updates as they come and show each to the watchers."""
     for update in updates:
         for watcher in watchers:
-            watcher.on_update(plan, update)
+            with blaming(watcher):
+                watcher.on_update(plan, update)
         yield update
 
 
@@ -173,14 +176,19 @@ def _next_state(run: Run, state: RunState, report: RoundReport, used: int, stop:
     return RunState(
         round=number,
         adapter=report.adapter,
-        strategy=as_adapter(run.strategy.state()),
-        callbacks=tuple(as_adapter(callback.state()) for callback in run.callbacks),
+        strategy=_remembered(run.strategy),
+        callbacks=tuple(_remembered(callback) for callback in run.callbacks),
         history=state.history + rows_of(number, sources),
         updates=state.updates + used,
         asked=state.asked + len(report.plan.clients),
         last=(used, len(report.plan.clients)),
         stop=stop,
     )
+
+
+def _remembered(plugin: Strategy | Callback) -> Adapter:
+    with blaming(plugin):
+        return as_adapter(plugin.state())
 
 
 def rows_of(number: int, sources: Mapping[str, Mapping[str, float]]) -> tuple[Row, ...]:

@@ -8,7 +8,8 @@ arXiv 2312.03732; DoRA, Liu et al. 2024, arXiv 2402.09353.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,6 +28,7 @@ _PREFIX = "base_model.model."
 _ACTIVE = ".default"
 _MAGNITUDE = "lora_magnitude_vector"  # DoRA's; a module in memory, a plain tensor in files
 _KEEP_BASE = (True, False, "gaussian", "eva", "orthogonal")  # initialisations that leave W alone
+_ELSEWHERE = ("bias", "modules_to_save", "trainable_token_indices", "layer_replication")
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -109,7 +111,8 @@ class LoRA(TuningMethod):
         """
         config = self._config(clip.model)
         classifier = UpperBlocksClassifier(clip, class_names, templates)
-        peft_model = get_peft_model(clip.model, config)
+        with _naming(self.start):
+            peft_model = get_peft_model(clip.model, config)
         classifier.clip = peft_model
         tuned = {
             _travelling(name): parameter
@@ -165,17 +168,33 @@ def _check_alone(*given: object) -> None:
         )
 
 
+@contextmanager
+def _naming(folder: Path | None) -> Iterator[None]:
+    """Name the file of settings in what peft raises over it: it may hold anything."""
+    try:
+        yield
+    except Exception as error:  # peft raises all kinds
+        if folder is None:
+            raise
+        lines = str(error).strip().splitlines() or [""]
+        raise ValueError(
+            f"start: {folder / _CONFIG}: expected settings of a LoRA adapter that fit the model, "
+            f"found {type(error).__name__}: {lines[0]}"
+        ) from error
+
+
 def _read_config(folder: Path) -> LoraConfig:
     """Return the settings of the LoRA adapter in a peft folder.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, it is damaged, or it tunes more than low-rank factors.
     """
     if not (folder / _CONFIG).is_file() or not (folder / _WEIGHTS).is_file():
         raise ValueError(
             f"start: expected a folder with {_CONFIG} and {_WEIGHTS}, found none at {str(folder)!r}"
         )
-    config = PeftConfig.from_pretrained(str(folder))
+    with _naming(folder):
+        config = PeftConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig):
         kind = getattr(config.peft_type, "value", config.peft_type)
         raise ValueError(f"start: expected a LoRA adapter, found {kind} in {str(folder)!r}")
@@ -186,6 +205,12 @@ def _read_config(folder: Path) -> LoraConfig:
             f"{str(folder)!r}; peft makes a plain one of it by "
             f"save_pretrained(path_initial_model_for_weight_conversion=...)"
         )
+    for name in _ELSEWHERE:
+        if (value := getattr(config, name, None)) and value != "none":
+            raise ValueError(
+                f"start: expected an adapter of low-rank factors alone, found {name}={value!r} in "
+                f"{str(folder / _CONFIG)!r}"
+            )
     config.inference_mode = False
     config.init_lora_weights = True  # its values are loaded anyway
     return config

@@ -47,17 +47,22 @@ class TipAdapter(TuningMethod):
         self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]
     ) -> ClipClassifier:
         """Carry ``cache (K, S, D)``, empty at first: the first logits are zero-shot CLIP's."""
-        classifier = _CacheClassifier(clip, class_names, templates)
-        size = classifier.zero_shot_names(class_names[:1]).shape[1]
-        empty = torch.zeros(len(class_names), self.shots, size)
-        classifier.cache = nn.Parameter(empty, requires_grad=False)
-        classifier.alpha, classifier.beta = self.alpha, self.beta
+        classifier = CacheClassifier(clip, class_names, templates)
+        self.give_cache(classifier)
         classifier.tune({}, images_frozen=True, classes_frozen=True)
-        classifier.carried = {"cache": classifier.cache}
         return classifier
 
+    def give_cache(self, classifier: CacheClassifier) -> None:
+        """Give it an empty cache, which travels."""
+        names = classifier.class_names
+        size = classifier.zero_shot_names(names[:1]).shape[1]
+        empty = torch.zeros(len(names), self.shots, size)
+        classifier.cache = nn.Parameter(empty, requires_grad=False)
+        classifier.alpha, classifier.beta = self.alpha, self.beta
+        classifier.carried = {"cache": classifier.cache}
 
-class _CacheClassifier(ClipClassifier):
+
+class CacheClassifier(ClipClassifier):
     """Zero-shot CLIP with a cache."""
 
     gathers = True
@@ -65,10 +70,14 @@ class _CacheClassifier(ClipClassifier):
     alpha: float
     beta: float
 
+    def keys(self) -> Tensor:
+        """Return ``(K, S, D)`` directions of the rows; zeros for those without images."""
+        return unit(self.cache)
+
     def logits(self, images: Tensor, classes: Tensor) -> Tensor:
         """Return ``(B, K)`` logits of unit features ``(B, D)`` and ``(K, D)``, votes included."""
         with torch.autocast(images.device.type, enabled=False):
-            cosines = torch.einsum("bd,ksd->bks", images.float(), unit(self.cache))
+            cosines = torch.einsum("bd,ksd->bks", images.float(), self.keys())
             votes = torch.exp(-self.beta * (1 - cosines)) * self.cache.any(dim=-1)
             return super().logits(images, classes) + self.alpha * votes.sum(dim=-1)
 

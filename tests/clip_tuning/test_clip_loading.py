@@ -108,6 +108,10 @@ def _misshape(folder: Path) -> None:
     _edit_weights(folder, lambda state: state.update({"text_projection.weight": torch.ones(3, 3)}))
 
 
+def _not_a_number(folder: Path) -> None:
+    _edit_weights(folder, lambda state: state["logit_scale"].fill_(torch.nan) and None)
+
+
 def _pickle(folder: Path) -> None:
     """Leave the weights as ``pytorch_model.bin``, whose loading could run anything."""
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
@@ -132,6 +136,7 @@ DAMAGES = [
     (_truncate, "expected model.safetensors; "),
     (_write("model.safetensors", "nothing of the kind"), "expected model.safetensors; "),
     (_lose_a_tensor, "expected model.safetensors; it lacks 1 of CLIP's tensors, such as logit_s"),
+    (_not_a_number, "expected model.safetensors; the weights: logit_scale has 1 of 1 values not"),
     (_misshape, "expected model.safetensors; "),
     (_remove("tokenizer.json"), "expected a tokenizer; "),
     (_remove("tokenizer.json", "tokenizer_config.json"), "expected a tokenizer; found one that"),
@@ -153,6 +158,8 @@ def test_loading_errors_name_the_file_at_fault(
         load_clip(str(folder))
     assert str(caught.value).startswith(f"model {str(folder)!r}: {message}")
     assert "\n" not in str(caught.value)
+    assert "huggingface.co" not in str(caught.value)
+    assert "'None'" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./no-such-folder", "~/no-such-folder"])

@@ -44,6 +44,7 @@ FROM_ZERO_SHOT = [
     *SPECS["logit_scale"][:2],
     *SPECS["task_res"],
     *SPECS["tip_adapter"],
+    *SPECS["tip_adapter_f"],
     "clip_adapter(ratio=0.0)",
     "fedpgp(length=4, init='template')",
     "kgcoop",
@@ -68,7 +69,7 @@ def folder(tiny_clip_folder: Path) -> Iterator[str]:
 
 
 def test_every_method_file_is_in_the_spec_list() -> None:
-    assert len(FILES) == 24
+    assert len(FILES) == 25
     assert sorted(SPECS) == FILES
     assert available(TuningMethod) == FILES
     for name, specs in SPECS.items():

@@ -85,6 +85,7 @@ B16 = {
     "fedotp": 8_192,
     "fedpgp": 8_192,
     "tip_adapter": 16 * 5 * 512,
+    "tip_adapter_f": 2 * 16 * 5 * 512,
     "vpt": 12 * 8 * 768,
     "vpt(depth=1)": 6_144,
     "vpt(depth=12)": 73_728,

@@ -205,6 +205,41 @@ def test_start_refuses_a_folder_without_a_lora_adapter(tiny_clip: Clip, tmp_path
         _attach(tiny_clip, LoRA(start=str(tmp_path)))
 
 
+def _saved(clip: Clip, folder: Path) -> Path:
+    """Save an adapter of ours and return its file of settings."""
+    LoRA().save(_attach(clip, LoRA()), folder)
+    return folder / "adapter_config.json"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"peft_type": "NONE"}', '{"peft_type": "LORA", "r": "x"}',
+     '{"peft_type": "LORA", "r": 2, "target_modules": ["nowhere"]}'],
+)  # fmt: skip
+def test_damaged_settings_are_named(
+    tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path, text: str
+) -> None:
+    file = _saved(tiny_clip, tmp_path)
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f"^start: {re.escape(str(file))}: expected ") as caught:
+        _attach(load_clip(str(tiny_clip_folder)), LoRA(start=str(tmp_path)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("bias", "all"), ("bias", "lora_only"), ("modules_to_save", ["visual_projection"]),
+     ("trainable_token_indices", [1]), ("layer_replication", [[0, 1]])],
+)  # fmt: skip
+def test_start_refuses_an_adapter_that_tunes_more_than_factors(
+    tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path, setting: str, value: Any
+) -> None:
+    file = _saved(tiny_clip, tmp_path)
+    file.write_text(json.dumps({**json.loads(file.read_text()), setting: value}))
+    with pytest.raises(ValueError, match=f"^start: .* found {re.escape(f'{setting}={value!r}')} "):
+        _attach(load_clip(str(tiny_clip_folder)), LoRA(start=str(tmp_path)))
+
+
 def test_weights_that_do_not_fit_their_settings_are_named(
     tiny_clip: Clip, tiny_clip_folder: Path, tmp_path: Path
 ) -> None:

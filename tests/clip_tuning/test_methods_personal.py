@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.client_app.training import local_train
@@ -203,6 +203,42 @@ def test_tip_adapter_gathers_the_same_cache_again(build: Any, random_images: Any
     augmented = _train(classifier, data, "a", augmentation="flip").adapter["cache"]
     assert not torch.equal(augmented, first)
     assert float(torch.cosine_similarity(augmented, first, dim=-1).min()) > 0.5
+
+
+def test_tip_adapter_f_with_one_client_is_the_original(build: Any, random_images: Any) -> None:
+    """The paper's formula and one step of gradient descent on its keys, written out."""
+    data, rate = random_images(6), 0.5
+    classifier = build("tip_adapter_f(shots=2, alpha=3.0, beta=5.5)")
+    _train(classifier, data, "a", batch_size=6, learning_rate=rate)
+    zero_shot, values = build("zero_shot"), torch.eye(3)[data.labels]
+    images = prefix_features(zero_shot, data.images)
+    keys = images.clone().requires_grad_()
+
+    def votes(features: Tensor) -> Tensor:
+        return 3 * torch.exp(-5.5 * (1 - features @ keys.T)) @ values
+
+    with torch.no_grad():
+        plain, seen = zero_shot(_pixels()), zero_shot.encode_images(_pixels())
+        trained_on = zero_shot.logits(images, zero_shot.encode_classes())
+    cross_entropy(trained_on + votes(images), data.labels).backward()
+    with torch.no_grad():
+        before = plain + votes(seen)
+        keys -= rate * keys.grad
+        expected = plain + votes(seen)
+        torch.testing.assert_close(classifier(_pixels()), expected, rtol=1e-4, atol=1e-4)
+    assert float((expected - before).abs().max()) > 0.01
+
+
+def test_tip_adapter_f_keeps_the_pooled_rows_from_round_2_on(
+    build: Any, random_images: Any
+) -> None:
+    data, classifier = random_images(6), build("tip_adapter_f(shots=2)")
+    first = _train(classifier, data, "a", learning_rate=0.1).adapter
+    other = {**first, "cache": first["cache"].roll(1, dims=-1)}
+    classifier.restore(other)
+    second = _train(classifier, data, "a", learning_rate=0.1).adapter
+    assert torch.equal(second["cache"], other["cache"])
+    assert not torch.equal(second["residual"], first["residual"])
 
 
 def test_gradients_a_rule_leaves_on_the_cache_are_cleared(build: Any, random_images: Any) -> None:

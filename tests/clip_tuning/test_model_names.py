@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fl2ora.clip_tuning.clip import check_model
+from fl2ora.clip_tuning.clip import check_model, load_clip
 from fl2ora.experiment.errors import UserError
 
 
@@ -19,3 +19,20 @@ def test_a_missing_folder_is_told_before_anything_is_read(tmp_path: Path) -> Non
             check_model(name)
     with pytest.raises(UserError, match="home folder of that user is unknown"):
         check_model("~nosuchuser/clip")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("embeded", "'embedded'"),
+        ("Embedded", "'embedded'"),
+        ("clip-vit-base-patch32", "'openai/clip-vit-base-patch32'"),
+        ("openai/clip-vit-base-patch16/", "'openai/clip-vit-base-patch16'"),
+        ("openai/clip vit base patch16", "'openai/clip-vit-base-patch16'"),
+    ],
+)
+def test_a_name_that_the_hub_cannot_have_is_answered_with_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(UserError, match=f"found '{name}'; did you mean {hint}[?]$"):
+        check_model(name)
+    with pytest.raises(UserError, match=r"^model: expected 'embedded', a folder, or a hub"):
+        load_clip(name)

@@ -52,6 +52,7 @@ SPECS = [
     "lora(blocks='half-up', towers='vision')",
     "lora_residual(residual_rank=3)",
     "task_res",
+    "tip_adapter_f(shots=2)",
     "tip_adapter(shots=2)",
     "zero_shot",
 ]

@@ -52,7 +52,10 @@ def test_the_last_line_is_json_with_the_promised_keys(
     folder, process = done
     assert process.returncode == 0, process.stderr
     outcome = json.loads(process.stdout.strip().splitlines()[-1])
-    assert outcome.keys() == {"run_dir", "rounds", "final", "calibrated"}
+    assert outcome.keys() == {
+        "run_dir", "rounds", "updates", "asked", "warning", "final", "calibrated",
+    }  # fmt: skip
+    assert (outcome["updates"], outcome["asked"], outcome["warning"]) == (2, 2, "")
     assert outcome["calibrated"]["accuracy"] == outcome["final"]["accuracy"]
     assert outcome["calibrated"]["nll"] < outcome["final"]["nll"]
     assert outcome["rounds"] == 1, "--set wins over the file"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.datasets.idx import read_idx
 
 # Two images of 2x3: type code 08, three dimensions, 2, 2, 3, then the pixels.
@@ -74,3 +76,23 @@ def test_damage_is_named(tmp_path: Path, content: bytes, message: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="absent: expected an IDX file, found no such file"):
         read_idx(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("head", "zeros", "message"),
+    [
+        (IMAGES, 50_000_000, "expected 28 bytes .* found 29 or more"),
+        (b"\x89PNG", 50_000_000, "found 89 50"),
+        (IMAGES[:4] + b"\xff" * 12, 1_000, "found 1016"),  # says it has 10^29 bytes
+    ],
+)
+def test_memory_is_reserved_neither_for_more_than_the_header_says_nor_for_more_than_comes(
+    tmp_path: Path, head: bytes, zeros: int, message: str
+) -> None:
+    path = _write(tmp_path, gzip.compress(head + bytes(zeros), mtime=0))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=message):
+        read_idx(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.messages.evaluate import (
@@ -21,6 +21,7 @@ from fl2ora.messages.evaluate import (
     encode_measured,
 )
 from fl2ora.messages.records import UnusableMessageError
+from fl2ora.messages.tensors import encode_tensors
 
 SPEC = StatsSpec(num_bins=10, fine_bins=50)
 N = 40
@@ -56,6 +57,13 @@ def test_a_task_survives_the_way() -> None:
     assert (found.round, found.parts, found.calibrator) == (4, (TEST, PERSONAL), "temperature")
     assert torch.equal(found.adapter["x"], task.adapter["x"])
     assert torch.equal(found.parameters["t"], task.parameters["t"])
+
+
+def test_what_flowers_fedadam_sends_to_measure_is_taken() -> None:
+    arrays = encode_tensors({"x": torch.tensor([0.1, 0.2], dtype=torch.float64)}, torch.float64)
+    content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": 1})})
+    found = decode_evaluate(Message(content, dst_node_id=1, message_type="evaluate"))
+    assert torch.equal(found.adapter["x"], torch.tensor([0.1, 0.2]))
 
 
 @pytest.mark.parametrize("spec", [SPEC, StatsSpec(15), StatsSpec(5, 4, 0, classwise=True)])

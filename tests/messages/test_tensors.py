@@ -110,3 +110,12 @@ def test_another_serialisation_is_refused() -> None:
     record = ArrayRecord({"x": Array("float32", (1,), "pickle", bytes(4))})
     with pytest.raises(UnusableMessageError, match="expected bytes of a numpy"):
         decode_tensors(record, "update")
+
+
+def test_float64_is_converted_where_it_may_come() -> None:
+    record = encode_tensors({"x": torch.tensor([1 / 3, 2.0], dtype=torch.float64)}, torch.float64)
+    found = decode_tensors(record, "arrays", torch.float32, torch.float64)["x"]
+    assert torch.equal(found, torch.tensor([1 / 3, 2.0]))
+    halves = ArrayRecord({"x": Array(np.ones(2, np.float16))})
+    with pytest.raises(UnusableMessageError, match="expected float32 or float64 by rows, found fl"):
+        decode_tensors(halves, "arrays", torch.float32, torch.float64)

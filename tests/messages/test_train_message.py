@@ -82,6 +82,19 @@ def test_flowers_fedprox_asks_for_the_proximal_rule() -> None:
     assert task == TrainTask(task.adapter, {}, "fedprox(mu=0.25)", 2, 2)
 
 
+def test_what_flowers_fedadam_sends_from_round_2_on_is_taken() -> None:
+    content = RecordDict(
+        {
+            "arrays": encode_tensors(SENT, torch.float64),
+            "config": ConfigRecord({"server-round": 2}),
+        }
+    )
+    found = decode_train(Message(content, dst_node_id=1, message_type="train")).adapter
+    assert all(
+        found[n].dtype == torch.float32 and torch.equal(found[n], t) for n, t in SENT.items()
+    )
+
+
 def test_an_update_survives_the_way() -> None:
     update = ClientUpdate("k", {"a": torch.rand(2, 2), "b": torch.rand(3)}, 9, {"loss": 0.5})
     found = decode_update(encode_update(question(), update), "k", SENT)

@@ -335,3 +335,22 @@ def test_a_strategy_at_fault_is_named_with_file_and_line(
         run_rounds(RunState(0, START), make_run(strategy=strategy)[0])
     for word in words:
         assert word in str(caught.value)
+
+
+class FailsOnUpdate(Callback):
+    def on_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
+        raise KeyError("clien")
+
+
+class FailsInState(Callback):
+    def state(self) -> Adapter:
+        raise KeyError("clien")
+
+
+@pytest.mark.parametrize("callback", [FailsOnUpdate(), FailsInState()])
+def test_a_callback_at_fault_is_named_with_file_and_line(callback: Callback) -> None:
+    with pytest.raises(UserError) as caught:
+        run_rounds(RunState(0, START), make_run(callback)[0])
+    name = type(callback).__name__
+    for word in (f"test_rounds:{name}: KeyError: 'clien'", "test_rounds.py:"):
+        assert word in str(caught.value)

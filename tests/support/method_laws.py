@@ -68,7 +68,8 @@ def training_changes_what_is_exported_and_nothing_else(
     folder: str, spec: str, data: LabelledImages
 ) -> None:
     classifier = build(folder, spec)
-    tuned = {id(parameter) for parameter in classifier.trained}
+    gathered = classifier.carried if classifier.gathers else {}
+    tuned = {id(parameter) for parameter in [*classifier.trained, *gathered.values()]}
     named = [*classifier.named_parameters(), *classifier.named_buffers()]
     frozen = {name: tensor.clone() for name, tensor in named if id(tensor) not in tuned}
     before = classifier.export()
@@ -83,7 +84,7 @@ def training_changes_what_is_exported_and_nothing_else(
     after = dict([*classifier.named_parameters(), *classifier.named_buffers()])
     assert all(torch.equal(after[name], tensor) for name, tensor in frozen.items())
     assert update.adapter.keys() == before.keys()
-    carried = before.keys() - classifier.tuned.keys()
+    carried = before.keys() - classifier.tuned.keys() - gathered.keys()
     assert all(torch.equal(update.adapter[name], before[name]) for name in carried)
     for name, parameter in {**classifier.tuned, **classifier.personal}.items():
         assert parameter.grad is not None, name

@@ -36,6 +36,7 @@ SPECS = {
     "task_res": ["task_res", "task_res(scale=1.0)"],
     "tcp": ["tcp", "tcp(block=1, length=2)"],
     "tip_adapter": ["tip_adapter", "tip_adapter(shots=2, alpha=3.0, beta=5.5)"],
+    "tip_adapter_f": ["tip_adapter_f", "tip_adapter_f(shots=2, alpha=3.0, beta=5.5)"],
     "vpt": ["vpt", "vpt(depth=1, length=2)"],
     "zero_shot": ["zero_shot"],
 }  # fmt: skip

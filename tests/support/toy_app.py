@@ -10,13 +10,11 @@ from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from fl2ora.calibration.stats import CalibrationStats
-from fl2ora.clip_tuning.adapter import as_adapter
 from fl2ora.engines.in_process_grid import InProcessGrid
 from fl2ora.experiment.plugins import load
 from fl2ora.messages.evaluate import TEST, encode_measured
-from fl2ora.messages.records import ARRAYS, AUX, CLIENT_RULE, CONFIG, ROUND
 from fl2ora.messages.tensors import decode_tensors
-from fl2ora.messages.train import encode_update
+from fl2ora.messages.train import decode_train, encode_update
 from fl2ora.strategies.client_rule import ClientRule
 from fl2ora.strategies.toy_clients import ToyClient
 
@@ -34,23 +32,14 @@ def toy_grid(
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        index, content = int(context.node_config["partition-id"]), message.content
-        settings = content.config_records[CONFIG]
+        index, task = int(context.node_config["partition-id"]), decode_train(message)
         client, kept = make(index), context.state.array_records.get(_STATE)
         client.state = {} if kept is None else decode_tensors(kept, _STATE)
-        spec, server_round = str(settings.get(CLIENT_RULE, "")), int(settings[ROUND])
-        rule = load(spec, ClientRule) if spec else ClientRule()
-        # Some of Flower's own strategies send float64, which fl2ora's decoder refuses.
-        received, aux = (
-            as_adapter(content.array_records[name].to_torch_state_dict())
-            if name in content.array_records
-            else {}
-            for name in (ARRAYS, AUX)
-        )
-        update = client.train(received, rule, aux, seed=server_round)
+        rule = load(task.rule, ClientRule) if task.rule else ClientRule()
+        update = client.train(task.adapter, rule, task.aux, seed=task.round)
         if client.state:
             context.state[_STATE] = ArrayRecord(client.state)
-        if fails(index, server_round):
+        if fails(index, task.round):
             raise RuntimeError("connection lost")
         return encode_update(message, replace(update, metrics={"loss": 1.0}))
 

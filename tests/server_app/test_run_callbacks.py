@@ -1,0 +1,34 @@
+"""A callback of one's own in a whole run: what it raises names it, and loses no result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fl2ora.experiment.errors import UserError
+from fl2ora.server_app.callbacks.base import Callback, RunContext
+from runs import SMALL, run_small
+
+QUICK = {"num_rounds": 1, "dataset": SMALL["dataset"].replace("96", "24")}
+
+
+class FailsOnStart(Callback):
+    def on_start(self, run: RunContext) -> None:
+        raise KeyError("folders")
+
+
+class FailsOnEnd(Callback):
+    def on_end(self, run: RunContext) -> None:
+        raise KeyError("folders")
+
+
+@pytest.mark.parametrize(("name", "saved"), [("FailsOnStart", False), ("FailsOnEnd", True)])
+def test_a_callback_at_fault_is_named_with_file_and_line(
+    tmp_path: Path, name: str, saved: bool
+) -> None:
+    with pytest.raises(UserError) as caught:
+        run_small(tmp_path, clients=1, callbacks=f"test_run_callbacks:{name}", **QUICK)
+    for word in (f"test_run_callbacks:{name}: KeyError: 'folders'", "test_run_callbacks.py:"):
+        assert word in str(caught.value)
+    assert (tmp_path / "runs" / "run" / "global.safetensors").is_file() == saved
