@@ -89,7 +89,8 @@ def _begin(
     )
     context = RunContext(config, folder, tracker, classifier, evaluation)
     for callback in plugins.callbacks:
-        callback.on_start(context)
+        with blaming(callback):
+            callback.on_start(context)
     rows = evaluation.measure_zero_shot()
     for source, values in rows.items():
         tracker.metrics(0, source, values)
@@ -118,7 +119,8 @@ def _finish(run: Run, state: RunState, plugins: RunPlugins) -> Outcome:
         write_classwise(context.folder, evaluation.class_names, evaluation.by_source())
         write_model_card(context.folder, context.config)
         for callback in run.callbacks:
-            callback.on_end(context)
+            with blaming(callback):
+                callback.on_end(context)
     if outcome.failure:
         raise UserError(
             f"{outcome.failure}: the reasons are under 'drop' in {context.folder / 'events.jsonl'}"

@@ -22,6 +22,7 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError
 from fl2ora.federated_data.clients import load_federation
 from fl2ora.reporting.events import read_lines
+from fl2ora.server_app.callbacks.base import Callback, RunContext
 from fl2ora.server_app.ours_under_flower import OursUnderFlower
 from fl2ora.server_app.sampling import sample
 from fl2ora.strategies.averaging.fedavg import FedAvg
@@ -223,3 +224,29 @@ def test_flowers_fedprox_by_name_has_its_penalty(tmp_path: Path) -> None:
     for name, tensor in ours.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=1e-6)
     assert any(not torch.allclose(plain[name], ours[name], atol=1e-5) for name in ours)
+
+
+class FailsIn(Callback):
+    def __init__(self, hook: str) -> None:
+        self.hook = hook
+
+    def on_start(self, run: RunContext) -> None:
+        if self.hook == "on_start":
+            raise ValueError("boom")
+
+    def on_end(self, run: RunContext) -> None:
+        if self.hook == "on_end":
+            raise ValueError("boom")
+
+
+@pytest.mark.parametrize("hook", ["on_start", "on_end"])
+def test_a_callback_at_fault_outside_the_rounds_is_named(tmp_path: Path, hook: str) -> None:
+    with pytest.raises(UserError, match=r"FailsIn: ValueError: boom .*test_run\.py"):
+        run_small(tmp_path, num_rounds=1, callbacks=f"{__name__}:FailsIn(hook={hook!r})")
+
+
+def test_an_optimiser_of_matrices_alone_can_be_used(tmp_path: Path) -> None:
+    folder = run_small(
+        tmp_path, num_rounds=1, optimiser="torch.optim:Muon", learning_rate=0.001, callbacks="none"
+    )
+    assert [event["updates"] for event in events(folder, "outcome")] == [3]
