@@ -46,7 +46,7 @@ class Stepper:
         self._steps = plan.steps(num_examples)
         self._schedule = load(plan.schedule, Schedule)
         # torch refuses an empty list; some methods train nothing by gradients.
-        trained = classifier.trained or [nn.Parameter(torch.zeros(0))]
+        trained = classifier.trained or [nn.Parameter(torch.zeros(0, 0))]
         self._optimiser = load_optimiser(plan.optimiser).make(trained, plan.learning_rate)
         self._sums: dict[nn.Parameter, Tensor] = {}
         self._clear()

@@ -60,7 +60,9 @@ def described(settings: Mapping[str, Value], clients: int) -> tuple[RunConfig, t
     if not given.get("output-dir"):
         given["output-dir"] = made_absolute(os.environ.get(OUTPUT_VARIABLE, "") or "runs")
     config, problems = RunConfig.usable(given)
-    if config.num_clients not in (0, clients):
+    if not isinstance(clients, int) or isinstance(clients, bool) or clients < 1:
+        problems += (f"clients: expected a whole number of at least 1, found {clients!r}",)
+    elif config.num_clients not in (0, clients):
         problems += (
             f"num-clients: expected {clients}, the number of clients, or 0 for all of them, "
             f"found {config.num_clients}",

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
 from fl2ora.messages.calibrate import CalibrateTask, decode_sums, encode_calibrate
 from fl2ora.messages.evaluate import VALIDATION, EvaluateTask, decode_measured, encode_evaluate
@@ -71,10 +72,9 @@ class Clients:
 
         def decode(reply: Message, client: str) -> ClientUpdate:
             update = decode_update(reply, client, plan.start_of(client), limit, sizes[client])
-            try:
-                strategy.check_update(plan, update)
-            except (ValueError, KeyError) as error:
-                raise UnusableMessageError(one_line(error)) from None
+            refusal = _refusal(strategy, plan, update)
+            if refusal is not None:
+                raise UnusableMessageError(refusal)
             return update
 
         messages = encode_train(plan, nodes, self._config.num_rounds)
@@ -139,3 +139,13 @@ class Clients:
 
         timeout = self._config.round_timeout
         return collect(self._grid, messages, nodes, decode, drop, timeout)
+
+
+def _refusal(strategy: Strategy, plan: RoundPlan, update: ClientUpdate) -> str | None:
+    """Return why the strategy cannot use an update; None if it can."""
+    with blaming(strategy):
+        try:
+            strategy.check_update(plan, update)
+        except (ValueError, KeyError) as error:
+            return one_line(error)
+    return None

@@ -21,7 +21,7 @@ def local_work(config: RunConfig, infos: Mapping[str, NodeInfo]) -> Callable[[st
     """Return the work of a client in a round, from the images it said it trains on."""
     rate = learning_rate_for(config.method, config.model, config.optimiser, config.learning_rate)
     schedule = load(config.schedule, Schedule)
-    nothing = [nn.Parameter(torch.zeros(0))]
+    nothing = [nn.Parameter(torch.zeros(0, 0))]
     settings = load_optimiser(config.optimiser).make(nothing, rate).defaults
 
     def work(client: str, server_round: int) -> LocalWork:

@@ -15,7 +15,7 @@ from fl2ora.server_app.client_means import LOSS, ClientMeans
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.sampling import sample
 from fl2ora.strategies.base import RoundPlan, Strategy
-from fl2ora.strategies.updates import ClientUpdate
+from fl2ora.strategies.updates import ClientUpdate, checked_metrics
 
 TRAINING = "training"
 Row = Mapping[str, float | str]
@@ -101,17 +101,22 @@ def _plan(run: Run, adapter: Adapter, number: int) -> RoundPlan:
     chosen = sample(run.clients.keys, config.fraction_train, least, config.seed, number)
     run.context.tracker.log("round-start", round=number, clients=chosen)
     with blaming(run.strategy):
-        return run.strategy.plan(number, adapter, chosen)
+        plan = run.strategy.plan(number, adapter, chosen)
+        if not isinstance(plan, RoundPlan):
+            raise TypeError(f"plan: expected a RoundPlan, found {type(plan).__name__}")
+        if unknown := sorted(set(plan.clients) - set(run.clients.keys)):
+            raise ValueError(f"plan: no clients of this run: {', '.join(unknown)}")
+    return plan
 
 
 def _train(run: Run, plan: RoundPlan) -> tuple[RoundReport, int]:
     """Let the clients train and aggregate; return the report and the number of usable updates."""
     started, means = time.monotonic(), ClientMeans()
-    updates = _watched(run.clients.train(plan, run.strategy), plan, [means, *run.callbacks])
+    updates = _watched(run.clients.train(plan, run.strategy), plan, means, run.callbacks)
     adapter, metrics = _aggregate(run, plan, updates), means.result()
     if means.updates:
         with blaming(run.strategy):
-            metrics |= run.strategy.metrics()
+            metrics |= checked_metrics(run.strategy.metrics())
     seconds = round(time.monotonic() - started, 3)
     tracker, loss = run.context.tracker, metrics.get(LOSS)
     tracker.log("round-end", round=plan.round, duration=seconds, loss=loss)
@@ -119,13 +124,17 @@ def _train(run: Run, plan: RoundPlan) -> tuple[RoundReport, int]:
 
 
 def _watched(
-    updates: Iterable[ClientUpdate], plan: RoundPlan, watchers: Sequence[ClientMeans | Callback]
+    updates: Iterable[ClientUpdate],
+    plan: RoundPlan,
+    means: ClientMeans,
+    callbacks: Sequence[Callback],
 ) -> Iterator[ClientUpdate]:
-    """Yield updates as they come and show each to the watchers."""
+    """Yield updates as they come and show each to the means and the callbacks."""
     for update in updates:
-        for watcher in watchers:
-            with blaming(watcher):
-                watcher.on_update(plan, update)
+        means.on_update(plan, update)
+        for callback in callbacks:
+            with blaming(callback):
+                callback.on_update(plan, update)
         yield update
 
 
@@ -151,13 +160,33 @@ def _react(
     for callback in run.callbacks:
         with blaming(callback):
             reaction: Reaction | None = getattr(callback, hook)(report)
-        if reaction is None:
-            continue
-        training = {**report.metrics[TRAINING], **reaction.metrics}
-        adapter = report.adapter if reaction.adapter is None else reaction.adapter
-        report = replace(report, adapter=adapter, metrics={**report.metrics, TRAINING: training})
+            if reaction is None:
+                continue
+            report = _with(report, reaction, hook)
         stop = stop or reaction.stop
     return report, stop
+
+
+def _with(report: RoundReport, reaction: Reaction, hook: str) -> RoundReport:
+    """Return the report with what a callback made of it.
+
+    Raises:
+        TypeError, ValueError: what it returned cannot be used; see ``Reaction``.
+    """
+    if not isinstance(reaction, Reaction):
+        raise TypeError(f"{hook}: expected a Reaction or None, found {type(reaction).__name__}")
+    adapter = report.adapter
+    if reaction.adapter is not None:
+        if hook != "after_training":
+            raise ValueError(
+                f"{hook}: the round has been measured with its adapter; a new one is taken in "
+                "after_training alone"
+            )
+        adapter = as_adapter(reaction.adapter)
+        check_like(adapter, report.adapter, "the adapter it made")
+        check_finite(adapter, "the adapter it made")
+    training = {**report.metrics[TRAINING], **checked_metrics(reaction.metrics)}
+    return replace(report, adapter=adapter, metrics={**report.metrics, TRAINING: training})
 
 
 def _measured(run: Run, report: RoundReport) -> RoundReport:

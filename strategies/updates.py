@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -13,6 +14,25 @@ from fl2ora.clip_tuning.adapter import Adapter
 
 RESERVED_METRICS = frozenset({"round", "client", "event", "source", "seconds"})
 """Names the run's record uses itself; no metric of a client or a strategy may have them."""
+
+
+def checked_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return what a plug-in wants on record, as plain numbers.
+
+    Raises:
+        TypeError: no mapping, a name that is no text, or a value that is no number.
+        ValueError: the name is one of ``RESERVED_METRICS``.
+    """
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics: expected numbers by name, found {type(metrics).__name__}")
+    for name, value in metrics.items():
+        if not isinstance(name, str):
+            raise TypeError(f"metrics: expected names that are texts, found {name!r}")
+        if name in RESERVED_METRICS:
+            raise ValueError(f"metrics: the name {name!r} is the record's own")
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise TypeError(f"metrics: {name}: expected a number, found {type(value).__name__}")
+    return {name: float(value) for name, value in metrics.items()}
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class FromTorch(Optimiser):
         """
         try:
             return self._cls(list(parameters), lr=learning_rate, **self._arguments)  # type: ignore[call-arg]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, LookupError, RuntimeError) as error:
             raise UserError(f"{self._cls.__name__}: {error}") from error
 
 

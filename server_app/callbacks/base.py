@@ -90,7 +90,7 @@ class Callback:
         """React to a round's training, before anything is measured."""
 
     def after_round(self, report: RoundReport) -> Reaction | None:
-        """React to a round after it was measured, if it was; a new adapter is not taken here."""
+        """React to a round after it was measured, if it was; a new adapter is refused here."""
 
     def on_end(self, run: RunContext) -> None:
         """Leave something behind; everything training made is saved by now."""

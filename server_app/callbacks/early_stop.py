@@ -6,10 +6,10 @@ import math
 
 import torch
 
-from fl2ora.calibration.metrics.table import METRICS
+from fl2ora.calibration.metrics.table import METRICS, chosen_metrics
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.errors import UserError, listed, nearest
-from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport
+from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport, RunContext
 from fl2ora.server_app.metrics_by_source import CLIENTS_VALIDATION
 
 
@@ -41,6 +41,19 @@ class EarlyStop(Callback):
         self._patience, self._metric, self._least = patience, metric, least
         self._sign = 1.0 if directed[metric] == "lower" else -1.0
         self._best, self._since = math.inf, 0
+
+    def on_start(self, run: RunContext) -> None:
+        """Refuse a metric that the run does not measure.
+
+        Raises:
+            UserError: it is not among the run's ``metrics``.
+        """
+        measured = {metric.name for metric in chosen_metrics(run.config.metrics)}
+        if self._metric not in measured:
+            raise UserError(
+                f"early_stop: metric: expected one of the run's metrics, found {self._metric!r}: "
+                f"name it in metrics too, as in {run.config.metrics + ' + ' + self._metric!r}"
+            )
 
     def after_round(self, report: RoundReport) -> Reaction | None:
         """Compare with the best so far.

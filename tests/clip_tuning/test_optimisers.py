@@ -61,6 +61,8 @@ def test_a_spec_says_what_is_made(
         ("torch.optim:RMSprop(0.9)", "RMSprop: expected arguments by name, found 0.9"),
         ("torch.optim:RMSprop(alpha=-1.0)", "RMSprop: Invalid alpha value"),
         ("torch.optim:Adam(betas=3)", "Adam: "),
+        ("torch.optim:Adam(betas=[0.9])", "Adam: list index out of range"),
+        ("torch.optim:Adam(fused=True, foreach=True)", "Adam: "),
         ("torch.optim:LBFGS", "LBFGS: expected an optimiser that steps without a closure"),
         ("torch.nn:Linear", "torch.nn:Linear is not a Optimizer"),
         ("torch.optim:RMSprob", "no class 'RMSprob'; did you mean 'RMSprop'"),

@@ -45,6 +45,14 @@ def test_the_number_of_clients_must_agree() -> None:
     assert [problem.partition(":")[0] for problem in problems] == ["seed", "num-clients"]
 
 
+@pytest.mark.parametrize("clients", [0, -1, 2.5, True])
+def test_a_run_needs_a_client(here: Path, clients: int) -> None:
+    """Without this check a run would wait for nodes that never come."""
+    with pytest.raises(UserError, match="clients: expected a whole number of at least 1, found"):
+        fl2ora.run({"num-clients": 0}, clients=clients)
+    assert not (here / "runs").exists()
+
+
 def test_the_documented_defaults_can_be_run_as_they_are(here: Path) -> None:
     file = here / "run.toml"
     file.write_text(table(), encoding="utf-8")

@@ -89,6 +89,12 @@ def test_without_calibration_images_the_key_to_raise_is_named(
         EarlyStop().after_round(RoundReport(RoundPlan(1, {}, ()), {}, measured))
 
 
+def test_a_metric_the_run_does_not_measure_is_refused_before_any_training(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"found 'aurc'.*'accuracy \+ nll \+ aurc'"):
+        run_small(tmp_path, metrics="accuracy + nll", callbacks="early_stop(metric='aurc')")
+    assert events(tmp_path / "runs" / "run", "round-start") == []
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [

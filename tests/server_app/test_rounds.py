@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -354,3 +355,126 @@ def test_a_callback_at_fault_is_named_with_file_and_line(callback: Callback) -> 
     name = type(callback).__name__
     for word in (f"test_rounds:{name}: KeyError: 'clien'", "test_rounds.py:"):
         assert word in str(caught.value)
+
+
+class PlansNothing(FedAvg):
+    def plan(self, server_round: int, current: Adapter, clients: Any) -> RoundPlan:
+        return None  # type: ignore[return-value]
+
+
+class AsksStrangers(FedAvg):
+    def plan(self, server_round: int, current: Adapter, clients: Any) -> RoundPlan:
+        return RoundPlan(server_round, current, ("a", "stranger"))
+
+
+class RemembersNumbers(FedAvg):
+    def state(self) -> Adapter:
+        return {"count": 3}  # type: ignore[dict-item]
+
+
+class Reports(FedAvg):
+    def __init__(self, found: Any) -> None:
+        super().__init__()
+        self.found = found
+
+    def metrics(self) -> dict[str, float]:
+        return self.found  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        (PlansNothing(), ["PlansNothing", "plan: expected a RoundPlan, found NoneType"]),
+        (AsksStrangers(), ["AsksStrangers", "no clients of this run: stranger"]),
+        (RemembersNumbers(), ["RemembersNumbers", "AttributeError"]),
+        (Reports({"round": 7}), ["Reports", "the name 'round' is the record's own"]),
+        (Reports({"source": "x"}), ["Reports", "the name 'source' is the record's own"]),
+        (Reports({"x": "many"}), ["Reports", "x: expected a number, found str"]),
+        (Reports({"x": torch.tensor(1.0)}), ["Reports", "x: expected a number, found Tensor"]),
+        (Reports({3: 1.0}), ["Reports", "expected names that are texts, found 3"]),
+        (Reports(None), ["Reports", "expected numbers by name, found NoneType"]),
+    ],
+)
+def test_what_a_strategy_returns_is_checked(strategy: Strategy, words: list[str]) -> None:
+    run, _, _ = make_run(strategy=strategy)
+    with pytest.raises(UserError) as caught:
+        run_rounds(RunState(0, START), run)
+    for word in words:
+        assert word in str(caught.value)
+
+
+class Returns(Callback):
+    def __init__(self, hook: str, what: Any) -> None:
+        self.hook, self.what = hook, what
+
+    def after_training(self, report: RoundReport) -> Reaction | None:
+        return self.what if self.hook == "after_training" else None
+
+    def after_round(self, report: RoundReport) -> Reaction | None:
+        return self.what if self.hook == "after_round" else None
+
+
+@pytest.mark.parametrize("hook", ["after_training", "after_round"])
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ({"x": 1.0}, "expected a Reaction or None, found dict"),
+        (Reaction(None), "expected numbers by name, found NoneType"),  # type: ignore[arg-type]
+        (Reaction({"round": 7.0}), "the name 'round' is the record's own"),
+        (Reaction({"x": "many"}), "x: expected a number, found str"),  # type: ignore[dict-item]
+        (Reaction({"x": 10**400}), "int too large"),
+    ],
+)
+def test_what_a_callback_returns_is_checked(hook: str, what: Any, words: str) -> None:
+    run, log, _ = make_run(Returns(hook, what))
+    with pytest.raises(UserError, match="test_rounds:Returns") as caught:
+        run_rounds(RunState(0, START), run)
+    assert words in str(caught.value)
+    assert not log.rows
+
+
+@pytest.mark.parametrize(
+    ("adapter", "words"),
+    [
+        ({}, "missing: x"),
+        ({"x": torch.zeros(3)}, "x has shape (3,), expected (2,)"),
+        ({"x": torch.tensor([1.0, float("nan")])}, "x has 1 of 2 values not finite"),
+    ],
+)
+def test_an_adapter_of_a_callback_is_checked(adapter: Adapter, words: str) -> None:
+    run, _, _ = make_run(Returns("after_training", Reaction(adapter=adapter)))
+    with pytest.raises(UserError, match="test_rounds:Returns") as caught:
+        run_rounds(RunState(0, START), run)
+    assert words in str(caught.value)
+
+
+def test_no_adapter_takes_the_place_of_one_that_was_measured() -> None:
+    run, _, _ = make_run(Returns("after_round", Reaction(adapter={"x": torch.ones(2)})))
+    with pytest.raises(UserError, match=r"test_rounds:Returns.*taken in after_training alone"):
+        run_rounds(RunState(0, START), run)
+
+
+def test_numbers_of_numpy_go_on_record_as_plain_ones() -> None:
+    found = Reaction({"x": np.float32(0.5), "n": np.int64(3)})
+    state = run_rounds(RunState(0, START), make_run(Returns("after_round", found))[0])
+    row = state.history[0]
+    assert (row["x"], row["n"]) == (0.5, 3.0)
+    assert {type(row["x"]), type(row["n"])} == {float}
+
+
+class RefusesUpdates(Callback):
+    def on_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
+        if update.client == "b":  # in the midst of the strategy's work
+            raise ValueError("boom")
+
+
+class RemembersTexts(Callback):
+    def state(self) -> Adapter:
+        return {"x": "text"}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("callback", [RefusesUpdates(), RemembersTexts()])
+def test_a_callback_at_fault_is_named_not_the_strategy(callback: Callback) -> None:
+    run, _, _ = make_run(callback)
+    with pytest.raises(UserError, match=f"test_rounds:{type(callback).__name__}: "):
+        run_rounds(RunState(0, START), run)

@@ -25,6 +25,7 @@ from fl2ora.experiment.errors import ConfigError, UserError
 from fl2ora.federated_data.clients import load_federation
 from fl2ora.messages import tensors
 from fl2ora.reporting.events import read_lines
+from fl2ora.server_app.callbacks.base import Callback, RunContext
 from fl2ora.server_app.ours_under_flower import OursUnderFlower
 from fl2ora.server_app.sampling import sample
 from fl2ora.strategies.averaging.fedavg import FedAvg
@@ -252,3 +253,29 @@ def test_the_server_and_each_client_decode_every_tensor_once(
     folder = run_small(tmp_path, clients=3, num_rounds=2, strategy="fedavg", resamples=0)
     names = len(final_adapter(folder))
     assert Counter(decoded) == {"arrays": 3 * 2 * names, "update": 3 * 2 * names}
+
+
+class FailsIn(Callback):
+    def __init__(self, hook: str) -> None:
+        self.hook = hook
+
+    def on_start(self, run: RunContext) -> None:
+        if self.hook == "on_start":
+            raise ValueError("boom")
+
+    def on_end(self, run: RunContext) -> None:
+        if self.hook == "on_end":
+            raise ValueError("boom")
+
+
+@pytest.mark.parametrize("hook", ["on_start", "on_end"])
+def test_a_callback_at_fault_outside_the_rounds_is_named(tmp_path: Path, hook: str) -> None:
+    with pytest.raises(UserError, match=r"FailsIn: ValueError: boom .*test_run\.py"):
+        run_small(tmp_path, num_rounds=1, callbacks=f"{__name__}:FailsIn(hook={hook!r})")
+
+
+def test_an_optimiser_of_matrices_alone_can_be_used(tmp_path: Path) -> None:
+    folder = run_small(
+        tmp_path, num_rounds=1, optimiser="torch.optim:Muon", learning_rate=0.001, callbacks="none"
+    )
+    assert [event["updates"] for event in events(folder, "outcome")] == [3]

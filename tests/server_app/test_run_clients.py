@@ -14,6 +14,7 @@ from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.engines.in_process_grid import InProcessGrid
 from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
 from fl2ora.messages.calibrate import CalibrateTask, encode_sums
 from fl2ora.messages.evaluate import (
     TEST,
@@ -144,6 +145,18 @@ def test_what_a_strategy_cannot_use_is_dropped_with_its_reason() -> None:
     clients, log = make(Node())
     assert [u.client for u in clients.train(plan(), Picky())] == ["c"]
     assert log.drops() == [("a", "not this one")]
+
+
+class Stumbles(FedAvg):
+    def check_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
+        raise TypeError("boom")
+
+
+def test_a_strategy_that_fails_to_check_is_named() -> None:
+    clients, log = make(Node())
+    with pytest.raises(UserError, match=r"test_run_clients:Stumbles: TypeError: boom"):
+        list(clients.train(plan(), Stumbles()))
+    assert log.drops() == []
 
 
 def test_measured_sums_come_in_the_clients_order_and_fit_the_handshake() -> None:
