@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.tuning_cost import NAMES, TEMPLATES, random_images, vit_b_16
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.calibration.stats import CalibrationStats
-from fl2ora.calibration.summary import summarise
+from fl2ora.calibration.summaries import summarise
 from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan

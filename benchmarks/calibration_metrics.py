@@ -62,7 +62,7 @@ def draw(rows: int, classes: int, seed: int = 0) -> tuple[Any, Any]:
 
 def pooled(probabilities: Any, labels: Any) -> Metrics:
     """The whole set, exact, in one pass."""
-    from fl2ora.calibration.summary import summarise_pooled
+    from fl2ora.calibration.summaries import summarise_pooled
 
     return _picked(summarise_pooled(probabilities, labels, num_bins=NUM_BINS))
 

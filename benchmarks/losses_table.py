@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.comparison import compare
+from benchmarks.small_runs import compare
 
 CLIENTS = 10
 FASHION = {

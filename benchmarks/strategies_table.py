@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import typer
 
-from benchmarks.comparison import compare
+from benchmarks.small_runs import compare
 from fl2ora.experiment.plugins import available
 from fl2ora.strategies.base import Strategy
 

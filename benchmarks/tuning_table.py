@@ -20,11 +20,11 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.comparison import cell, run_once
+from benchmarks.small_runs import cell, run_once
 from fl2ora.clip_tuning.adapter import num_parameters
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.experiment.errors import UserError
-from fl2ora.federated_data.clients import load_federation
+from fl2ora.federated_data.shares import load_federation
 
 CLIENTS, ROUNDS = 10, 8
 GRID = (0.003, 0.03, 0.3)

@@ -82,9 +82,9 @@ if TYPE_CHECKING:
     from fl2ora.calibration.smooth_reliability import smooth_curve as smooth_curve
     from fl2ora.calibration.stats import CalibrationStats as CalibrationStats
     from fl2ora.calibration.stats_spec import StatsSpec as StatsSpec
-    from fl2ora.calibration.summary import summarise as summarise
-    from fl2ora.calibration.summary import summarise_clients as summarise_clients
-    from fl2ora.calibration.summary import summarise_pooled as summarise_pooled
+    from fl2ora.calibration.summaries import summarise as summarise
+    from fl2ora.calibration.summaries import summarise_clients as summarise_clients
+    from fl2ora.calibration.summaries import summarise_pooled as summarise_pooled
     from fl2ora.calibration.uncertainty import Interval as Interval
     from fl2ora.calibration.uncertainty import intervals_over_clients as intervals_over_clients
     from fl2ora.calibration.uncertainty import intervals_over_examples as intervals_over_examples
@@ -121,7 +121,7 @@ _NAMES: dict[str, tuple[str, ...]] = {  # by module; a test holds them against t
     "smooth_reliability": ("SmoothCurve", "smooth_curve"),
     "stats": ("CalibrationStats",),
     "stats_spec": ("StatsSpec",),
-    "summary": ("summarise", "summarise_clients", "summarise_pooled"),
+    "summaries": ("summarise", "summarise_clients", "summarise_pooled"),
     "uncertainty": ("Interval", "intervals_over_clients", "intervals_over_examples"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from fl2ora.calibration.metrics.table import chosen_metrics, spec_for
 from fl2ora.calibration.predictions import ArrayLike
 from fl2ora.calibration.stats import CalibrationStats
-from fl2ora.calibration.summary import summarise
+from fl2ora.calibration.summaries import summarise
 
 Inputs = Literal["logits", "probabilities", "binary_scores"]
 

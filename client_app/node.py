@@ -18,9 +18,9 @@ from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.seeds import derive_seed
-from fl2ora.federated_data.clients import ClientData, divide, load_federation, share_out
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
+from fl2ora.federated_data.shares import ClientData, divide, load_federation, share_out
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fl2ora.calibration.losses.base import Loss as Loss
     from fl2ora.calibration.metrics.table import METRICS as METRICS
     from fl2ora.calibration.stats import CalibrationStats as CalibrationStats
-    from fl2ora.calibration.summary import summarise as summarise
+    from fl2ora.calibration.summaries import summarise as summarise
     from fl2ora.client_app.training import local_train as local_train
     from fl2ora.client_app.training_plan import TrainingPlan as TrainingPlan
     from fl2ora.clip_tuning.contract import check_method as check_method
@@ -59,7 +59,7 @@ _NAMES: dict[str, tuple[str, ...]] = {  # by module; a test holds them against t
     "calibration.losses.base": ("Loss",),
     "calibration.metrics.table": ("METRICS",),
     "calibration.stats": ("CalibrationStats",),
-    "calibration.summary": ("summarise",),
+    "calibration.summaries": ("summarise",),
     "client_app.training": ("local_train",),
     "client_app.training_plan": ("TrainingPlan",),
     "clip_tuning.contract": ("check_method",),

@@ -14,7 +14,7 @@ from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
-from fl2ora.federated_data.clients import load_federation
+from fl2ora.federated_data.shares import load_federation
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.reporting.events import JsonLines
 from fl2ora.reporting.logits import SavedLogits

@@ -12,9 +12,9 @@ from fl2ora.clip_tuning.prediction import predict
 from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
-from fl2ora.federated_data.clients import divide, share_out
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
+from fl2ora.federated_data.shares import divide, share_out
 from fl2ora.messages.hello import NodeInfo
 
 

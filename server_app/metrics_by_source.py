@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fl2ora.calibration.metrics.table import DEFAULT, Metric
 from fl2ora.calibration.significance import spiegelhalter_test
 from fl2ora.calibration.stats import CalibrationStats
-from fl2ora.calibration.summary import summarise, summarise_clients
+from fl2ora.calibration.summaries import summarise, summarise_clients
 from fl2ora.calibration.uncertainty import intervals_over_examples
 
 SERVER_TEST = "server-test"

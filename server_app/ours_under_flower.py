@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
-from fl2ora.calibration.summary import summarise
+from fl2ora.calibration.summaries import summarise
 from fl2ora.experiment.config import Value
 from fl2ora.experiment.errors import UserError
 from fl2ora.messages.evaluate import TEST, EvaluateTask, decode_measured, encode_evaluate

@@ -35,7 +35,7 @@ class TipAdapterF(TipAdapter):
     learning_rates = Rates(
         embedded=0.3,
         published=0.3,
-        source="none for SGD (AdamW 1e-3): the embedded model's, as votes do not follow the logit scale",
+        source="none for SGD (AdamW 1e-3): the embedded model's",
     )
 
     def attach(

@@ -6,7 +6,7 @@ from known_examples import random_predictions
 from fl2ora.calibration.accumulator import CalibrationAccumulator
 from fl2ora.calibration.metrics.table import METRICS
 from fl2ora.calibration.stats import CalibrationStats
-from fl2ora.calibration.summary import summarise
+from fl2ora.calibration.summaries import summarise
 
 EVERYTHING = " + ".join(metric.name for metric in METRICS)
 

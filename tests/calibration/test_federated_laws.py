@@ -12,7 +12,7 @@ from fl2ora.calibration.metrics.binned import ece_of, mce_of, mce_weighted_of, r
 from fl2ora.calibration.metrics.classwise import classwise_ece_of, top_label_ece_of
 from fl2ora.calibration.metrics.table import chosen_metrics
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
-from fl2ora.calibration.summary import summarise, summarise_clients
+from fl2ora.calibration.summaries import summarise, summarise_clients
 
 SPEC = StatsSpec(num_bins=5, num_classes=3, fine_bins=50, classwise=True)
 

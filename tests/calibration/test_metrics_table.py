@@ -10,7 +10,7 @@ from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_wit
 
 from fl2ora.calibration.metrics.table import DEFAULT, METRICS, chosen_metrics, spec_for
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
-from fl2ora.calibration.summary import summarise, summarise_pooled
+from fl2ora.calibration.summaries import summarise, summarise_pooled
 from fl2ora.calibration.uncertainty import GAP_METRICS
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from known_examples import CONFIDENCE_A, CORRECT_A, bins_by_loop, random_predictions, rows_with
 
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
-from fl2ora.calibration.summary import summarise
+from fl2ora.calibration.summaries import summarise
 
 SPEC = StatsSpec(num_bins=5, num_classes=4, fine_bins=20, classwise=True)
 COUNTS = ("count", "correct", "fine_count", "fine_correct", "class_count", "top_count")

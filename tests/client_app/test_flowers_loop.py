@@ -14,7 +14,7 @@ from fl2ora.client_app.app import app
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.engines.in_process_grid import InProcessGrid
 from fl2ora.experiment.config import RunConfig
-from fl2ora.federated_data.clients import load_federation
+from fl2ora.federated_data.shares import load_federation
 from runs import SMALL
 
 

@@ -21,7 +21,7 @@ from fl2ora.client_app.node import Node
 from fl2ora.commands.app import cli
 from fl2ora.commands.settings import read_settings
 from fl2ora.experiment.config import RunConfig
-from fl2ora.federated_data.clients import load_federation
+from fl2ora.federated_data.shares import load_federation
 from fl2ora.server_app.run_plugins import build_plugins, build_run_calibrator
 
 BY_NAME = {page.name: page for page in PAGES}

@@ -12,11 +12,11 @@ import torch
 
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
-from fl2ora.federated_data.clients import load_federation, share_out
 from fl2ora.federated_data.datasets import fashion_mnist
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.datasets.shapes import Shapes
 from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.shares import load_federation, share_out
 from miniature_fashion import write_miniature
 from runs import events, run_small
 

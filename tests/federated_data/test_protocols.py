@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from fl2ora.experiment.errors import UserError
-from fl2ora.federated_data.clients import load_federation
 from fl2ora.federated_data.datasets.base import Dataset, SplitName
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.in_distribution import InDistribution
 from fl2ora.federated_data.protocols.leave_one_domain_out import LeaveOneDomainOut
+from fl2ora.federated_data.shares import load_federation
 
 DOMAINS = ("neon", "chalk", "mosaic")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.comparison import cell, run_once
 from benchmarks.losses_table import COLUMNS as LOSSES
+from benchmarks.small_runs import cell, run_once
 from benchmarks.strategies_table import COLUMNS, SPECS, WRAPPERS
 from fl2ora.experiment.plugins import available, load
 from fl2ora.strategies._wrapping import Wrapping

@@ -20,7 +20,7 @@ from fl2ora.federated_data.datasets.fashion_mnist import FashionMNIST
 from fl2ora.federated_data.datasets.shapes import HELD_BACK_STYLES, SEEN_STYLES, Shapes
 from fl2ora.pretraining.check import ZeroShot, markdown_table, zero_shot
 from fl2ora.pretraining.pairs import PairStream, all_captions
-from fl2ora.pretraining.train import contrastive_loss, main, train
+from fl2ora.pretraining.pretrain import contrastive_loss, main, train
 
 PREPROCESSING = Preprocessing.from_config(new_preprocessor(), 32)
 

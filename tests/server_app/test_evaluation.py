@@ -20,8 +20,8 @@ from fl2ora.clip_tuning.prediction import predict
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
-from fl2ora.federated_data.clients import divide, load_federation, share_out
 from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.shares import divide, load_federation, share_out
 from fl2ora.messages.evaluate import PERSONAL, TEST, VALIDATION, EvaluateTask
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.server_app.evaluation import Evaluation

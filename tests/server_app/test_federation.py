@@ -14,7 +14,7 @@ from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.experiment.seeds import derive_seed
-from fl2ora.federated_data.clients import divide, load_federation, share_out
+from fl2ora.federated_data.shares import divide, load_federation, share_out
 from misbehaving import Wrapped
 from runs import SMALL, final_adapter, run_small
 

@@ -10,11 +10,11 @@ import torch
 from flwr.app import Message
 
 from fl2ora.calibration.stats import StatsSpec
-from fl2ora.calibration.summary import summarise
+from fl2ora.calibration.summaries import summarise
 from fl2ora.client_app.evaluation import local_evaluate
 from fl2ora.clip_tuning.adapter import load_adapter
 from fl2ora.clip_tuning.build import build_classifier
-from fl2ora.federated_data.clients import divide, load_federation, share_out
+from fl2ora.federated_data.shares import divide, load_federation, share_out
 from fl2ora.reporting.events import read_lines
 from misbehaving import Wrapped
 from runs import SMALL, final_adapter, run_small

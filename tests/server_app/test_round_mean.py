@@ -17,7 +17,7 @@ from fl2ora.clip_tuning.methods.prompt_src import PromptSRC
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
-from fl2ora.federated_data.clients import load_federation
+from fl2ora.federated_data.shares import load_federation
 from fl2ora.reporting.events import read_lines
 from fl2ora.server_app.callbacks.averaging import Averaging
 from fl2ora.strategies.averaging.fedavg import FedAvg

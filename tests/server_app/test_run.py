@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, MetricRecord
 from peft import PeftModel
 
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
-from fl2ora.calibration.summary import summarise
+from fl2ora.calibration.summaries import summarise
 from fl2ora.client_app.app import app as client_app
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.embedded import load_embedded
@@ -22,7 +22,7 @@ from fl2ora.clip_tuning.prediction import predict
 from fl2ora.engines.in_process_grid import InProcessGrid
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError
-from fl2ora.federated_data.clients import load_federation
+from fl2ora.federated_data.shares import load_federation
 from fl2ora.messages import tensors
 from fl2ora.reporting.events import read_lines
 from fl2ora.server_app.callbacks.base import Callback, RunContext

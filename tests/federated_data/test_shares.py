@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fl2ora.experiment.errors import UserError
-from fl2ora.federated_data.clients import divide, share_out
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
+from fl2ora.federated_data.shares import divide, share_out
 
 
 def _images(count: int, classes: int = 5) -> LabelledImages:

@@ -1,4 +1,4 @@
-"""Train the embedded CLIP from scratch: ``python -m fl2ora.pretraining.train --fashion-mnist DIR``.
+"""Train the embedded CLIP: ``python -m fl2ora.pretraining.pretrain --fashion-mnist DIR``.
 
 Contrastive pre-training after Radford et al., "Learning Transferable Visual Models From Natural
 Language Supervision", ICML 2021, https://arxiv.org/abs/2103.00020, with one difference: equal

@@ -7,7 +7,7 @@ from known_examples import CONFIDENCE_A, CORRECT_A, random_predictions, rows_wit
 from fl2ora.calibration.metrics.adaptive import adaptive_ece, mce_equal_mass
 from fl2ora.calibration.predictions import scores_of
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
-from fl2ora.calibration.summary import summarise, summarise_pooled
+from fl2ora.calibration.summaries import summarise, summarise_pooled
 from fl2ora.calibration.summation import sums_of_scores
 
 NAMES = [
