@@ -9,6 +9,7 @@ import pytest
 
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
+from fl2ora.reporting.events import read_lines
 from fl2ora.server_app.callbacks.base import Callback, RoundReport
 from fl2ora.server_app.callbacks.early_stop import EarlyStop
 from fl2ora.server_app.metrics_by_source import CLIENTS_VALIDATION
@@ -116,3 +117,12 @@ def test_a_run_that_gets_no_better_ends_early(tmp_path: Path, where: str) -> Non
         calibration_fraction=0.3, callbacks="early_stop(patience=1, least=100.0)",
     )  # fmt: skip
     assert [event["round"] for event in events(folder, "stopped")] == [2]
+
+
+def test_after_an_early_stop_calibrated_metrics_stand_under_the_last_round(tmp_path: Path) -> None:
+    folder = run_small(
+        tmp_path, clients=2, num_rounds=5, resamples=0, calibration_fraction=0.3,
+        calibrator="temperature", callbacks="early_stop(patience=1, least=100.0)",
+    )  # fmt: skip
+    rows = read_lines(folder / "metrics.jsonl")
+    assert {row["round"] for row in rows if row["source"].endswith("-calibrated")} == {2}

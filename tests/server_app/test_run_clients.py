@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,6 +134,15 @@ def test_an_update_is_compared_with_what_that_client_was_sent() -> None:
     assert {u.client: len(u.adapter["x"]) for u in clients.train(plan(starts), FedAvg())} == {
         "a": 2, "c": 1
     }  # fmt: skip
+
+
+def test_a_client_that_claims_other_than_the_images_it_announced_is_dropped() -> None:
+    def claims_more(update: ClientUpdate) -> ClientUpdate:
+        return replace(update, num_examples=1000) if update.num_examples == 3 else update
+
+    clients, log = make(Node(claims_more))
+    assert [u.client for u in clients.train(plan(), FedAvg())] == ["a"]
+    assert log.drops() == [("c", "num-examples: expected 3, found 1000")]
 
 
 class Picky(FedAvg):
