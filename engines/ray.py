@@ -141,7 +141,7 @@ def _follow(superlink: PrivateSuperLink, run_id: str, view: RoundsView) -> str:
 
 def _reason(superlink: PrivateSuperLink, status: str) -> str:
     """Return what Flower's log says of a run that failed before it could speak for itself."""
-    lines = superlink.log_tail(400).splitlines()
+    lines = [line for line in superlink.log_tail(2000).splitlines() if "[uvicorn." not in line]
     errors = [n for n, line in enumerate(lines) if _ERROR.search(line)]
     shown = lines[errors[-1] :][:15] if errors else lines[-15:]
     return "\n".join([f"Flower says {status!r}:", *shown])
