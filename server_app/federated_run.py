@@ -82,6 +82,11 @@ def _begin(
     zero_shot = zero_shot_classifier(config.model, *names, device)
     clients = Clients(grid, shake_hands(grid, config, federation), config, tracker)
     tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])
+    if config.min_train_clients > len(clients.keys):
+        raise UserError(
+            f"min-train-clients: expected at most {len(clients.keys)}, the clients of this run, "
+            f"found {config.min_train_clients}"
+        )
     adapter = classifier.export()
     spent = spent_before(plugins.method, plugins.strategy)
     with blaming(plugins.strategy):

@@ -116,7 +116,8 @@ def _train(run: Run, plan: RoundPlan) -> tuple[RoundReport, int]:
     adapter, metrics = _aggregate(run, plan, updates), means.result()
     if means.updates:
         with blaming(run.strategy):
-            metrics |= checked_metrics(run.strategy.metrics())
+            # What clients report is counted here, whatever a strategy calls its own numbers.
+            metrics = {**checked_metrics(run.strategy.metrics()), **metrics}
     seconds = round(time.monotonic() - started, 3)
     tracker, loss = run.context.tracker, metrics.get(LOSS)
     tracker.log("round-end", round=plan.round, duration=seconds, loss=loss)

@@ -148,3 +148,10 @@ def test_a_node_whose_data_brings_other_templates_is_refused(tmp_path: Path) -> 
 
 def test_clients_named_by_numbers_sort_by_value() -> None:
     assert sorted(["10", "b", "2", "a", "1"], key=natural_key) == ["1", "2", "10", "a", "b"]
+
+
+def test_more_clients_cannot_be_needed_than_there_are(tmp_path: Path) -> None:
+    app = Wrapped()
+    with pytest.raises(UserError, match=r"min-train-clients: expected at most 3, .* found 7"):
+        run_small(tmp_path, client_app=app, min_train_clients=7)
+    assert not app.of("train")

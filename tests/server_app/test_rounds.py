@@ -478,3 +478,11 @@ def test_a_callback_at_fault_is_named_not_the_strategy(callback: Callback) -> No
     run, _, _ = make_run(callback)
     with pytest.raises(UserError, match=f"test_rounds:{type(callback).__name__}: "):
         run_rounds(RunState(0, START), run)
+
+
+def test_a_strategy_cannot_rewrite_what_the_clients_reported() -> None:
+    strategy = Reports({"loss": 9.0, "clients": 1.0, "mine": 2.0})
+    _, log, _ = made = make_run(strategy=strategy, num_rounds=1)
+    run_rounds(RunState(0, START), made[0])
+    row = log.rows[0][2]
+    assert (row["loss"], row["clients"], row["mine"]) == (0.5, 3.0, 2.0)
