@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport
 from fl2ora.server_app.rounds import TRAINING, Run, RunState, run_round, run_rounds
 from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
+from fl2ora.strategies.robust.median import Median
 from fl2ora.strategies.updates import ClientUpdate
 
 START: Adapter = {"x": torch.zeros(2)}
@@ -486,3 +489,33 @@ def test_a_strategy_cannot_rewrite_what_the_clients_reported() -> None:
     run_rounds(RunState(0, START), made[0])
     row = log.rows[0][2]
     assert (row["loss"], row["clients"], row["mine"]) == (0.5, 3.0, 2.0)
+
+
+class ManyClients(ThreeClients):
+    """Twenty clients; knows how many of their updates are still held when the next one comes."""
+
+    keys = tuple(f"c{n:02}" for n in range(20))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[int] = []
+
+    def train(self, plan: RoundPlan, strategy: Strategy) -> Iterator[ClientUpdate]:
+        sent: list[weakref.ref[torch.Tensor]] = []
+        for update in super().train(plan, strategy):
+            sent.append(weakref.ref(update.adapter["x"]))
+            yield update
+            del update
+            gc.collect()
+            self.held.append(sum(ref() is not None for ref in sent))
+
+
+@pytest.mark.parametrize(("strategy", "most"), [(FedAvg(), 3), (Median(), 20)])
+def test_memory_of_a_round_follows_what_the_strategy_keeps(strategy: Strategy, most: int) -> None:
+    clients = ManyClients()
+    run, _, _ = make_run(strategy=strategy, clients=clients, num_rounds=1)
+    strategy.begin(RunInfo(ManyClients.keys, START, {}))
+    run_rounds(RunState(0, START), run)
+    assert len(clients.held) == 20
+    assert max(clients.held) <= most
+    assert (max(clients.held) == 20) == isinstance(strategy, Median)
