@@ -68,6 +68,8 @@ class PrivateSuperLink:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # A Ray of this run alone: Ray would join one that runs already, and end with it.
+            "RAY_ADDRESS": "local",
             "PYTHONPATH": os.pathsep.join(paths),
             "PYTHONWARNINGS": "ignore",
         }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
@@ -31,6 +33,14 @@ IMAGE_SIDE = 32
 def _one_thread() -> None:
     """Keep torch to one thread: sums in the same order, and no fight over few cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """Let no other test that wants this run beside it, in whatever process: Ray wants all cores."""
+    with (Path(tempfile.gettempdir()) / "fl2ora-tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

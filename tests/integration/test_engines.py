@@ -25,7 +25,7 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.events import read_lines
 from runs import SMALL, events, final_adapter, run_small
 
-pytestmark = pytest.mark.xdist_group("engines")  # one at a time: each wants cores and ports
+pytestmark = [pytest.mark.xdist_group("engines"), pytest.mark.usefixtures("alone")]
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = 2
