@@ -128,8 +128,8 @@ def resolve_device(wanted: str) -> torch.device:
         UserError: CUDA or MPS was asked for and this machine has none.
     """
     if torch.cuda.is_available():
-        # Read when cuBLAS is first used: without it the order of its sums is anyone's. Elsewhere the
-        # environment is left alone, as other threads, Ray's among them, may be reading it.
+        # Read when cuBLAS is first used: without it the order of its sums is anyone's. Elsewhere
+        # the environment is left alone, as other threads, Ray's among them, may be reading it.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if wanted == "auto":
         if torch.cuda.is_available():
