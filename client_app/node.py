@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -19,8 +20,17 @@ from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.leaks import OnLeak
 from fl2ora.federated_data.protocols.base import Federation
-from fl2ora.federated_data.shares import ClientData, divide, load_federation, share_out
+from fl2ora.federated_data.shares import (
+    ClientData,
+    check_division,
+    divide,
+    load_federation,
+    share_out,
+)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,8 @@ class Node:
     @cached_property
     def federation(self) -> Federation:
         """The dataset this node's images come from."""
-        return load_federation(self.config.dataset, self.config.protocol)
+        config = self.config
+        return load_federation(config.dataset, config.protocol, config.on_leak)
 
     @cached_property
     def data(self) -> ClientData:
@@ -77,18 +88,28 @@ class Node:
         own = self.partition is None
         images = self.federation.train if own else self._shares()[self.partition or 0]
         config = self.config
-        return divide(
+        data = divide(
             images,
             config.local_test_fraction,
             config.seed,
             self.key,
             config.calibration_fraction,
+            self.federation.shots,
         )
+        if own:  # all shares together are for the server to look at
+            for note in check_division(self.federation, [data], config.on_leak):
+                logger.warning("Data: %s", note)
+        return data
 
     def _shares(self) -> list[LabelledImages]:
         config = self.config
         return _shares(
-            config.dataset, config.protocol, config.partition, self.num_partitions, config.seed
+            config.dataset,
+            config.protocol,
+            config.on_leak,
+            config.partition,
+            self.num_partitions,
+            config.seed,
         )
 
     @property
@@ -183,6 +204,6 @@ def node_name(node: Mapping[str, Value], node_id: int) -> str:
 
 @lru_cache(maxsize=1)
 def _shares(
-    dataset: str, protocol: str, partition: str, num_clients: int, seed: int
+    dataset: str, protocol: str, on_leak: OnLeak, partition: str, num_clients: int, seed: int
 ) -> list[LabelledImages]:
-    return share_out(load_federation(dataset, protocol), partition, num_clients, seed)
+    return share_out(load_federation(dataset, protocol, on_leak), partition, num_clients, seed)

@@ -17,11 +17,17 @@ from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import with_absolute_paths
+from fl2ora.experiment.plugins import load
 from fl2ora.reporting.run_directory import RUN_FILE
-from fl2ora.reporting.tables import CALIBRATED, shown_metrics, shown_rows
+from fl2ora.reporting.sources import (
+    CALIBRATED,
+    CLIENTS_TEST,
+    central_sources,
+    file_ending,
+    part_of,
+)
+from fl2ora.reporting.tables import shown_metrics, shown_rows
 from fl2ora.reporting.whole_files import write_whole
-
-SOURCES = ("server-test", "clients-test")
 
 
 def calibrate(
@@ -42,37 +48,52 @@ def calibrate(
     set_verbosity(verbose)
     config = _config(run_dir)
     # Imported here so that a mistake above is answered before Flower is loaded.
+    from fl2ora.federated_data.protocols.base import PartMean, Protocol
     from fl2ora.reporting.logits import SavedLogits
     from fl2ora.reporting.plots import reliability_figure
     from fl2ora.server_app.artifacts import save_fitted
     from fl2ora.server_app.calibrating import fit_saved
-    from fl2ora.server_app.evaluation import measure_saved
+    from fl2ora.server_app.measure_saved import measure_saved
     from fl2ora.server_app.metrics_by_source import all_metrics
     from fl2ora.server_app.run_plugins import build_run_calibrator
 
     calibrator = with_absolute_paths(calibrator)
-    chosen = build_run_calibrator(calibrator)
+    new_classes = load(config.protocol, Protocol).new_classes
+    chosen = build_run_calibrator(calibrator, new_classes=new_classes)
     if chosen is None:
         raise UserError("--calibrator: expected a calibrator, found 'none'")
     saved = SavedLogits.load(run_dir)
     parameters = fit_saved(chosen, saved)
     metrics = calibration.chosen_metrics(config.metrics)
-    num_classes = saved.server_test.logits.shape[1]
-    spec = calibration.spec_for(metrics, config.num_bins, num_classes)
-    central, clients = measure_saved(chosen, parameters, saved, spec)
-    sums = calibration.CalibrationStats.from_logits
-    untouched = sums(saved.server_test.logits, saved.server_test.labels, spec)
-    before = {name: sums(part.logits, part.labels, spec) for name, part in saved.test.items()}
+
+    def spec_of(classes: int) -> calibration.StatsSpec:
+        return calibration.spec_for(metrics, config.num_bins, classes)
+
+    after = measure_saved(chosen, parameters, saved, spec_of)
+    central, clients = (
+        {
+            name: calibration.CalibrationStats.from_logits(
+                part.logits, part.labels, spec_of(part.num_classes)
+            )
+            for name, part in parts.items()
+        }
+        for parts in (saved.central, saved.test)
+    )
+    draws, means = config.resamples, [PartMean(**mean) for mean in saved.means]
     found: dict[str, dict[str, float]] = {
-        **all_metrics(untouched, before, config.resamples, metrics=metrics),
-        **all_metrics(central, clients, config.resamples, CALIBRATED, metrics),
+        **all_metrics(central, clients, draws, "", metrics, means),
+        **all_metrics(after.central, after.clients, draws, CALIBRATED, metrics, means),
     }
-    folder = save_fitted(run_dir, calibrator, chosen, parameters, num_classes)
-    panels = {"before": untouched, "after": central}
-    reliability_figure(panels, folder / "reliability", title=calibrator)
+    folder = save_fitted(run_dir, calibrator, chosen, parameters, saved.num_classes)
+    for source, stats in after.central.items():
+        panels = {"before": central[source], "after": stats}
+        path = folder / f"reliability{file_ending(source)}"
+        reliability_figure(panels, path, title=f"{calibrator} {part_of(source)}".strip())
     write_whole(folder / "metrics.json", json.dumps(found, indent=2) + "\n")
     console = console_for(stderr=as_json)
     _print(console, found, config.num_rounds)
+    for source, reason in after.left_out.items():
+        console.print(f"{source} not calibrated: {reason}", markup=False, soft_wrap=True)
     console.print(
         f"Calibrator, metrics and plot are in {folder.resolve()}", markup=False, soft_wrap=True
     )
@@ -103,7 +124,8 @@ def _config(run_dir: Path) -> RunConfig:
 
 def _print(console: Console, found: dict[str, dict[str, float]], last: int) -> None:
     """Print the metrics before and after, one below the other."""
-    names = [name for source in SOURCES for name in (source, source + CALIBRATED) if name in found]
+    sources = [*central_sources(found), CLIENTS_TEST]
+    names = [name for source in sources for name in (source, source + CALIBRATED) if name in found]
     table = pd.DataFrame([{"round": last, "source": name, **found[name]} for name in names])
     head = ["source", *(metric.title for metric in shown_metrics(table))]
     rows = [[name, *shown_rows(table, name)[0][1:]] for name in names]

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 from rich.console import Console
 
@@ -18,11 +19,22 @@ from fl2ora.commands.settings import read_settings
 from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.engines.new_run import claimed, described
 from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.errors import UserError, printable
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
-from fl2ora.reporting.tables import CALIBRATED, metrics_table, rows_with_calibrated, shown_metrics
-
-SOURCE = "server-test"
+from fl2ora.reporting.sources import (
+    CALIBRATED,
+    CLIENTS_TEST,
+    SERVER_TEST,
+    central_sources,
+    main_source,
+    title_of,
+)
+from fl2ora.reporting.tables import (
+    last_rows,
+    metrics_table,
+    rows_with_calibrated,
+    shown_metrics,
+)
 
 
 class Engine(StrEnum):
@@ -84,13 +96,18 @@ def run(
 
 
 def _report(console: Console, folder: Path, seconds: float) -> None:
-    """Print the table of the central held-out set."""
+    """Print the table of each central held-out part; of the clients where there is none."""
     metrics = metrics_table(folder)
-    rows = rows_with_calibrated(metrics, SOURCE)
-    if not rows:
-        raise UserError(f"{folder}: the run left no metrics")
     head = ["round", *(metric.title for metric in shown_metrics(metrics))]
-    print_metrics(console, f"Central held-out set ({SOURCE})", head, rows)
+    sources = central_sources(metrics["source"]) or [CLIENTS_TEST]
+    tables = {source: rows_with_calibrated(metrics, source) for source in sources}
+    if not any(tables.values()):
+        raise UserError(f"{folder}: the run left no metrics")
+    for source, rows in tables.items():
+        print_metrics(console, printable(title_of(source)), head, rows)
+    if len(tables) > 1:
+        last = last_rows(metrics, sources)
+        print_metrics(console, "After the last round", ["part", *head[1:]], last)
     console.print(f"{seconds:.0f} s. Everything is in {folder}", markup=False, soft_wrap=True)
 
 
@@ -100,11 +117,26 @@ def _outcome(folder: Path, config: RunConfig) -> dict[str, object]:
     outcome: dict[str, object] = {"run_dir": str(folder), "rounds": config.num_rounds}
     said = [row for row in read_lines(folder / EVENTS_FILE) if row["event"] == "outcome"][-1]
     outcome |= {key: said[key] for key in ("updates", "asked", "warning")}
-    for key, source in (("final", SOURCE), ("calibrated", SOURCE + CALIBRATED)):
-        rows = table[table["source"] == source].sort_values("round")
-        if len(rows):
-            outcome[key] = _values(rows.iloc[-1].to_dict())
+    found = _last_values(table)
+    main = main_source(found)
+    for key, source in (("final", main), ("calibrated", main + CALIBRATED)):
+        if source in found:
+            outcome[key] = found[source]
+    parts = central_sources(found)
+    if parts and parts != [SERVER_TEST]:
+        names = [name for part in parts for name in (part, part + CALIBRATED) if name in found]
+        outcome["parts"] = {
+            name: {key: value for key, value in found[name].items() if value is not None}
+            for name in names
+        }
     return outcome
+
+
+def _last_values(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """Return the metrics of each source after the last round that measured it."""
+    last = table.sort_values("round", kind="stable").drop_duplicates("source", keep="last")
+    rows = {str(row["source"]): _values(row) for row in last.to_dict("records")}
+    return {source: rows[source] for source in dict.fromkeys(map(str, table["source"]))}
 
 
 def _values(row: Mapping[Any, Any]) -> dict[str, float | None]:

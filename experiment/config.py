@@ -50,6 +50,8 @@ class RunConfig(BaseModel):
     """how clients share the images: a name in federated_data/partition"""
     protocol: SpecText = "in_distribution"
     """what is held out for the central test: a name in federated_data/protocols"""
+    on_leak: Literal["stop", "drop", "report"] = "stop"
+    """images both held out and trained on, byte by byte: stop the run, drop or report them"""
     local_test_fraction: float = Field(default=0.2, ge=0, le=0.9)
     """share of each client's images held out for clients-test"""
     calibration_fraction: float = Field(default=0.1, ge=0, le=0.9)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fl2ora.experiment.errors import UserError, shown
-from fl2ora.experiment.spec import Spec, parse_sum
+from fl2ora.experiment.spec import Spec, parse_sum, split_outside
 
 NAMES = ("folder", "path", "file", "dir", "root", "start")
 _MARKS = ("./", "../", "~")
@@ -97,7 +97,7 @@ def _argument(name: str, value: Any) -> Any:
     if is_path(name, value) and (value.startswith(_MARKS) or user_path(value).exists()):
         return made_absolute(value)
     if isinstance(value, str) and "(" in value:
-        return with_absolute_paths(value)
+        return ";".join(with_absolute_paths(part) for part in split_outside(value, ";"))
     return value
 
 

@@ -88,7 +88,7 @@ def parse_sum(text: str) -> list[tuple[float, Spec]]:
     """
     _check_text(text)
     terms: list[tuple[float, Spec]] = []
-    for part in _split(text):
+    for part in split_outside(text, "+"):
         weight, spec = _term(part, text)
         if any(spec == other for _, other in terms):
             raise UserError(f"{shown(text)}: {str(spec)!r} stands there twice")
@@ -119,8 +119,12 @@ def _check_text(text: str) -> None:
         raise UserError(f"{shown(text)}: expected no control characters, found {strange[0]!r}")
 
 
-def _split(text: str) -> list[str]:
-    """Split at the plus signs outside brackets and quotes."""
+def split_outside(text: str, separator: str) -> list[str]:
+    """Split at a sign outside brackets and quotes; a plus within a number is none.
+
+    >>> split_outside("a(x='1;2'); b", ";")
+    ["a(x='1;2')", ' b']
+    """
     terms, depth, quote, escaped, start = [], 0, "", False, 0
     for position, char in enumerate(text):
         if quote:
@@ -132,7 +136,7 @@ def _split(text: str) -> list[str]:
             depth += 1
         elif char in ")]}":
             depth -= 1
-        elif char == "+" and depth == 0 and not _EXPONENT.match(text[start:position]):
+        elif char == separator and depth == 0 and not _EXPONENT.match(text[start:position]):
             terms.append(text[start:position])
             start = position + 1
     return [*terms, text[start:]]

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from torch import Tensor
 
 from fl2ora.experiment.errors import UserError, shown
 from fl2ora.federated_data.datasets.base import Dataset
-from fl2ora.federated_data.images import ImageRows, LabelledImages
-from fl2ora.federated_data.protocols.base import Federation
+from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.protocols.base import Federation, HeldOutPart
 
-_TOLERATED = 0.01  # share of the held-out images that may be training images, too
+_EXAMPLES = {
+    "class_names": "('cat', 'dog')",
+    "templates": "('a photo of a {}.',)",
+    "domains": "('all',)",
+}
 
 
-def check_names(described: Dataset | Federation) -> None:
+def check_names(described: Dataset | Federation | HeldOutPart) -> None:
     """Refuse class names, templates and domains that no prompt or table can be made of.
 
     Raises:
         UserError: which one it is, what was expected and what was found.
     """
-    for attribute, example in (
-        ("class_names", "('cat', 'dog')"),
-        ("templates", "('a photo of a {}.',)"),
-        ("domains", "('all',)"),
-    ):
+    examples = dict(_EXAMPLES)
+    if isinstance(described, HeldOutPart):  # its domains are those of the training images
+        del examples["domains"]
+    for attribute, example in examples.items():
         found = getattr(described, attribute, None)
         texts = isinstance(found, Sequence) and all(isinstance(text, str) for text in found)
         if isinstance(found, str) or not texts or not found:
@@ -39,34 +41,49 @@ def check_names(described: Dataset | Federation) -> None:
                 f"templates: expected exactly one {{}} for the class name in each, "
                 f"found {shown(template)}"
             )
-    for attribute in ("class_names", "domains"):
+    for attribute in sorted(examples.keys() - {"templates"}):
         _check_distinct(attribute, getattr(described, attribute))
 
 
-def check_federation(federation: Federation) -> tuple[str, ...]:
-    """Refuse data that cannot be trained or measured on, and say what is odd about the rest.
-
-    Returns:
-        Sentences for the run's record.
+def check_federation(federation: Federation) -> None:
+    """Refuse data that cannot be trained or measured on.
 
     Raises:
-        UserError: names as in ``check_names``; labels or domains that are not in their lists; more
-            than one held-out image in a hundred that is a training image, byte by byte.
+        UserError: names as in ``check_names``; labels or domains that are not in their lists; parts
+            that are empty or have no name of their own.
     """
     check_names(federation)
-    for part in ("train", "test"):
-        data = getattr(federation, part)
-        if not isinstance(data, LabelledImages):
-            raise UserError(f"{part}: expected LabelledImages, found {type(data).__name__}")
-        _check_range(f"{part}: labels", data.labels, "class names", len(federation.class_names))
-        _check_range(f"{part}: domains", data.domains, "domains", len(federation.domains))
-    count, copies = len(federation.test), _copies(federation.test.images, federation.train.images)
-    if copies > _TOLERATED * count:
+    if not isinstance(federation.train, LabelledImages):
+        raise UserError(f"train: expected LabelledImages, found {type(federation.train).__name__}")
+    _check_labels("train", federation.train, federation.class_names, federation.domains)
+    seen = {mean.name for mean in federation.means}
+    for part in federation.parts:
+        where = f"test {part.name}".strip()
+        if not isinstance(part.images, LabelledImages):
+            raise UserError(f"{where}: expected LabelledImages, found {type(part.images).__name__}")
+        _check_part_name(part.name, len(federation.parts), seen)
+        check_names(part)
+        _check_labels(where, part.images, part.class_names, federation.domains)
+        if not len(part.images):
+            raise UserError(f"{where}: expected at least one image to measure on, found none")
+
+
+def _check_part_name(name: str, parts: int, seen: set[str]) -> None:
+    """Refuse names of held-out parts that no table could hold apart."""
+    fits = name.isprintable() and name == name.strip() and "/" not in name
+    if not fits or name.endswith("-calibrated") or (not name and parts > 1) or name in seen:
         raise UserError(
-            f"test: {copies} of the {count} held-out images are training images, byte by byte: "
-            "what is measured on them says nothing of new images"
+            "held-out parts: expected names that differ, without / and not ending in -calibrated, "
+            f"found {shown(name)} among {parts}"
         )
-    return (f"{copies} of the {count} held-out images are training images, too",) if copies else ()
+    seen.add(name)
+
+
+def _check_labels(
+    what: str, images: LabelledImages, class_names: Sequence[str], domains: Sequence[str]
+) -> None:
+    _check_range(f"{what}: labels", images.labels, "class names", len(class_names))
+    _check_range(f"{what}: domains", images.domains, "domains", len(domains))
 
 
 def _check_distinct(attribute: str, names: Sequence[str]) -> None:
@@ -92,10 +109,3 @@ def _check_range(what: str, numbers: Tensor, of: str, count: int) -> None:
             f"{what}: expected 0 to {count - 1}, there are {count} {of}, "
             f"found {int(numbers[outside[0]])} at index {int(outside[0])}"
         )
-
-
-def _copies(held_out: ImageRows, known: ImageRows) -> int:
-    """Return how many of ``held_out`` are among ``known``."""
-    if held_out.shape[1:] != known.shape[1:] or not len(held_out) or not len(known):
-        return 0
-    return int(np.isin(held_out.digests(), known.digests()).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -14,7 +15,9 @@ from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.checks import check_federation, check_names
 from fl2ora.federated_data.datasets.base import Dataset
+from fl2ora.federated_data.few import few_of_each
 from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.leaks import OnLeak, leaks_among_clients, without_leaks
 from fl2ora.federated_data.partition.base import Partitioner, PartitionError, checked_shares
 from fl2ora.federated_data.protocols.base import Federation, Protocol
 
@@ -36,7 +39,7 @@ class ClientData:
 
 
 @lru_cache(maxsize=2)
-def load_federation(dataset: str, protocol: str) -> Federation:
+def load_federation(dataset: str, protocol: str, on_leak: OnLeak = "stop") -> Federation:
     """Load the data that two specs describe; the last two are kept in memory.
 
     Nothing else reads images, so that a run reads its data once in each process.
@@ -48,12 +51,14 @@ def load_federation(dataset: str, protocol: str) -> Federation:
     arrangement = load(protocol, Protocol)
     with blaming(source):
         try:
-            check_names(source)
+            for described in (source, *arrangement.others):
+                check_names(described)
             federation = arrangement.arrange(source)
-            found = check_federation(federation)
+            check_federation(federation)
+            federation = without_leaks(federation, on_leak)
         except (OSError, ValueError) as error:
             raise UserError(f"dataset {dataset!r}: {error}") from error
-    return replace(federation, notes=(*source.notes, *federation.notes, *found))
+    return replace(federation, notes=(*source.notes, *federation.notes))
 
 
 def share_out(
@@ -83,17 +88,47 @@ def divide(
     seed: int,
     client: str,
     calibration_fraction: float = 0.0,
+    shots: int | None = None,
 ) -> ClientData:
     """Hold out random parts of one client's images; at least one image stays to train on.
 
     What is held out for measuring does not depend on how much is held out for calibrating.
+
+    Args:
+        images: the client's.
+        test_fraction: held out for measuring.
+        seed: of the run.
+        client: its key.
+        calibration_fraction: held out to fit calibrators.
+        shots: most images of a class to train on; the rest is not used. None: all.
     """
     rng = np.random.default_rng(derive_seed(seed, "local-test", client))
     order = torch.from_numpy(rng.permutation(len(images)))
     held_out = min(round(len(images) * test_fraction), max(0, len(images) - 1))
     kept = min(round(len(images) * calibration_fraction), max(0, len(images) - 1 - held_out))
+    train = order[held_out + kept :].sort().values
+    if shots is not None:
+        rng = np.random.default_rng(derive_seed(seed, "shots", client))
+        train = train[few_of_each(images.labels[train], shots, rng)]
     return ClientData(
-        train=images.select(order[held_out + kept :].sort().values),
+        train=images.select(train),
         test=images.select(order[:held_out].sort().values),
         calibration=images.select(order[held_out : held_out + kept].sort().values),
     )
+
+
+def check_division(
+    federation: Federation, clients: Sequence[ClientData], on_leak: OnLeak
+) -> tuple[str, ...]:
+    """Look for equal images that the clients' divisions put on different sides.
+
+    Returns:
+        Sentences for the run's record.
+
+    Raises:
+        UserError: see ``leaks_among_clients``.
+    """
+    if not federation.repeated:  # all training images differ
+        return ()
+    parts = ([getattr(client, name) for client in clients] for name in ("train", "test"))
+    return leaks_among_clients(*parts, [client.calibration for client in clients], on_leak)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fl2ora.calibration.calibrators.base import CalibrationContext
-from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.errors import UserError, shown
+from fl2ora.reporting.sources import SERVER_TEST
 from fl2ora.reporting.whole_files import whole_file
 
 LOGITS_FILE = "logits.safetensors"
 _FEATURES = "features"
+_ORDER, _MEANS = "central", "means"
+_TEST, _CALIBRATION = "test:", "calibration:"  # begin the names of a client's parts
+_FIELDS = ("logits", "labels", "zero_shot")
+_OTHER_CLASSES = ("text", "zero_shot_text")
 
 
 @dataclass(frozen=True)
@@ -27,11 +34,26 @@ class Scored:
         logits: ``(N, K)`` of the final model.
         labels: ``(N,)`` int64.
         zero_shot: ``(N, K)`` of the zero-shot model.
+        text: ``(K, D)`` unit text features of the final model where the classes are not those tuned
+            on, else None.
+        zero_shot_text: ``(K, D)`` of the zero-shot model, likewise.
     """
 
     logits: Tensor
     labels: Tensor
     zero_shot: Tensor
+    text: Tensor | None = None
+    zero_shot_text: Tensor | None = None
+
+    @property
+    def of_other_classes(self) -> bool:
+        """Whether the classes are not those tuned on."""
+        return self.text is not None
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return int(self.logits.shape[1])
 
 
 @dataclass(frozen=True)
@@ -39,39 +61,52 @@ class SavedLogits:
     """What calibrators need of a finished run.
 
     Attributes:
-        server_test: the central test set.
+        central: the server's held-out parts by their source; none where it has no data.
         test: each client's test images by client key; empty where they lie on the nodes.
         calibration: each client's calibration images by client key; likewise.
-        text_features: ``(K, D)`` unit text features of the final model.
+        text_features: ``(K, D)`` unit text features of the final model for the classes tuned on.
         zero_shot_text_features: ``(K, D)`` of the zero-shot model.
+        means: rows over central parts: ``name``, ``parts`` and ``harmonic`` of each.
     """
 
-    server_test: Scored
+    central: Mapping[str, Scored]
     test: Mapping[str, Scored]
     calibration: Mapping[str, Scored]
     text_features: Tensor
     zero_shot_text_features: Tensor
+    means: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes tuned on."""
+        return len(self.text_features)
 
     def context(self, part: Scored) -> CalibrationContext:
         """Return what calibrators may want beside a part's logits."""
-        return CalibrationContext.of_tuned_classes(
-            part.zero_shot, self.text_features, self.zero_shot_text_features
+        base = self.text_features, self.zero_shot_text_features
+        return CalibrationContext(
+            part.zero_shot,
+            base[0] if part.text is None else part.text,
+            base[1] if part.zero_shot_text is None else part.zero_shot_text,
+            *base,
         )
 
     def save(self, folder: Path) -> None:
         """Write ``logits.safetensors``."""
-        parts = {"server-test": self.server_test}
-        parts |= {f"test:{client}": part for client, part in self.test.items()}
-        parts |= {f"calibration:{client}": part for client, part in self.calibration.items()}
+        parts = dict(self.central)
+        parts |= {f"{_TEST}{client}": part for client, part in self.test.items()}
+        parts |= {f"{_CALIBRATION}{client}": part for client, part in self.calibration.items()}
         tensors = {
-            f"{name}/{field}": getattr(part, field).contiguous()
+            f"{name}/{field}": getattr(part, field)
             for name, part in parts.items()
-            for field in ("logits", "labels", "zero_shot")
+            for field in (*_FIELDS, *(_OTHER_CLASSES if part.of_other_classes else ()))
         }
-        tensors[f"{_FEATURES}/text"] = self.text_features.contiguous()
-        tensors[f"{_FEATURES}/zero_shot"] = self.zero_shot_text_features.contiguous()
-        with whole_file(folder / LOGITS_FILE) as part:
-            save_file({name: tensor.clone() for name, tensor in tensors.items()}, part)
+        tensors[f"{_FEATURES}/text"] = self.text_features
+        tensors[f"{_FEATURES}/zero_shot"] = self.zero_shot_text_features
+        whole = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+        about = {_ORDER: json.dumps(list(self.central)), _MEANS: json.dumps(list(self.means))}
+        with whole_file(folder / LOGITS_FILE) as path:
+            save_file(whole, path, about)
 
     @classmethod
     def load(cls, folder: Path) -> SavedLogits:
@@ -83,18 +118,18 @@ class SavedLogits:
         path = folder / LOGITS_FILE
         try:
             tensors = load_file(path)
-            names = {key.rpartition("/")[0] for key in tensors} - {_FEATURES}
-            parts = {
-                name: Scored(*(tensors[f"{name}/{f}"] for f in ("logits", "labels", "zero_shot")))
-                for name in names
-            }
+            order, means = _about(path)
+            names = sorted({key.rpartition("/")[0] for key in tensors} - {_FEATURES})
+            first = [name for name in order if name in names]
+            parts = {name: _scored(tensors, name) for name in dict.fromkeys([*first, *names])}
             features = (tensors[f"{_FEATURES}/text"], tensors[f"{_FEATURES}/zero_shot"])
-            _check(parts["server-test"], parts, features)
+            _check(parts, features)
             return cls(
-                parts["server-test"],
-                _of_clients(parts, "test:"),
-                _of_clients(parts, "calibration:"),
+                {name: part for name, part in parts.items() if name.startswith(SERVER_TEST)},
+                _of_clients(parts, _TEST),
+                _of_clients(parts, _CALIBRATION),
                 *features,
+                means,
             )
         except (OSError, SafetensorError, UserError) as error:
             raise UserError(f"{path}: expected the logits of a finished run: {error}") from None
@@ -104,26 +139,64 @@ class SavedLogits:
             ) from None
 
 
-def _check(central: Scored, parts: Mapping[str, Scored], features: tuple[Tensor, Tensor]) -> None:
+def _about(path: Path) -> tuple[list[str], tuple[Mapping[str, Any], ...]]:
+    """Return the order of the central parts, and the means over them.
+
+    Raises:
+        UserError: what is noted is of another form.
+    """
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata() or {}
+    try:
+        order, means = (json.loads(about.get(key, "[]")) for key in (_ORDER, _MEANS))
+        forms = {"name": str, "parts": list, "harmonic": bool}
+        fit = all({k: type(v) for k, v in mean.items()} == forms for mean in means)
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        fit = False
+    if not fit or not isinstance(order, list):
+        raise UserError(f"what is noted of its parts cannot be read: {shown(about)}")
+    return order, tuple(means)
+
+
+def _scored(tensors: Mapping[str, Tensor], name: str) -> Scored:
+    """Return one part; a KeyError names the tensor that is missing."""
+    others = [f"{name}/{field}" for field in _OTHER_CLASSES if f"{name}/{field}" in tensors]
+    fields = (*_FIELDS, *(_OTHER_CLASSES if others else ()))
+    return Scored(*(tensors[f"{name}/{field}"] for field in fields))
+
+
+def _check(parts: Mapping[str, Scored], features: tuple[Tensor, Tensor]) -> None:
     """Refuse tensors that do not fit each other.
 
     Raises:
         UserError: names the tensor, what was expected and what was found.
     """
-    classes = central.logits.shape[-1] if central.logits.ndim == 2 else 0
-    if classes < 2 or not len(central.logits):
-        found = tuple(central.logits.shape)
-        raise UserError(f"server-test/logits: expected (N, K), N >= 1, K >= 2, found {found}")
+    tuned_on = _check_features(_FEATURES, features)
     for name, part in parts.items():
         rows = len(part.labels) if part.labels.ndim == 1 else 0
+        classes = tuned_on
+        if part.text is not None and part.zero_shot_text is not None:
+            classes = _check_features(name, (part.text, part.zero_shot_text))
+        central = name.startswith(SERVER_TEST)
+        if central and (part.logits.ndim != 2 or not len(part.logits)):
+            found = tuple(part.logits.shape)
+            raise UserError(f"{name}/logits: expected (N, K), N >= 1, K >= 2, found {found}")
         for field in ("logits", "zero_shot"):
             _check_floats(f"{name}/{field}", getattr(part, field), (rows, classes))
         whole = part.labels.ndim == 1 and part.labels.dtype == torch.int64
         if not whole or (rows and not 0 <= part.labels.min() <= part.labels.max() < classes):
             raise UserError(f"{name}/labels: expected (N,) int64, each from 0 to {classes - 1}")
-    for name, tensor in zip(("text", "zero_shot"), features, strict=True):
-        size = features[0].shape[-1] if features[0].ndim else 0
-        _check_floats(f"{_FEATURES}/{name}", tensor, (classes, size))
+
+
+def _check_features(name: str, features: tuple[Tensor, Tensor]) -> int:
+    """Check the text features of the two models and return the number of classes."""
+    rows, size = features[0].shape if features[0].ndim == 2 else (0, 0)
+    if rows < 2:
+        found = tuple(features[0].shape)
+        raise UserError(f"{name}/text: expected (K, D), K >= 2, found {found}")
+    for field, tensor in zip(("text", "zero_shot"), features, strict=True):
+        _check_floats(f"{name}/{field}", tensor, (rows, size))
+    return rows
 
 
 def _check_floats(name: str, tensor: Tensor, shape: tuple[int, int]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import printable
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
+from fl2ora.reporting.sources import CLIENTS_TEST, SERVER_TEST, central_sources, title_of
 from fl2ora.reporting.tables import metrics_table, rows_with_calibrated, shown_metrics
 from fl2ora.reporting.whole_files import write_whole
 
@@ -91,16 +92,24 @@ def _front_matter(config: RunConfig, is_peft: bool) -> list[str]:
 
 
 def _metrics(folder: Path) -> list[str]:
-    """Return the table of the central held-out set: before, after, and calibrated."""
+    """Return a table of each central part: before, after, and calibrated; else of the clients."""
     table = metrics_table(folder)
-    rows = rows_with_calibrated(table, "server-test")
-    measured = [row for row in rows if row[0] != "calibrated"]
-    shown = [row for row in rows if row in (*measured[:1], *measured[-1:]) or row not in measured]
-    if not shown:
-        return []
-    head = ["after round", *(metric.title for metric in shown_metrics(table))]
-    cells = [head, ["---:"] * len(head), *shown]
-    return ["", "## Central held-out set", "", *(f"| {' | '.join(row)} |" for row in cells)]
+    lines: list[str] = []
+    for source in central_sources(table["source"]) or [CLIENTS_TEST]:
+        rows = rows_with_calibrated(table, source)
+        measured = [row for row in rows if row[0] != "calibrated"]
+        ends = (*measured[:1], *measured[-1:])
+        shown = [row for row in rows if row in ends or row not in measured]
+        if shown:
+            head = ["after round", *(metric.title for metric in shown_metrics(table))]
+            cells = [head, ["---:"] * len(head), *shown]
+            lines += ["", f"## {_title(source)}", ""]
+            lines += [f"| {' | '.join(row)} |" for row in cells]
+    return lines
+
+
+def _title(source: str) -> str:
+    return "Central held-out set" if source == SERVER_TEST else printable(title_of(source))
 
 
 def _loading(config: RunConfig, is_peft: bool) -> str:

@@ -84,7 +84,7 @@ def rounds_figure(rows: pd.DataFrame | Sequence[Mapping[str, Any]], path: Path) 
 
     Args:
         rows: of ``metrics.jsonl``: ``round``, ``source`` and metrics by name as fractions. Drawn
-            are ``server-test``, ``clients-test`` (pooled) and ``clients-test-mean`` with
+            are the central parts, ``clients-test`` (pooled) and ``clients-test-mean`` with
             ``clients-test-sd`` as a band; other sources are ignored, missing ones left out.
         path: of both files, as in ``reliability_figure``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -11,27 +12,39 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from fl2ora.calibration.metrics.table import METRICS
-from fl2ora.reporting.plot_style import BLUE, GREEN, VERMILLION, no_data
+from fl2ora.reporting.plot_style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    no_data,
+)
+from fl2ora.reporting.sources import CLIENTS_TEST, SERVER_TEST, central_sources, part_of
 
 _METRICS = [metric for metric in METRICS if metric.headline]
 _LINES: dict[str, dict[str, Any]] = {
-    "server-test": {"color": BLUE, "marker": "o", "label": "server's test set"},
-    "clients-test": {"color": VERMILLION, "marker": "s", "label": "clients' images, pooled"},
+    SERVER_TEST: {"color": BLUE, "marker": "o", "label": "server's test set"},
+    CLIENTS_TEST: {"color": VERMILLION, "marker": "s", "label": "clients' images, pooled"},
     "clients-test-mean": {
         **{"color": GREEN, "marker": "^", "linestyle": (0, (3, 1.5))},
         **{"label": "mean of clients ± sd"},
     },
 }
+_COLORS, _SHAPES = (BLUE, ORANGE, PURPLE, SKY, BLACK), ("o", "D", "v", "P", "X", "*", "<")
 _BANDS = {"clients-test-mean": "clients-test-sd"}
 _MARKERS = 12  # a line, at most: more would hide it
 
 
 def draw_rounds(figure: Figure, table: pd.DataFrame) -> None:
     """Draw the two panels of ``fl2ora.reporting.plots.rounds_figure`` on an empty figure."""
+    looks = _looks(table)
     panels = figure.subplots(len(_METRICS), 1, sharex=True)
     handles: dict[str, Any] = {}
     for axes, metric in zip(panels, _METRICS, strict=True):
-        drawn = {source: _line(axes, table, metric.name, source) for source in _LINES}
+        drawn = {source: _line(axes, table, metric.name, source, looks) for source in looks}
         handles |= {source: line for source, line in drawn.items() if line is not None}
         axes.set_ylabel(f"{metric.title} (%)")
         axes.grid(axis="y")
@@ -49,12 +62,29 @@ def draw_rounds(figure: Figure, table: pd.DataFrame) -> None:
     panels[1].set_xlabel("round (0: zero-shot)")
 
 
-def _line(axes: Axes, table: pd.DataFrame, metric: str, source: str) -> Any:
+def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return how each source is drawn, central parts first."""
+    parts = central_sources(table["source"]) if "source" in table.columns else []
+    named = {
+        source: {"color": color, "marker": marker, "label": part_of(source)}
+        for source, color, marker in zip(
+            (source for source in parts if source != SERVER_TEST),
+            itertools.cycle(_COLORS),
+            itertools.cycle(_SHAPES),
+            strict=False,
+        )
+    }
+    return {**named, **_LINES}
+
+
+def _line(
+    axes: Axes, table: pd.DataFrame, metric: str, source: str, looks: dict[str, dict[str, Any]]
+) -> Any:
     """Draw one source, with its band; return the line, or None without a single value."""
     values = _values(table, metric, source)
     if not values.notna().any():
         return None
-    look = _LINES[source]
+    look = looks[source]
     every = math.ceil(len(values) / _MARKERS)
     (line,) = axes.plot(values.index, values, markersize=3, markevery=every, **look)
     if source in _BANDS:

@@ -7,9 +7,8 @@ from typing import Any
 
 import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.experiment.errors import printable
-from fl2ora.reporting.tables import CALIBRATED, show
-
-_SOURCE = "server-test"
+from fl2ora.reporting.sources import CALIBRATED, CLIENTS_TEST, central_sources, part_of
+from fl2ora.reporting.tables import show
 
 
 class RunLines:
@@ -24,6 +23,7 @@ class RunLines:
     def __init__(self, num_rounds: int) -> None:
         self._num_rounds = num_rounds
         self._training = ""
+        self._central = False  # there is a central part, which comes before the clients
 
     def line_of(self, event: Mapping[str, Any]) -> str | None:
         """Return the line for an event, or None."""
@@ -48,18 +48,32 @@ class RunLines:
                 loss = event.get("loss")
                 self._training = f"loss {loss:.4f}  " if loss is not None else ""
                 self._training += f"{event['duration']:.1f} s"
-            case "metrics" if event["source"] == _SOURCE:
-                number = event["round"]
-                name = f"round {number}/{self._num_rounds}" if number else "zero-shot"
-                return f"{self._metrics(name, event)}  {self._training}"
-            case "metrics" if event["source"] == _SOURCE + CALIBRATED:
-                return self._metrics("calibrated", event)
+            case "metrics":
+                return self._measured(event)
+            case "not-calibrated":
+                return f"  {event['source']} not calibrated: {event['reason']}"
             case "outcome" if event["asked"]:
                 line = f"{event['updates']} of {event['asked']} updates used"
                 return f"{line}; warning: {event['warning']}" if event["warning"] else line
             case "stopped":
                 return f"  stopped after round {event['round']}: {event['reason']}"
         return None
+
+    def _measured(self, event: Mapping[str, Any]) -> str | None:
+        """Return the line of a central part; of the clients where there is none."""
+        source: str = event["source"]
+        plain = source.removesuffix(CALIBRATED)
+        if central_sources([plain]):
+            self._central = True
+        elif plain != CLIENTS_TEST or self._central:
+            return None
+        part = f"  {part_of(source)}" if part_of(source) else ""
+        if source != plain:
+            return self._metrics(f"calibrated{part}", event)
+        number = event["round"]
+        name = f"round {number}/{self._num_rounds}" if number else "zero-shot"
+        training, self._training = self._training, ""  # beside the first part alone
+        return f"{self._metrics(f'{name}{part}', event)}  {training}".rstrip()
 
     def _metrics(self, name: str, event: Mapping[str, Any]) -> str:
         line = f"{name:>12}"

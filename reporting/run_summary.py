@@ -6,19 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import printable
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
-from fl2ora.reporting.tables import metrics_table, rows_with_calibrated, shown_metrics
+from fl2ora.reporting.sources import central_sources, part_of
+from fl2ora.reporting.tables import (
+    last_rows,
+    metrics_table,
+    rows_with_calibrated,
+    shown_metrics,
+)
 from fl2ora.reporting.whole_files import write_whole
 
 SUMMARY_FILE = "summary.md"
-PLOTS = ("reliability", "smooth", "rounds", "clients")
+PLOTS = ("reliability*", "smooth*", "rounds", "clients")
 _HEAD = (
     "model", "dataset", "partition", "protocol", "method", "loss", "strategy", "calibrator",
     "num-rounds", "seed",
 )  # fmt: skip
 _SOURCES = {
-    "server-test": "Central held-out set",
     "clients-test": "Clients' held-out images, pooled (sums added)",
     "clients-test-mean": "Plain mean over the clients' own values",
     "clients-test-sd": "Standard deviation over the clients' own values",
@@ -42,12 +48,17 @@ def write_summary(folder: Path, config: RunConfig) -> Path:
     lines += [*_learning_rate(folder), *_averaged(folder), *_outcome(folder)]
     table = metrics_table(folder)
     head = ["round", *(metric.title for metric in shown_metrics(table))]
-    for source, title in _SOURCES.items():
+    central = {source: _central_title(source) for source in central_sources(table["source"])}
+    if len(central) > 1:
+        last = last_rows(table, [*central])
+        lines += ["", "## All parts after the last round", ""]
+        lines += _markdown(["part", *head[1:]], last)
+    for source, title in {**central, **_SOURCES}.items():
         rows = rows_with_calibrated(table, source)
         if rows:
             lines += ["", f"## {title} (`{source}`)", "", *_markdown(head, rows)]
-    lines += _drops(folder)
-    plots = [name for name in PLOTS if (folder / f"{name}.png").exists()]
+    lines += [*_not_calibrated(folder), *_drops(folder)]
+    plots = [path.stem for name in PLOTS for path in sorted(folder.glob(f"{name}.png"))]
     for name in plots:
         lines += ["", f"![{name}]({name}.png)"]
     versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
@@ -84,6 +95,19 @@ def _outcome(folder: Path) -> list[str]:
             lines.append(f"- updates: {event['updates']} of {event['asked']} used")
             lines += [f"- warning: {event['warning']}"] if event["warning"] else []
     return lines
+
+
+def _central_title(source: str) -> str:
+    part = part_of(source)
+    return f"Central held-out part {printable(part)}" if part else "Central held-out set"
+
+
+def _not_calibrated(folder: Path) -> list[str]:
+    """Say which parts the calibrator was not applied to."""
+    left_out = [e for e in read_lines(folder / EVENTS_FILE) if e["event"] == "not-calibrated"]
+    return [
+        text for e in left_out for text in ("", f"`{e['source']}` not calibrated: {e['reason']}")
+    ]
 
 
 def _drops(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.reporting.events import METRICS_FILE, read_lines
+from fl2ora.reporting.sources import CALIBRATED
 from fl2ora.reporting.whole_files import whole_file
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 CSV_FILE = "metrics.csv"
 CLASSWISE_FILE = "classwise.csv"
-CALIBRATED = "-calibrated"  # ends a source's name where the run's calibrator was applied
 
 
 def metrics_table(folder: Path) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def write_csv(folder: Path) -> Path:
 
 def write_classwise(
     folder: Path,
-    class_names: Sequence[str],
+    class_names: Mapping[str, Sequence[str]],
     measured: Mapping[tuple[int, str], CalibrationStats],
 ) -> Path | None:
     """Write ``classwise.csv``: a row for every class of every source and round.
@@ -52,7 +52,7 @@ def write_classwise(
 
     Args:
         folder: the run directory.
-        class_names: ``(K,)`` in the order of the labels.
+        class_names: ``(K,)`` of each source in the order of the labels.
         measured: sums by round and source.
 
     Returns:
@@ -71,7 +71,7 @@ def write_classwise(
         rows += [
             {"round": server_round, "source": source, "class": index, "name": name}
             | {column: values[index] for column, values in columns.items()}
-            for index, name in enumerate(class_names)
+            for index, name in enumerate(class_names[source])
         ]
     if not rows:
         return None
@@ -101,6 +101,16 @@ def rows_with_calibrated(table: pd.DataFrame, source: str) -> list[list[str]]:
     """Return ``shown_rows``, and below them the row of the same images after the calibrator."""
     calibrated = [["calibrated", *row[1:]] for row in shown_rows(table, source + CALIBRATED)]
     return shown_rows(table, source) + calibrated
+
+
+def last_rows(table: pd.DataFrame, sources: Sequence[str]) -> list[list[str]]:
+    """Return one row for each source: its name, then ``shown_metrics`` of its last round.
+
+    Below it is that of the calibrated source, where there is one.
+    """
+    names = [name for source in sources for name in (source, source + CALIBRATED)]
+    rows = {name: shown_rows(table, name) for name in names}
+    return [[name, *found[-1][1:]] for name, found in rows.items() if found]
 
 
 def _cell(metric: Metric, row: Mapping[Hashable, Any]) -> str:

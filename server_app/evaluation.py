@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from fl2ora.calibration.calibrated import calibrated_stats
 from fl2ora.calibration.calibrators.base import Calibrator, Parameters
 from fl2ora.calibration.metrics.table import chosen_metrics, spec_for
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
@@ -20,17 +19,17 @@ from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.messages.evaluate import PERSONAL, TEST, VALIDATION, EvaluateTask
 from fl2ora.reporting.logits import SavedLogits, Scored
-from fl2ora.reporting.tables import CALIBRATED
-from fl2ora.server_app.clients import Clients
-from fl2ora.server_app.held_out import HeldOut
-from fl2ora.server_app.metrics_by_source import (
+from fl2ora.reporting.sources import (
+    CALIBRATED,
     CLIENTS_TEST,
     CLIENTS_VALIDATION,
     PERSONAL_TEST,
-    SERVER_TEST,
-    all_metrics,
-    client_metrics,
 )
+from fl2ora.server_app.clients import Clients
+from fl2ora.server_app.held_out import HeldOut
+from fl2ora.server_app.measure_saved import SpecOf, measure_saved
+from fl2ora.server_app.metrics_by_source import all_metrics, client_metrics
+from fl2ora.server_app.part_models import ZERO_SHOT, PartModels, classes_of
 
 Sums = Mapping[str, CalibrationStats]
 Sources = dict[str, dict[str, float]]
@@ -38,11 +37,15 @@ Sources = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class _Scores:
-    """One model's logits of what lies with the server, and its ``(K, D)`` class features."""
+    """One model's logits of what lies with the server, and its ``(K, D)`` class features.
 
-    central: Tensor
+    ``others`` holds the class features of central parts with other classes, by their source.
+    """
+
+    central: Mapping[str, Tensor]
     test: Mapping[str, Tensor]
     classes: Tensor
+    others: Mapping[str, Tensor]
 
 
 class Evaluation:
@@ -57,14 +60,17 @@ class Evaluation:
         validation: measure the clients' calibration images too, for whoever chooses by them.
 
     Attributes:
-        history: the central test set's sums by round; 0 is zero-shot.
+        history: by round, 0 is zero-shot, the sums of each central part by its source; where there
+            is none, those of all clients.
         clients: each client's sums at the last evaluation, by its key.
-        calibrated: the central test set's sums after the run's calibrator, if it has one.
-        class_names: of the central test set.
+        calibrated: sums after the run's calibrator by source, if it has one.
+        uncalibrated: why the run's calibrator was not applied to a source.
+        class_names: of each source of ``by_source``.
         on_nodes: the clients' images are measured where they lie.
 
     Raises:
-        UserError: ``evaluate-on`` is ``server`` and a node has data of its own.
+        UserError: ``evaluate-on`` is ``server`` and a node has data of its own; or a part has
+            classes that the method cannot serve.
     """
 
     def __init__(
@@ -84,17 +90,31 @@ class Evaluation:
             )
         self.on_nodes = bool(own) or config.evaluate_on == "nodes"
         self._held_out = HeldOut(config, federation, {} if self.on_nodes else clients.infos)
-        self._nodes, self._config = clients, config
-        self._classifier, self._zero_shot = classifier, zero_shot
+        self._nodes, self._config, self._means = clients, config, federation.means
+        parts = federation.parts
+        self._tuned = PartModels(classifier, config.method, config, parts)
+        self._zero_shot = PartModels(zero_shot, ZERO_SHOT, config, parts)
         self._validation = validation
-        self.class_names = federation.class_names
+        central = self._held_out.central
+        names = {source: part.class_names for source, part in central.items()}
+        names[CLIENTS_TEST] = federation.class_names
+        self.class_names = names | {f"{source}{CALIBRATED}": n for source, n in names.items()}
         self._metrics = chosen_metrics(config.metrics)
-        self._spec = spec_for(self._metrics, config.num_bins, len(self.class_names))
         self._scores: dict[int, _Scores] = {}
         self._adapter: Adapter | None = None  # last measured
-        self.history: dict[int, CalibrationStats] = {}
+        self.history: dict[int, Sums] = {}
         self.clients: Sums = {}
-        self.calibrated: CalibrationStats | None = None
+        self.calibrated: dict[str, CalibrationStats] = {}
+        self.uncalibrated: Mapping[str, str] = {}
+
+    @property
+    def spec_of(self) -> SpecOf:
+        """The sizes of the sums for so many classes."""
+        return lambda classes: spec_for(self._metrics, self._config.num_bins, classes)
+
+    @property
+    def _spec(self) -> StatsSpec:
+        return self.spec_of(len(self.class_names[CLIENTS_TEST]))
 
     def measure_zero_shot(self) -> Sources:
         """Measure the untuned model as round 0, by the same code on the same images."""
@@ -103,8 +123,8 @@ class Evaluation:
     def measure(self, number: int, adapter: Adapter) -> Sources:
         """Measure the adapter after a round; return the metrics of every source."""
         self._adapter = adapter
-        self._classifier.restore(adapter)
-        return self._measure(number, self._classifier, adapter)
+        self._tuned.restore(adapter)
+        return self._measure(number, self._tuned, adapter)
 
     def saved_logits(self) -> SavedLogits:
         """Return the logits of what is held out on the server, as last measured and zero-shot.
@@ -114,70 +134,108 @@ class Evaluation:
         held, start, final = self._held_out, self._scores[0], self._scores[max(self._scores)]
         tuned = self._zero_shot
         if self._adapter is not None:
-            tuned = self._classifier
+            tuned = self._tuned
             tuned.restore(self._adapter)  # in one process, the nodes use the same classifier
         calibration, untuned = (
-            held.calibration_logits(model) for model in (tuned, self._zero_shot)
+            held.calibration_logits(models.main) for models in (tuned, self._zero_shot)
         )
+        central = {
+            source: Scored(
+                final.central[source],
+                part.images.labels,
+                start.central[source],
+                final.others.get(source),
+                start.others.get(source),
+            )
+            for source, part in held.central.items()
+        }
         return SavedLogits(
-            Scored(final.central, held.central.labels, start.central),
+            central,
             _scored(held.test, final.test, start.test),
             _scored(held.calibration, calibration, untuned),
             final.classes,
             start.classes,
+            tuple({**asdict(mean), "parts": list(mean.parts)} for mean in self._means),
         )
 
     def measure_calibrated(
         self, calibrator: Calibrator, parameters: Parameters, adapter: Adapter, saved: SavedLogits
     ) -> Sources:
         """Measure what the run's fitted calibrator makes of the final adapter's logits."""
-        central, clients = measure_saved(calibrator, parameters, saved, self._spec)
+        found = measure_saved(calibrator, parameters, saved, self.spec_of)
+        clients = found.clients
         if self.on_nodes:
             spec, number = self._config.calibrator, max(1, self._config.num_rounds)
             task = EvaluateTask(adapter, number, (TEST,), spec, parameters)
             clients = self._nodes.evaluate(task, self._spec)[TEST]
-        self.calibrated = central
-        return all_metrics(central, clients, self._config.resamples, CALIBRATED, self._metrics)
+        self.calibrated, self.uncalibrated = self._shown(found.central, clients), found.left_out
+        return self._all_metrics(found.central, clients, CALIBRATED)
 
     def by_source(self) -> dict[tuple[int, str], CalibrationStats]:
         """Return the pooled sums at hand by round and source."""
         last = max(self.history)
-        found = {(number, SERVER_TEST): stats for number, stats in self.history.items()}
+        found = {
+            (number, source): stats
+            for number, sums in self.history.items()
+            for source, stats in sums.items()
+        }
         if self.clients:
-            nothing = CalibrationStats.zero(self._spec)
-            found[last, CLIENTS_TEST] = sum(self.clients.values(), start=nothing)
-        if self.calibrated is not None:
-            found[last, SERVER_TEST + CALIBRATED] = self.calibrated
+            found[last, CLIENTS_TEST] = self._pooled(self.clients)
+        found |= {(last, f"{s}{CALIBRATED}"): stats for s, stats in self.calibrated.items()}
         return found
 
-    def panels(self) -> dict[str, CalibrationStats]:
-        """Return the central test set's sums before and after, by the names plots show."""
+    def panels(self) -> dict[str, dict[str, CalibrationStats]]:
+        """Return the sums of each source before and after, by the names plots show."""
         first, last = min(self.history), max(self.history)
-        panels = {"zero-shot": self.history[first]}
-        if last > first:
-            panels[f"round {last}"] = self.history[last]
-        if self.calibrated is not None:
-            panels[self._config.calibrator.partition("(")[0]] = self.calibrated
-        return panels
+        shown = {}
+        for source, stats in self.history[last].items():
+            panels = {"zero-shot": self.history[first].get(source, stats)}
+            if last > first:
+                panels[f"round {last}"] = stats
+            if source in self.calibrated:
+                panels[self._config.calibrator.partition("(")[0]] = self.calibrated[source]
+            shown[source] = panels
+        return shown
 
-    def _measure(self, number: int, classifier: ClipClassifier, adapter: Adapter) -> Sources:
-        central, test = self._held_out.test_logits(classifier)
+    def _measure(self, number: int, models: PartModels, adapter: Adapter) -> Sources:
+        held = self._held_out
+        logits, test = held.test_logits(models)
+        main = classes_of(models.main)
+        others = {
+            source: _class_features(models.of(classes_of(part)))
+            for source, part in held.central.items()
+            if classes_of(part) != main
+        }
         # Of the rounds, zero-shot and the latest are kept.
         self._scores = {n: scores for n, scores in self._scores.items() if n == 0}
-        self._scores[number] = _Scores(central, test, _class_features(classifier))
-        found = dict(self._on_nodes(number, classifier, adapter))
-        self.history[number] = self._sums(central, self._held_out.central)
+        self._scores[number] = _Scores(logits, test, _class_features(models.main), others)
+        found = dict(self._on_nodes(number, models.main, adapter))
+        central = {
+            source: self._sums(rows, held.central[source].images) for source, rows in logits.items()
+        }
         if not self.on_nodes:
-            found[TEST] = self._each(test, self._held_out.test)
+            found[TEST] = self._each(test, held.test)
             if self._validation:
-                logits = self._held_out.calibration_logits(classifier)
-                found[VALIDATION] = self._each(logits, self._held_out.calibration)
+                rows = held.calibration_logits(models.main)
+                found[VALIDATION] = self._each(rows, held.calibration)
         self.clients = found[TEST]
-        return self._sources(self.history[number], found)
+        self.history[number] = self._shown(central, self.clients)
+        return self._sources(central, found)
 
-    def _sources(self, central: CalibrationStats, found: Mapping[str, Sums]) -> Sources:
+    def _shown(self, central: Sums, clients: Sums) -> dict[str, CalibrationStats]:
+        """Return what stands for the run: the central parts, else all clients together."""
+        return dict(central) or {CLIENTS_TEST: self._pooled(clients)}
+
+    def _pooled(self, clients: Sums) -> CalibrationStats:
+        return sum(clients.values(), start=CalibrationStats.zero(self._spec))
+
+    def _all_metrics(self, central: Sums, clients: Sums, suffix: str = "") -> Sources:
         draws, metrics = self._config.resamples, self._metrics
-        sources = all_metrics(central, found[TEST], draws, metrics=metrics)
+        return all_metrics(central, clients, draws, suffix, metrics, self._means)
+
+    def _sources(self, central: Sums, found: Mapping[str, Sums]) -> Sources:
+        sources = self._all_metrics(central, found[TEST])
+        draws, metrics = self._config.resamples, self._metrics
         for part, source in ((PERSONAL, PERSONAL_TEST), (VALIDATION, CLIENTS_VALIDATION)):
             sources |= client_metrics(found.get(part, {}), draws, source, metrics)
         return sources
@@ -200,20 +258,7 @@ class Evaluation:
         return {client: self._sums(rows, data[client]) for client, rows in logits.items()}
 
     def _sums(self, logits: Tensor, data: LabelledImages) -> CalibrationStats:
-        return CalibrationStats.from_logits(logits, data.labels, self._spec)
-
-
-def measure_saved(
-    calibrator: Calibrator, parameters: Parameters, saved: SavedLogits, spec: StatsSpec
-) -> tuple[CalibrationStats, Sums]:
-    """Return the calibrated sums of the central test set, and of each client's test images."""
-
-    def sums(part: Scored) -> CalibrationStats:
-        context = saved.context(part)
-        return calibrated_stats(calibrator, parameters, part.logits, part.labels, spec, context)
-
-    clients = {client: sums(part) for client, part in saved.test.items()}
-    return sums(saved.server_test), clients
+        return CalibrationStats.from_logits(logits, data.labels, self.spec_of(logits.shape[1]))
 
 
 def _scored(

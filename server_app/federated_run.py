@@ -14,12 +14,14 @@ from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.federated_data.shares import load_federation
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.reporting.events import JsonLines
 from fl2ora.reporting.logits import SavedLogits
 from fl2ora.reporting.model_card import ADAPTER, write_model_card
 from fl2ora.reporting.run_directory import create_run_directory
+from fl2ora.reporting.sources import part_source
 from fl2ora.reporting.tables import write_classwise, write_csv
 from fl2ora.server_app.artifacts import save_fitted, save_model
 from fl2ora.server_app.calibrating import fit_in_federation
@@ -67,10 +69,8 @@ def _begin(
     """Load model and data, meet the nodes, measure zero-shot; return what round 1 starts from."""
     rate = learning_rate_for(config.method, config.model, config.optimiser, config.learning_rate)
     tracker.log("start", config=config.flat(), learning_rate=rate)
-    federation = load_federation(config.dataset, config.protocol)
-    tracker.log(
-        "data", train=len(federation.train), test=len(federation.test), notes=federation.notes
-    )
+    federation = load_federation(config.dataset, config.protocol, config.on_leak)
+    tracker.log("data", **_data(federation))
     for note in federation.notes:
         logger.warning("Data: %s", note)
     device, names = resolve_device(config.device), (federation.class_names, federation.templates)
@@ -145,7 +145,7 @@ def _calibrate(run: Run, state: RunState, calibrator: Calibrator, saved: SavedLo
     """Fit and measure the run's calibrator."""
     context = run.context
     config, evaluation = context.config, context.evaluation
-    num_classes = saved.server_test.logits.shape[1]
+    num_classes = saved.num_classes
     parameters = fit_in_federation(
         calibrator, config.calibrator, run.clients, context.tracker, state.adapter, num_classes
     )
@@ -153,6 +153,14 @@ def _calibrate(run: Run, state: RunState, calibrator: Calibrator, saved: SavedLo
     rows = evaluation.measure_calibrated(calibrator, parameters, state.adapter, saved)
     for source, values in rows.items():
         context.tracker.metrics(state.round, source, values)
+    for source, reason in evaluation.uncalibrated.items():
+        context.tracker.log("not-calibrated", source=source, reason=reason)
+
+
+def _data(federation: Federation) -> dict[str, object]:
+    parts = {part_source(part.name): len(part.images) for part in federation.parts}
+    held_out = {"test": sum(parts.values()), "parts": parts}
+    return {"train": len(federation.train), **held_out, "notes": federation.notes}
 
 
 def _described(info: NodeInfo) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -14,15 +15,17 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.images import JoinedRows, LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
-from fl2ora.federated_data.shares import divide, share_out
+from fl2ora.federated_data.shares import ClientData, divide, share_out
 from fl2ora.messages.hello import NodeInfo
+from fl2ora.reporting.sources import part_source
+from fl2ora.server_app.part_models import Classes, PartModels, classes_of
 
 
 class HeldOut:
     """Central and clients' held-out images.
 
     All clients share the global adapter, so slicing one pass over the union of their images gives
-    exactly the metrics they would compute themselves.
+    exactly the metrics they would compute themselves. So do central parts with the same classes.
 
     Args:
         config: of the run.
@@ -34,7 +37,7 @@ class HeldOut:
         UserError: a client says that its share has other sizes than here.
 
     Attributes:
-        central: the central test set.
+        central: the central parts by their source.
         test: each client's test images.
         calibration: each client's calibration images.
     """
@@ -46,36 +49,25 @@ class HeldOut:
         gib = config.cache_gib if config.cache_features else 0.0
         self._store = shared_store(gib, config.cache_dir)
         self._key = object()  # of these images in the store
-        self.central = federation.test
-        self.test: dict[str, LabelledImages] = {}
-        self.calibration: dict[str, LabelledImages] = {}
-        if not infos:
-            return
-        count = next(iter(infos.values())).num_partitions
-        shares = share_out(federation, config.partition, count, config.seed)
-        for client, info in infos.items():
-            data = divide(
-                shares[info.partition],
-                config.local_test_fraction,
-                config.seed,
-                client,
-                config.calibration_fraction,
-            )
-            here = len(data.train), len(data.test), len(data.calibration)
-            there = info.num_train, info.num_test, info.num_calibration
-            if here != there:
-                raise UserError(
-                    f"client {client}: its share has {there[0]} training, {there[1]} test and "
-                    f"{there[2]} calibration images, the server's same share {here[0]}, {here[1]} "
-                    f"and {here[2]}: their data differ"
-                )
-            self.test[client], self.calibration[client] = data.test, data.calibration
+        self.central = {part_source(part.name): part for part in federation.parts}
+        self._classes: Classes = federation.class_names, federation.templates
+        divided = shares_of(config, federation, infos)
+        self.test = {client: data.test for client, data in divided.items()}
+        self.calibration = {client: data.calibration for client, data in divided.items()}
 
-    def test_logits(self, classifier: ClipClassifier) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the logits of the central test set, and of each client's test images."""
-        parts = [self.central, *self.test.values()]
-        central, *clients = self._logits(classifier, parts, "test")
-        return central, dict(zip(self.test, clients, strict=True))
+    def test_logits(self, models: PartModels) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the logits of each central part by its source, and of each client's images."""
+        found: dict[str, Tensor] = {}
+        clients: dict[str, Tensor] = {}
+        names = [self._classes, *map(classes_of, self.central.values())]
+        for classes in dict.fromkeys(names):
+            own = classes == self._classes
+            central = {s: p.images for s, p in self.central.items() if classes_of(p) == classes}
+            parts = [*central.values(), *(self.test.values() if own else ())]
+            rows = self._logits(models.of(classes), parts, f"test {classes}")
+            found |= zip(central, rows, strict=False)
+            clients |= zip(self.test if own else (), rows[len(central) :], strict=True)
+        return {source: found[source] for source in self.central}, clients
 
     def calibration_logits(self, classifier: ClipClassifier) -> dict[str, Tensor]:
         """Return the logits of each client's calibration images."""
@@ -92,9 +84,48 @@ class HeldOut:
             parts: of what is held out here.
             name: of these parts together, always the same ones.
         """
-        if not parts:
-            return []
-        images = JoinedRows([part.images for part in parts])
-        features = self._store.features(classifier, images, (self._key, name), self._batch)
-        logits = predict(classifier, images, self._batch, features)
-        return torch.split(logits, [len(part) for part in parts])
+        # Images of other sizes cannot lie in one tensor; there are such where data sets differ.
+        found: list[Tensor] = []
+        for shape, group in groupby(parts, key=lambda part: part.images.shape[1:]):
+            same = list(group)
+            images = JoinedRows([part.images for part in same])
+            key = self._key, name, len(found), shape
+            features = self._store.features(classifier, images, key, self._batch)
+            logits = predict(classifier, images, self._batch, features)
+            found += torch.split(logits, [len(part) for part in same])
+        return found
+
+
+def shares_of(
+    config: RunConfig, federation: Federation, infos: Mapping[str, NodeInfo]
+) -> dict[str, ClientData]:
+    """Return what the clients with a share of the run's data hold.
+
+    Raises:
+        UserError: one says that its share has other sizes than here.
+    """
+    sharing = {client: info for client, info in infos.items() if info.source == "partition"}
+    if not sharing:
+        return {}
+    count = next(iter(sharing.values())).num_partitions
+    shares = share_out(federation, config.partition, count, config.seed)
+    found = {}
+    for client, info in sharing.items():
+        data = divide(
+            shares[info.partition],
+            config.local_test_fraction,
+            config.seed,
+            client,
+            config.calibration_fraction,
+            federation.shots,
+        )
+        here = len(data.train), len(data.test), len(data.calibration)
+        there = info.num_train, info.num_test, info.num_calibration
+        if here != there:
+            raise UserError(
+                f"client {client}: its share has {there[0]} training, {there[1]} test and "
+                f"{there[2]} calibration images, the server's same share {here[0]}, {here[1]} "
+                f"and {here[2]}: their data differ"
+            )
+        found[client] = data
+    return found

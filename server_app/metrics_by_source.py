@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from fl2ora.calibration.metrics.table import DEFAULT, Metric
@@ -9,11 +10,8 @@ from fl2ora.calibration.significance import spiegelhalter_test
 from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.calibration.summaries import summarise, summarise_clients
 from fl2ora.calibration.uncertainty import intervals_over_examples
-
-SERVER_TEST = "server-test"
-CLIENTS_TEST = "clients-test"
-PERSONAL_TEST = "clients-test-personal"
-CLIENTS_VALIDATION = "clients-validation"
+from fl2ora.federated_data.protocols.base import PartMean
+from fl2ora.reporting.sources import CLIENTS_TEST, part_source
 
 
 def pooled_metrics(
@@ -47,26 +45,67 @@ def pooled_metrics(
 
 
 def all_metrics(
-    central: CalibrationStats,
+    central: Mapping[str, CalibrationStats],
     clients: Mapping[str, CalibrationStats],
     resamples: int,
     suffix: str = "",
     metrics: Sequence[Metric] = DEFAULT,
+    means: Sequence[PartMean] = (),
 ) -> dict[str, dict[str, float]]:
     """Return every source's metrics, each under a name that says which it is.
 
-    ``server-test`` is the central test set, the others those of ``client_metrics``.
+    Those of the central held-out parts, of means over them, and those of ``client_metrics``.
 
     Args:
-        central: sums of the central test set.
+        central: sums of the central parts by their source.
         clients: each client's sums by its key; may be empty.
         resamples: see ``pooled_metrics``.
         suffix: ends every source's name.
         metrics: of the run.
+        means: rows over central parts; one that lacks a part is left out.
     """
-    found = {SERVER_TEST: pooled_metrics(central, resamples, metrics)}
+    found = {source: pooled_metrics(sums, resamples, metrics) for source, sums in central.items()}
+    for mean in means:
+        rows = [found.get(part_source(part)) for part in mean.parts]
+        whole = [row for row in rows if row is not None]
+        if rows and len(whole) == len(rows):
+            found[part_source(mean.name)] = mean_of_parts(whole, metrics, harmonic=mean.harmonic)
     found |= client_metrics(clients, resamples, CLIENTS_TEST, metrics)
     return {name + suffix: values for name, values in found.items()}
+
+
+def mean_of_parts(
+    parts: Sequence[Mapping[str, float]],
+    metrics: Sequence[Metric] = DEFAULT,
+    *,
+    harmonic: bool = False,
+) -> dict[str, float]:
+    """Return the harmonic mean of the parts' accuracies, or plain means of all their metrics.
+
+    Args:
+        parts: metrics by name, at least one part.
+        metrics: of the run; the mean of one that a part lacks is left out.
+        harmonic: which of the two.
+
+    >>> mean_of_parts([{"accuracy": 0.5}, {"accuracy": 1.0}], harmonic=True)
+    {'accuracy': 0.6666666666666666}
+    """
+    if harmonic:
+        values = [part.get("accuracy", math.nan) for part in parts]
+        if 0 in values:
+            return {"accuracy": 0.0}
+        mean = len(values) / math.fsum(1 / value for value in values)
+        return {} if math.isnan(mean) else {"accuracy": mean}
+    columns = {
+        metric.name: [part.get(metric.name, math.nan) for part in parts]
+        for metric in metrics
+        if not metric.beside
+    }
+    return {
+        name: math.fsum(values) / len(values)
+        for name, values in columns.items()
+        if all(map(math.isfinite, values))
+    }
 
 
 def client_metrics(

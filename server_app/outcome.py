@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fl2ora.reporting.sources import main_source
 from fl2ora.server_app.client_means import LOSS
-from fl2ora.server_app.metrics_by_source import SERVER_TEST
 from fl2ora.server_app.rounds import TRAINING, Row, RunState
 
 _CLEARLY = 1.1
@@ -58,7 +58,8 @@ def _rise(history: Sequence[Row]) -> str:
     the first and that zero-shot NLL. (Clients that take turns make it vary by less.)
     """
     training = _values(history, TRAINING, LOSS)
-    measured = _values(history, SERVER_TEST, "nll")
+    source = main_source(str(row["source"]) for row in history)
+    measured = _values(history, source, "nll")
     if len(training) < 2 or not measured:
         return ""
     first, last, zero_shot = training[0], training[-1], measured[0]
@@ -67,7 +68,7 @@ def _rise(history: Sequence[Row]) -> str:
         return ""
     return (
         f"the loss rose: in training from {first:.4g} in the first round to {last:.4g} in the "
-        f"last, NLL of the central test set from {zero_shot:.4g} zero-shot to {measured[-1]:.4g}; "
+        f"last, NLL of {source} from {zero_shot:.4g} zero-shot to {measured[-1]:.4g}; "
         f"a smaller learning-rate may help"
     )
 

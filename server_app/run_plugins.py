@@ -8,7 +8,7 @@ from typing import Any
 
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from fl2ora.calibration.calibrators.base import KNOWN_IN_A_RUN, Calibrator
+from fl2ora.calibration.calibrators.base import BASE_CLASSES, KNOWN_IN_A_RUN, Calibrator
 from fl2ora.calibration.losses.base import Loss
 from fl2ora.calibration.metrics.table import chosen_metrics
 from fl2ora.clip_tuning.classifier import ClipClassifier
@@ -115,19 +115,29 @@ def build_callbacks(text: str) -> list[Callback]:
     return [load(spec, Callback) for spec in found]
 
 
-def build_run_calibrator(text: str) -> Calibrator | None:
+def build_run_calibrator(text: str, *, new_classes: bool = False) -> Calibrator | None:
     """Return the calibrator a run config names; None for ``none``.
 
+    Args:
+        text: spec.
+        new_classes: the run also measures classes that it is not tuned on.
+
     Raises:
-        UserError: unknown name, no calibrator, or arguments that do not fit.
+        UserError: unknown name, no calibrator, or arguments that do not fit; or one that reads what
+            the run does not know.
     """
     if text == "none":
         return None
     calibrator = load(text, Calibrator)
-    if unknown := sorted(calibrator.needs - KNOWN_IN_A_RUN):
+    if unknown := sorted(calibrator.needs - KNOWN_IN_A_RUN - BASE_CLASSES):
         raise UserError(
-            f"calibrator: expected one that reads what a run knows, found {text!r}, which needs "
-            f"{', '.join(unknown)}: a run tunes on all of its classes"
+            f"expected one that reads what a run knows, found {text!r}, which needs "
+            f"{', '.join(unknown)}"
+        )
+    if calibrator.needs & BASE_CLASSES and not new_classes:
+        raise UserError(
+            f"{text!r} corrects classes that are not trained on, and a run with this protocol has "
+            "none: expected another calibrator, or a protocol such as base_to_new"
         )
     return calibrator
 
@@ -151,13 +161,21 @@ def check_views(config: RunConfig, classifier: ClipClassifier) -> None:
 
 
 def _calibrator_for(config: RunConfig) -> Calibrator | None:
-    calibrator = build_run_calibrator(config.calibrator)
+    calibrator = build_run_calibrator(config.calibrator, new_classes=_has_new_classes(config))
     if calibrator is not None and not config.calibration_fraction:
         raise UserError(
             f"{config.calibrator!r} is fitted to the images that calibration-fraction holds out: "
             "expected a fraction above 0, found 0"
         )
     return calibrator
+
+
+def _has_new_classes(config: RunConfig) -> bool:
+    """Return whether the run measures new classes; False where its protocol cannot be built."""
+    try:
+        return load(config.protocol, Protocol).new_classes
+    except UserError:  # is told under its own key
+        return False
 
 
 def _check_metrics(text: str) -> None:

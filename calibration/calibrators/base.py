@@ -67,8 +67,9 @@ class CalibrationContext:
     def of_tuned_classes(
         cls, zero_shot_logits: Tensor, text_features: Tensor, zero_shot_text_features: Tensor
     ) -> CalibrationContext:
-        """Return what a run knows, see ``KNOWN_IN_A_RUN``: all its classes are tuned on."""
-        return cls(zero_shot_logits, text_features, zero_shot_text_features)
+        """Return the context of classes that are all tuned on, so that they are the base ones."""
+        texts = text_features, zero_shot_text_features
+        return cls(zero_shot_logits, *texts, *texts)
 
     def require(self, name: str, reader: str) -> Tensor:
         """Return the field ``name``, or raise a ValueError that says who misses it."""
@@ -79,7 +80,10 @@ class CalibrationContext:
 
 
 KNOWN_IN_A_RUN = frozenset({"zero_shot_logits", "text_features", "zero_shot_text_features"})
-"""Fields of the context of a run. It has no classes beside those tuned on, so no base classes."""
+"""Fields of the context of every run."""
+
+BASE_CLASSES = frozenset({"base_text_features", "base_zero_shot_text_features"})
+"""Fields that tell something only where a run also measures classes it is not tuned on."""
 
 
 class Calibrator(ABC):

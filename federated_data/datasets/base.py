@@ -25,12 +25,14 @@ class Dataset(ABC):
         notes: sentences for the record of every run, such as which images are left out; read after
             the splits.
         fit: how the run's model wants images scaled and cut; set by ``prepare``.
+        coarse_of: the superclass of each class, in label order; None where there are none.
     """
 
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
     domains: tuple[str, ...] = ("all",)
     notes: tuple[str, ...] = ()
+    coarse_of: tuple[int, ...] | None = None
     fit: Fit = Fit()
 
     def prepare(self, fit: Fit) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fl2ora.federated_data.datasets.base import Dataset
-from fl2ora.federated_data.protocols.base import Federation, Protocol
+from fl2ora.federated_data.protocols.base import Federation, HeldOutPart, Protocol
 
 
 class InDistribution(Protocol):
@@ -11,10 +11,12 @@ class InDistribution(Protocol):
 
     def arrange(self, dataset: Dataset) -> Federation:
         """Use both splits as they are."""
+        names, templates = tuple(dataset.class_names), tuple(dataset.templates)
         return Federation(
             train=dataset.split("train"),
-            test=dataset.split("test"),
-            class_names=tuple(dataset.class_names),
-            templates=tuple(dataset.templates),
+            parts=(HeldOutPart("", dataset.split("test"), names, templates),),
+            class_names=names,
+            templates=templates,
             domains=tuple(dataset.domains),
+            coarse_of=dataset.coarse_of,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
 
 from fl2ora.experiment.errors import listed, nearest
 from fl2ora.federated_data.datasets.base import Dataset
@@ -30,10 +30,10 @@ class LeaveOneDomainOut(Protocol):
             )
         whole = InDistribution().arrange(dataset)
         left_out = dataset.domains.index(self.domain)
-        return Federation(
-            train=whole.train.select(torch.nonzero(whole.train.domains != left_out)[:, 0]),
-            test=whole.test.select(torch.nonzero(whole.test.domains == left_out)[:, 0]),
-            class_names=whole.class_names,
-            templates=whole.templates,
-            domains=whole.domains,
+        (part,) = whole.parts
+        held_out = part.images.select((part.images.domains == left_out).nonzero()[:, 0])
+        return replace(
+            whole,
+            train=whole.train.select((whole.train.domains != left_out).nonzero()[:, 0]),
+            parts=(replace(part, images=held_out),),
         )

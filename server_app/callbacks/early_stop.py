@@ -9,8 +9,8 @@ import torch
 from fl2ora.calibration.metrics.table import METRICS, chosen_metrics
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.errors import UserError, listed, nearest
+from fl2ora.reporting.sources import CLIENTS_VALIDATION
 from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport, RunContext
-from fl2ora.server_app.metrics_by_source import CLIENTS_VALIDATION
 
 
 class EarlyStop(Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fl2ora.reporting.sources import file_ending, part_of
 from fl2ora.reporting.tables import metrics_table
 from fl2ora.server_app.callbacks.base import Callback, RunContext
 
@@ -19,8 +20,10 @@ class Plots(Callback):
             smooth_figure,
         )
 
-        panels, folder = run.evaluation.panels(), run.folder
-        reliability_figure(panels, folder / "reliability")
-        smooth_figure(panels, folder / "smooth")
+        folder = run.folder
+        for source, panels in run.evaluation.panels().items():
+            end = file_ending(source)
+            reliability_figure(panels, folder / f"reliability{end}", part_of(source))
+            smooth_figure(panels, folder / f"smooth{end}", part_of(source))
         rounds_figure(metrics_table(folder), folder / "rounds")
         clients_figure(run.evaluation.clients, folder / "clients")

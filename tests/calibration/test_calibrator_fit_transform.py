@@ -92,7 +92,17 @@ def test_transform_before_fit_and_of_other_classes():
         calibrator.transform(np.zeros((1, 3)))
 
 
-def test_a_run_knows_no_base_classes():
-    context = CalibrationContext.of_tuned_classes(*torch.ones(3, 2, 2))
+def test_classes_that_are_tuned_on_are_left_alone_by_dac():
+    texts = torch.nn.functional.normalize(
+        torch.tensor([[[1.0, 0], [0, 1]], [[1, 1], [0, 1]]]), dim=2
+    )
+    logits = np.array([[1.0, 0.0]])
+    context = CalibrationContext.of_tuned_classes(torch.zeros(1, 2), texts[0], texts[1])
+    found = build_calibrator("dac").transform(logits, context=context)
+    assert found == pytest.approx(np.exp(logits) / np.exp(logits).sum())
+
+
+def test_dac_wants_the_features_of_the_tuned_classes():
+    context = CalibrationContext(*torch.ones(3, 2, 2))
     with pytest.raises(ValueError, match="dac: expected a context with base_text_features"):
         build_calibrator("dac").transform(np.zeros((1, 2)), context=context)

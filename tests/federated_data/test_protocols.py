@@ -38,7 +38,7 @@ def _numbers(data: LabelledImages) -> list[int]:
 def test_in_distribution_takes_both_splits_whole() -> None:
     federation = InDistribution().arrange(Numbered())
     assert _numbers(federation.train) == list(range(12))
-    assert _numbers(federation.test) == list(range(100, 112))
+    assert _numbers(federation.parts[0].images) == list(range(100, 112))
     assert federation.class_names == ("cat", "dog")
     assert federation.templates == ("a {}.",)
     assert federation.domains == DOMAINS
@@ -48,9 +48,9 @@ def test_in_distribution_takes_both_splits_whole() -> None:
 def test_one_domain_is_tested_on_and_never_trained_on(index: int, domain: str) -> None:
     federation = LeaveOneDomainOut(domain).arrange(Numbered())
     assert _numbers(federation.train) == [n for n in range(12) if n % 3 != index]
-    assert _numbers(federation.test) == [n for n in range(100, 112) if n % 3 == index]
+    assert _numbers(federation.parts[0].images) == [n for n in range(100, 112) if n % 3 == index]
     assert set(federation.train.domains.tolist()) == {0, 1, 2} - {index}
-    assert set(federation.test.domains.tolist()) == {index}
+    assert set(federation.parts[0].images.domains.tolist()) == {index}
     assert federation.train.labels.tolist() == [n % 2 for n in _numbers(federation.train)]
     assert federation.domains == DOMAINS
 
@@ -76,7 +76,7 @@ def test_a_federation_is_loaded_by_two_specs_and_kept() -> None:
     federation = load_federation(SMALL, "leave-one-domain-out(domain='chalk')")
     assert federation is load_federation(SMALL, "leave-one-domain-out(domain='chalk')")
     assert set(federation.train.domains.tolist()) == {0}
-    assert set(federation.test.domains.tolist()) == {1}
+    assert set(federation.parts[0].images.domains.tolist()) == {1}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def _images(count: int, classes: int = 5) -> LabelledImages:
 
 def _federation(count: int) -> Federation:
     names = tuple("abcde")
-    return Federation(_images(count), _images(4), names, ("a {}",), ("all",))
+    return Federation(_images(count), (), names, ("a {}",), ("all",))
 
 
 def _numbers(data: LabelledImages) -> list[int]:

@@ -117,7 +117,9 @@ def test_every_class_is_a_row_of_a_table_of_its_own(tmp_path: Path) -> None:
     p = np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.3, 0.6]])
     spec = StatsSpec(num_bins=5, num_classes=3, classwise=True)
     stats = CalibrationStats.from_probabilities(p, np.array([0, 1, 1, 2]), spec)
-    path = write_classwise(tmp_path, ("cat", "dog", "eel"), {(4, "server-test"): stats})
+    path = write_classwise(
+        tmp_path, {"server-test": ("cat", "dog", "eel")}, {(4, "server-test"): stats}
+    )
     assert path == tmp_path / "classwise.csv"
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -135,5 +137,5 @@ def test_every_class_is_a_row_of_a_table_of_its_own(tmp_path: Path) -> None:
 
 def test_without_sums_by_class_there_is_no_such_table(tmp_path: Path) -> None:
     nothing = {(0, "server-test"): CalibrationStats.zero()}
-    assert write_classwise(tmp_path, ("cat", "dog"), nothing) is None
+    assert write_classwise(tmp_path, {"server-test": ("cat", "dog")}, nothing) is None
     assert not list(tmp_path.iterdir())

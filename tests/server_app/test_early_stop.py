@@ -10,9 +10,9 @@ import pytest
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
 from fl2ora.reporting.events import read_lines
+from fl2ora.reporting.sources import CLIENTS_VALIDATION
 from fl2ora.server_app.callbacks.base import Callback, RoundReport
 from fl2ora.server_app.callbacks.early_stop import EarlyStop
-from fl2ora.server_app.metrics_by_source import CLIENTS_VALIDATION
 from fl2ora.strategies.base import RoundPlan
 from runs import events, run_small
 

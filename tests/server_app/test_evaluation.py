@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
 }
 NOISE = "kgcoop(init='noise')"  # does not start at zero-shot
 FEDERATION = load_federation(SETTINGS["dataset"], "in_distribution")
+TEST_IMAGES = FEDERATION.parts[0].images
 SHARES = share_out(FEDERATION, "iid", 2, 3)
 
 
@@ -102,7 +103,7 @@ def held_out(name: str) -> list[LabelledImages]:
 
 @pytest.mark.parametrize("method", ["lora", NOISE])
 def test_round_0_is_plain_clip_whatever_the_method_starts_at(method: str) -> None:
-    test = [FEDERATION.test]
+    test = [TEST_IMAGES]
     here = evaluation(method)
     here.classifier.restore(away(here.classifier))
     found = here.it.measure_zero_shot()
@@ -119,7 +120,7 @@ def test_every_source_is_the_given_adapter_on_its_own_images() -> None:
     here.it.measure_zero_shot()
     found = here.it.measure(1, adapter)
     for source, parts in (
-        ("server-test", [FEDERATION.test]),
+        ("server-test", [TEST_IMAGES]),
         ("clients-test", held_out("test")),
         ("clients-validation", held_out("calibration")),
     ):
@@ -135,7 +136,7 @@ def test_validation_images_are_measured_only_for_whoever_chooses_by_them() -> No
 def test_sums_have_the_bins_of_the_run(num_bins: int) -> None:
     here = evaluation(num_bins=num_bins)
     here.it.measure_zero_shot()
-    assert here.it.history[0].spec.num_bins == num_bins
+    assert here.it.history[0]["server-test"].spec.num_bins == num_bins
     assert all(stats.spec.num_bins == num_bins for stats in here.it.clients.values())
 
 
@@ -156,7 +157,7 @@ def test_saved_logits_are_the_last_adapters_and_zero_shots() -> None:
     here.classifier.restore(first)
     saved = here.it.saved_logits()
     wanted: list[tuple[Mapping[str, Any], list[LabelledImages]]] = [
-        ({"": saved.server_test}, [FEDERATION.test]),
+        (saved.central, [TEST_IMAGES]),
         (saved.test, held_out("test")),
         (saved.calibration, held_out("calibration")),
     ]
@@ -219,4 +220,4 @@ def test_a_calibrated_model_on_nodes_is_the_tuned_one_even_without_rounds() -> N
     here.it.measure_calibrated(calibrator, parameters, adapter, here.it.saved_logits())
     last = here.nodes.tasks[-1]
     assert (last.round, last.parts, last.calibrator) == (1, (TEST,), "temperature")
-    assert isinstance(here.it.calibrated, CalibrationStats)
+    assert isinstance(here.it.calibrated["server-test"], CalibrationStats)

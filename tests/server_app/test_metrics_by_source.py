@@ -83,7 +83,7 @@ def test_the_worst_of_a_metric_that_is_better_when_higher() -> None:
 
 
 def test_sources_carry_the_suffix_and_no_clients_leave_the_server_alone() -> None:
-    central = CLIENTS["b"]
+    central = {"server-test": CLIENTS["b"]}
     assert list(all_metrics(central, {}, 0, "-calibrated")) == ["server-test-calibrated"]
     assert client_metrics({"nobody": CLIENTS["nobody"]}, 0, "clients-test") == {}
     assert "clients-test-worst-x" in all_metrics(central, CLIENTS, 0, "-x")

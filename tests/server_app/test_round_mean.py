@@ -93,8 +93,10 @@ def _nll(adapter: Adapter) -> float:
         "embedded", METHOD, federation.class_names, federation.templates, 3
     )
     classifier.restore(adapter)
-    logits = predict(classifier, federation.test.images)
-    return float(torch.nn.functional.cross_entropy(logits.double(), federation.test.labels))
+    logits = predict(classifier, federation.parts[0].images.images)
+    return float(
+        torch.nn.functional.cross_entropy(logits.double(), federation.parts[0].images.labels)
+    )
 
 
 def test_a_round_that_keeps_its_adapter_counts(tmp_path: Path, aggregated: list[Adapter]) -> None:

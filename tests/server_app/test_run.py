@@ -79,8 +79,10 @@ def test_the_last_row_is_what_the_saved_adapter_gives(folder: Path) -> None:
         "embedded", "lora", federation.class_names, federation.templates, 99
     )
     classifier.restore(final_adapter(folder))
-    logits = predict(classifier, federation.test.images)
-    expected = summarise(CalibrationStats.from_logits(logits, federation.test.labels, StatsSpec()))
+    logits = predict(classifier, federation.parts[0].images.images)
+    expected = summarise(
+        CalibrationStats.from_logits(logits, federation.parts[0].images.labels, StatsSpec())
+    )
     rows = read_lines(folder / "metrics.jsonl")
     last = next(r for r in rows if r["source"] == "server-test" and r["round"] == 2)
     for name in METRICS:
@@ -92,8 +94,10 @@ def test_row_zero_is_zero_shot(folder: Path) -> None:
     plain = build_classifier(
         "embedded", "zero_shot", federation.class_names, federation.templates, 0
     )
-    logits = predict(plain, federation.test.images)
-    expected = summarise(CalibrationStats.from_logits(logits, federation.test.labels, StatsSpec()))
+    logits = predict(plain, federation.parts[0].images.images)
+    expected = summarise(
+        CalibrationStats.from_logits(logits, federation.parts[0].images.labels, StatsSpec())
+    )
     rows = read_lines(folder / "metrics.jsonl")
     first = next(r for r in rows if r["source"] == "server-test" and r["round"] == 0)
     assert first["ece"] == pytest.approx(expected["ece"], abs=1e-12)
@@ -108,7 +112,7 @@ def test_the_exported_adapter_loads_with_peft(folder: Path) -> None:
         "embedded", "lora", federation.class_names, federation.templates, 1
     )
     classifier.restore(final_adapter(folder))
-    pixels = classifier.preprocessing.evaluation(federation.test.images[:8])
+    pixels = classifier.preprocessing.evaluation(federation.parts[0].images.images[:8])
     with torch.inference_mode():
         theirs = loaded.get_image_features(pixel_values=pixels).pooler_output
         ours = classifier.clip.get_image_features(pixel_values=pixels).pooler_output

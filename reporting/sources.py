@@ -1,0 +1,82 @@
+"""Where metrics come from: the names of sources in every record, table and file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+SERVER_TEST = "server-test"
+CLIENTS_TEST = "clients-test"
+PERSONAL_TEST = "clients-test-personal"
+CLIENTS_VALIDATION = "clients-validation"
+CALIBRATED = "-calibrated"
+"""Ends a source's name where the run's calibrator was applied."""
+
+
+def part_source(part: str) -> str:
+    """Return the source of a central held-out part; one without a name is the only one.
+
+    >>> part_source(""), part_source("new")
+    ('server-test', 'server-test/new')
+    """
+    return f"{SERVER_TEST}/{part}" if part else SERVER_TEST
+
+
+def part_of(source: str) -> str:
+    """Return the part's name; empty where it has none.
+
+    >>> part_of("server-test/new"), part_of("server-test"), part_of("server-test-calibrated")
+    ('new', '', '')
+    """
+    if not source.startswith(SERVER_TEST):
+        return ""
+    return source.removeprefix(SERVER_TEST).removesuffix(CALIBRATED).removeprefix("/")
+
+
+def file_ending(source: str) -> str:
+    """Return what tells a part's files from those of others; empty where it has no name.
+
+    >>> file_ending("server-test/Real world"), file_ending("server-test")
+    ('-Real_world', '')
+    """
+    part = re.sub(r"[^\w.+-]", "_", part_of(source))[:80]
+    return f"-{part}" if part else ""
+
+
+def central_sources(sources: Iterable[str]) -> list[str]:
+    """Return the central held-out parts among sources, without calibrated ones, in their order.
+
+    >>> central_sources(["server-test/a", "clients-test", "server-test/b-calibrated"])
+    ['server-test/a']
+    """
+    return [
+        source
+        for source in dict.fromkeys(sources)
+        if (source == SERVER_TEST or source.startswith(f"{SERVER_TEST}/"))
+        and not source.endswith(CALIBRATED)
+    ]
+
+
+def main_source(sources: Iterable[str]) -> str:
+    """Return the source that stands for the run: the first central part, else the clients.
+
+    >>> main_source(["clients-test", "server-test/base", "server-test/new"])
+    'server-test/base'
+    >>> main_source(["training", "clients-test"])
+    'clients-test'
+    """
+    return next(iter(central_sources(sources)), CLIENTS_TEST)
+
+
+def title_of(source: str) -> str:
+    """Return the heading of a central part's or of the pooled clients' table.
+
+    >>> title_of("server-test/new")
+    'Central held-out part new (server-test/new)'
+    """
+    if source == CLIENTS_TEST:
+        return f"Clients' held-out images, pooled ({source})"
+    part = part_of(source)
+    return (
+        f"Central held-out part {part} ({source})" if part else f"Central held-out set ({source})"
+    )
