@@ -56,6 +56,11 @@ def check_federation(federation: Federation) -> None:
     if not isinstance(federation.train, LabelledImages):
         raise UserError(f"train: expected LabelledImages, found {type(federation.train).__name__}")
     _check_labels("train", federation.train, federation.class_names, federation.domains)
+    coarse, count = federation.coarse_of, len(federation.class_names)
+    if coarse is not None and len(coarse) != count:
+        raise UserError(
+            f"coarse_of: expected the superclass of {count} classes, found {len(coarse)}"
+        )
     seen = {mean.name for mean in federation.means}
     for part in federation.parts:
         where = f"test {part.name}".strip()

@@ -18,7 +18,12 @@ from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.few import few_of_each
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.leaks import OnLeak, leaks_among_clients, without_leaks
-from fl2ora.federated_data.partition.base import Partitioner, PartitionError, checked_shares
+from fl2ora.federated_data.partition.base import (
+    Examples,
+    Partitioner,
+    PartitionError,
+    checked_shares,
+)
 from fl2ora.federated_data.protocols.base import Federation, Protocol
 
 
@@ -72,14 +77,25 @@ def share_out(
     """
     partitioner = load(partition, Partitioner)
     rng = np.random.default_rng(derive_seed(seed, "partition"))
-    labels = federation.train.labels.numpy()
+    examples = _examples(federation)
     with blaming(partitioner):
         try:
-            shares = partitioner.split(labels, num_clients, rng)
-            shares = checked_shares(shares, len(labels), num_clients)
+            shares = partitioner.split_examples(examples, num_clients, rng)
+            shares = checked_shares(shares, len(examples), num_clients)
         except PartitionError as error:
             raise UserError(f"partition {partition!r}: {error}") from error
     return [federation.train.select(torch.from_numpy(share)) for share in shares]
+
+
+def _examples(federation: Federation) -> Examples:
+    """Return what partitioners may read of the training images."""
+    train, coarse = federation.train, federation.coarse_of
+    labels = train.labels.numpy()
+    superclasses = None if coarse is None else np.array(coarse, dtype=np.int64)[labels]
+    clients = None
+    if train.clients is not None:
+        clients = np.unique(np.array(train.clients, dtype=np.str_), return_inverse=True)[1]
+    return Examples(labels, train.domains.numpy(), superclasses, clients)
 
 
 def divide(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,27 @@ Indices = NDArray[np.int64]
 
 class PartitionError(ValueError):
     """A partition that cannot be made, with the reason."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is known of N examples that are shared out.
+
+    Attributes:
+        labels: ``(N,)`` class of each.
+        domains: ``(N,)`` domain of each.
+        superclasses: ``(N,)`` of each, None where the dataset has none.
+        clients: ``(N,)`` number of the natural client of each, None where it has none.
+    """
+
+    labels: Indices
+    domains: Indices
+    superclasses: Indices | None = None
+    clients: Indices | None = None
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.labels)
 
 
 class Partitioner(ABC):
@@ -30,6 +52,30 @@ class Partitioner(ABC):
         Raises:
             PartitionError: there are too few examples.
         """
+
+    def split_examples(
+        self, examples: Examples, num_clients: int, rng: np.random.Generator
+    ) -> list[Indices]:
+        """Return what ``split`` does, for partitioners that read more than labels.
+
+        Raises:
+            PartitionError: see ``split``; or the examples lack what it reads.
+        """
+        return self.split(examples.labels, num_clients, rng)
+
+
+class ExamplePartitioner(Partitioner):
+    """A partitioner that reads more of an example than its label."""
+
+    def split(self, labels: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
+        """Share out examples of which nothing but labels is known: of one domain."""
+        return self.split_examples(Examples(labels, np.zeros_like(labels)), num_clients, rng)
+
+    @abstractmethod
+    def split_examples(
+        self, examples: Examples, num_clients: int, rng: np.random.Generator
+    ) -> list[Indices]:
+        """Return one sorted index array per client; see ``Partitioner.split_examples``."""
 
 
 def require_examples(available: int, num_clients: int, minimum: int) -> None:

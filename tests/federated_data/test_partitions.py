@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fl2ora.experiment.plugins import available, load
 from fl2ora.experiment.spec import parse_spec
-from fl2ora.federated_data.partition.base import Partitioner, PartitionError
+from fl2ora.federated_data.partition.base import Examples, Partitioner, PartitionError
 from fl2ora.federated_data.partition.dirichlet import Dirichlet
 from fl2ora.federated_data.partition.iid import Iid
 
@@ -27,6 +27,12 @@ def _rng(seed: int = 0) -> np.random.Generator:
 
 def _labels(count: int, classes: int) -> Labels:
     return np.arange(count, dtype=np.int64) % classes
+
+
+def _examples(labels: Labels, domains: int = 2, clients: int = 60) -> Examples:
+    """Return examples of so many domains and natural clients, and of superclasses of three."""
+    numbers = np.arange(len(labels), dtype=np.int64)
+    return Examples(labels, numbers % domains, labels // 3, numbers % clients)
 
 
 def _check(shares: list[Labels], count: int, clients: int, minimum: int) -> None:
@@ -105,13 +111,13 @@ def test_every_partitioner_shares_out_everything_or_says_why_not(
     given_labels, partitioner = np.array(labels, dtype=np.int64), load(text, Partitioner)
     held = np.random.get_state()[1]
     try:
-        shares = partitioner.split(given_labels, clients, _rng(seed))
+        shares = partitioner.split_examples(_examples(given_labels), clients, _rng(seed))
     except PartitionError as error:
         assert "clients" in str(error)  # noqa: PT017 (to be refused is right, too)
         return
     _check(shares, len(labels), clients, 1)
     assert given_labels.tolist() == labels
-    again = load(text, Partitioner).split(given_labels, clients, _rng(seed))
+    again = load(text, Partitioner).split_examples(_examples(given_labels), clients, _rng(seed))
     assert all(np.array_equal(a, b) for a, b in zip(shares, again, strict=True))
     assert np.array_equal(np.random.get_state()[1], held)
 
@@ -121,13 +127,17 @@ def test_ten_thousand_clients_are_served(text: str) -> None:
     """A search of quadratic time would take hours here."""
     clients, count = 10_000, 120_000
     labels = _labels(count, clients if text == "disjoint" else 10)
-    _check(load(text, Partitioner).split(labels, clients, _rng()), count, clients, 1)
+    examples = _examples(labels, 4, clients + 5)
+    shares = load(text, Partitioner).split_examples(examples, clients, _rng())
+    _check(shares, count, clients, 1)
 
 
 @pytest.mark.parametrize("text", available(Partitioner))
 def test_other_seeds_give_other_shares(text: str) -> None:
     partitioner, labels = load(text, Partitioner), _labels(100, 5)
-    first, second = (partitioner.split(labels, 4, _rng(seed)) for seed in (0, 1))
+    first, second = (
+        partitioner.split_examples(_examples(labels), 4, _rng(seed)) for seed in (0, 1)
+    )
     assert any(a.tolist() != b.tolist() for a, b in zip(first, second, strict=True))
 
 
