@@ -15,6 +15,7 @@ from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_v
 from fl2ora.messages.calibrate import decode_calibrate, encode_sums
 from fl2ora.messages.evaluate import decode_evaluate, encode_measured
 from fl2ora.messages.hello import NodeInfo, encode_hello
+from fl2ora.messages.label_space import decode_classes
 from fl2ora.messages.train import decode_train, encode_update
 
 app = ClientApp()
@@ -24,7 +25,7 @@ app = ClientApp()
 def hello(message: Message, context: Context) -> Message:
     """Say who this node is and what it runs, before anything is trained."""
     try:
-        info = tasks.describe(_node(context))
+        info = tasks.describe(_node(context, message))
     except UserError as error:
         info = NodeInfo(node_name(context.node_config, context.node_id), problem=str(error))
     info = replace(
@@ -39,7 +40,7 @@ def hello(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the received adapter on this node's images."""
-    node = _node(context)
+    node = _node(context, message)
     update = tasks.train(node, ClientState(context, node.key), decode_train(message))
     return encode_update(message, update)
 
@@ -47,7 +48,7 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Measure the received adapter on this node's held-out images."""
-    node = _node(context)
+    node = _node(context, message)
     measured = tasks.evaluate(node, ClientState(context, node.key), decode_evaluate(message))
     return encode_measured(message, node.key, measured)
 
@@ -55,9 +56,10 @@ def evaluate(message: Message, context: Context) -> Message:
 @app.train("calibrate")
 def calibrate(message: Message, context: Context) -> Message:
     """Sum what a post-hoc calibrator asks for over this node's calibration images."""
-    node = _node(context)
+    node = _node(context, message)
     return encode_sums(message, node.key, tasks.calibrate(node, decode_calibrate(message)))
 
 
-def _node(context: Context) -> Node:
-    return Node.from_configs(context.run_config, context.node_config, context.node_id)
+def _node(context: Context, message: Message) -> Node:
+    node = Node.from_configs(context.run_config, context.node_config, context.node_id)
+    return replace(node, classes=decode_classes(message))

@@ -20,6 +20,7 @@ from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.label_space import in_label_space, relabelled
 from fl2ora.federated_data.leaks import OnLeak
 from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.federated_data.shares import (
@@ -44,6 +45,7 @@ class Node:
         num_partitions: how many shares there are.
         key: the same in every round and run.
         rank: of LoRA on this node, where its config sets one, else 0.
+        classes: the run's, in their order; empty: those of its own data, in theirs.
     """
 
     config: RunConfig
@@ -51,6 +53,7 @@ class Node:
     num_partitions: int
     key: str
     rank: int = 0
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def from_configs(
@@ -78,7 +81,11 @@ class Node:
 
     @cached_property
     def federation(self) -> Federation:
-        """The dataset this node's images come from."""
+        """The dataset this node's images come from, in the run's classes."""
+        return in_label_space(self._loaded, self.classes or self._loaded.class_names)
+
+    @property
+    def _loaded(self) -> Federation:
         config = self.config
         return load_federation(config.dataset, config.protocol, config.on_leak)
 
@@ -86,7 +93,7 @@ class Node:
     def data(self) -> ClientData:
         """This node's training and test images."""
         own = self.partition is None
-        images = self.federation.train if own else self._shares()[self.partition or 0]
+        images = self.federation.train if own else self._share(self.partition or 0)
         config = self.config
         data = divide(
             images,
@@ -101,9 +108,9 @@ class Node:
                 logger.warning("Data: %s", note)
         return data
 
-    def _shares(self) -> list[LabelledImages]:
+    def _share(self, number: int) -> LabelledImages:
         config = self.config
-        return _shares(
+        shares = _shares(
             config.dataset,
             config.protocol,
             config.on_leak,
@@ -111,6 +118,8 @@ class Node:
             self.num_partitions,
             config.seed,
         )
+        own, names = self._loaded.class_names, self.federation.class_names
+        return relabelled(shares[number], own, names)
 
     @property
     def device(self) -> torch.device:

@@ -51,6 +51,7 @@ def describe(node: Node) -> NodeInfo:
         device=str(node.device),
         digests=tuple(digests.items()),
         class_names=federation.class_names,
+        templates=federation.templates,
         rank=node.rank,
     )
 

@@ -41,22 +41,27 @@ def run_digests(
         UserError: the model or a file cannot be read.
     """
     return {
-        **_model_digests(model, tuple(class_names)),
+        **_read(model)[0],
+        "tokenizer": _tokenizer_digest(model, tuple(class_names)),
         "files of the method": _digest(_contents(_paths(parse_spec(method)))),
         "templates": _digest(template.encode() for template in templates),
     }
 
 
+@lru_cache(maxsize=64)
+def _tokenizer_digest(model: str, texts: tuple[str, ...]) -> str:
+    return _digest(_tokens(_read(model)[1], texts))
+
+
 @lru_cache(maxsize=4)
-def _model_digests(model: str, texts: tuple[str, ...]) -> Mapping[str, str]:
+def _read(model: str) -> tuple[Mapping[str, str], PreTrainedTokenizerBase]:
     with torch.random.fork_rng(devices=[]):
         clip = load_clip(model)
-    state = clip.model.state_dict()
-    return {
-        "base weights": _digest(_tensors(state)),
-        "tokenizer": _digest(_tokens(clip.tokenizer, texts)),
+    digests = {
+        "base weights": _digest(_tensors(clip.model.state_dict())),
         "preprocessing": _digest([repr(clip.preprocessing).encode()]),
     }
+    return digests, clip.tokenizer
 
 
 def _digest(parts: Iterable[bytes | memoryview]) -> str:

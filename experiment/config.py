@@ -45,13 +45,15 @@ class RunConfig(BaseModel):
     """what of it is tuned: a name in clip_tuning/methods"""
 
     dataset: SpecText = Field(default="shapes(styles='held-back')", title="On what")
-    """images: a name in federated_data/datasets"""
+    """images: a name in federated_data/datasets; none: only the nodes have some"""
     partition: SpecText = "dirichlet(beta=0.5)"
     """how clients share the images: a name in federated_data/partition"""
     protocol: SpecText = "in_distribution"
     """what is held out for the central test: a name in federated_data/protocols"""
     on_leak: Literal["stop", "drop", "report"] = "stop"
     """images both held out and trained on, byte by byte: stop the run, drop or report them"""
+    label_space: Literal["same", "union"] = "same"
+    """classes of nodes with data of their own: the same as the run's, or a union of all"""
     local_test_fraction: float = Field(default=0.2, ge=0, le=0.9)
     """share of each client's images held out for clients-test"""
     calibration_fraction: float = Field(default=0.1, ge=0, le=0.9)

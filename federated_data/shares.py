@@ -43,6 +43,10 @@ class ClientData:
     calibration: LabelledImages
 
 
+NO_DATA = "none"
+"""The dataset of a run whose server has none."""
+
+
 @lru_cache(maxsize=2)
 def load_federation(dataset: str, protocol: str, on_leak: OnLeak = "stop") -> Federation:
     """Load the data that two specs describe; the last two are kept in memory.
@@ -52,6 +56,11 @@ def load_federation(dataset: str, protocol: str, on_leak: OnLeak = "stop") -> Fe
     Raises:
         UserError: an unknown name or argument, or data that is missing or broken, see ``checks``.
     """
+    if dataset == NO_DATA:
+        raise UserError(
+            "dataset: the run has none to share out (dataset = 'none'): expected dataset=... in "
+            "the node's config"
+        )
     source = load(dataset, Dataset)
     arrangement = load(protocol, Protocol)
     with blaming(source):

@@ -32,6 +32,7 @@ class NodeInfo:
         versions: of its libraries by name.
         digests: of what must be the server's too, by name; see ``run_digests``.
         class_names: of its classes in label order.
+        templates: of its prompts.
         rank: of LoRA on this node, where its config sets one, else 0.
         problem: why it cannot take part, or empty.
     """
@@ -49,11 +50,13 @@ class NodeInfo:
     versions: tuple[tuple[str, str], ...] = ()
     digests: tuple[tuple[str, str], ...] = ()
     class_names: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
     rank: int = 0
     problem: str = ""
 
 
-_LISTS = ("versions", "digests", "class_names")  # they travel as JSON
+_TEXTS = ("class_names", "templates")
+_LISTS = ("versions", "digests", *_TEXTS)  # they travel as JSON
 
 
 def ask_hello(node: int) -> Message:
@@ -111,7 +114,7 @@ def _read_list(name: str, value: object) -> tuple[object, ...]:
     items = json.loads(value)
     if not isinstance(items, list):
         raise UnusableMessageError(f"{name}: expected a JSON list, found {type(items).__name__}")
-    if name == "class_names":
+    if name in _TEXTS:
         if not all(isinstance(item, str) for item in items):
             raise UnusableMessageError(f"{name}: expected texts")
         return tuple(items)

@@ -13,7 +13,8 @@ message type              server -> node                 node -> server
 
 ``arrays`` is the adapter: float32, sorted names; of a server in Flower's own loop a node takes it
 in float64 too. ``parameters`` and ``sums`` are float64. ``aux``
-is there only where a strategy asks for it.
+is there only where a strategy asks for it. Every message but the first to a node whose classes are
+in another order than the run's, or fewer, also has ``classes``: the names in the run's order.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from flwr.app import ConfigRecord, Message
 HELLO, TRAIN, EVALUATE, CALIBRATE = "query.hello", "train", "evaluate", "train.calibrate"
 ARRAYS, AUX, CONFIG, METRICS, REPLY = "arrays", "aux", "config", "metrics", "reply"
 PARAMETERS, SUMS, CALIBRATOR, PARTS = "parameters", "sums", "calibrator", "parts"
+CLASSES = "classes"
 ROUND, NUM_ROUNDS, CLIENT_RULE = "server-round", "num-rounds", "client-rule"
 EXAMPLES, CLIENT = "num-examples", "client"
 

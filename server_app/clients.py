@@ -18,6 +18,7 @@ from fl2ora.messages.calibrate import CalibrateTask, decode_sums, encode_calibra
 from fl2ora.messages.evaluate import VALIDATION, EvaluateTask, decode_measured, encode_evaluate
 from fl2ora.messages.exchange import collect
 from fl2ora.messages.hello import NodeInfo
+from fl2ora.messages.label_space import with_classes
 from fl2ora.messages.records import UnusableMessageError, one_line
 from fl2ora.messages.train import decode_update, encode_train
 from fl2ora.reporting.events import Tracker
@@ -37,16 +38,29 @@ class Clients:
         peers: the nodes, sorted by client key.
         config: of the run.
         tracker: told of every reply and every drop.
+        class_names: of the run; nodes that have them in another order are told theirs. None: all
+            have them in this one.
     """
 
     def __init__(
-        self, grid: Grid, peers: Sequence[Peer], config: RunConfig, tracker: Tracker
+        self,
+        grid: Grid,
+        peers: Sequence[Peer],
+        config: RunConfig,
+        tracker: Tracker,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self.infos: dict[str, NodeInfo] = {peer.client: peer.info for peer in peers}
         self._nodes = {peer.client: peer.node for peer in peers}
         self._grid = grid
         self._config = config
         self._tracker = tracker
+        self._class_names = tuple(class_names or ())
+        self._other_order = {
+            peer.node
+            for peer in peers
+            if self._class_names and peer.info.class_names != self._class_names
+        }
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -138,6 +152,7 @@ class Clients:
             self._tracker.log("drop", round=server_round, client=client, reason=reason)
 
         timeout = self._config.round_timeout
+        messages = with_classes(messages, self._class_names, self._other_order)
         return collect(self._grid, messages, nodes, decode, drop, timeout)
 
 

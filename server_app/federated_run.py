@@ -10,12 +10,13 @@ from flwr.serverapp import Grid
 
 from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
+from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.protocols.base import Federation
-from fl2ora.federated_data.shares import load_federation
+from fl2ora.federated_data.shares import NO_DATA, check_division, load_federation
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.reporting.events import JsonLines
 from fl2ora.reporting.logits import SavedLogits
@@ -29,6 +30,7 @@ from fl2ora.server_app.callbacks.base import RunContext
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.evaluation import Evaluation
 from fl2ora.server_app.handshake import shake_hands
+from fl2ora.server_app.held_out import shares_of
 from fl2ora.server_app.local_work import local_work
 from fl2ora.server_app.outcome import Outcome, outcome_of
 from fl2ora.server_app.privacy_record import save_spent, spent_before
@@ -69,24 +71,12 @@ def _begin(
     """Load model and data, meet the nodes, measure zero-shot; return what round 1 starts from."""
     rate = learning_rate_for(config.method, config.model, config.optimiser, config.learning_rate)
     tracker.log("start", config=config.flat(), learning_rate=rate)
-    federation = load_federation(config.dataset, config.protocol, config.on_leak)
-    tracker.log("data", **_data(federation))
-    for note in federation.notes:
-        logger.warning("Data: %s", note)
-    device, names = resolve_device(config.device), (federation.class_names, federation.templates)
-    classifier = tuned_classifier(
-        config.model, config.method, *names, config.seed, device, fresh=True,
-        gradient_checkpointing=config.gradient_checkpointing,
-    )  # fmt: skip
+    clients, federation = _meet(grid, config, tracker)
+    classifier = _tuned(config, federation)
     check_views(config, classifier)
-    zero_shot = zero_shot_classifier(config.model, *names, device)
-    clients = Clients(grid, shake_hands(grid, config, federation), config, tracker)
-    tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])
-    if config.min_train_clients > len(clients.keys):
-        raise UserError(
-            f"min-train-clients: expected at most {len(clients.keys)}, the clients of this run, "
-            f"found {config.min_train_clients}"
-        )
+    zero_shot = zero_shot_classifier(
+        config.model, federation.class_names, federation.templates, classifier.clip.device
+    )
     adapter = classifier.export()
     spent = spent_before(plugins.method, plugins.strategy)
     with blaming(plugins.strategy):
@@ -105,6 +95,44 @@ def _begin(
         tracker.metrics(0, source, values)
     state = RunState(0, adapter, history=rows_of(0, rows))
     return Run(context, clients, plugins.strategy, plugins.callbacks), state
+
+
+def _meet(grid: Grid, config: RunConfig, tracker: JsonLines) -> tuple[Clients, Federation]:
+    """Load the server's data, if it has any, and meet the nodes."""
+    data = None
+    if config.dataset != NO_DATA:
+        data = load_federation(config.dataset, config.protocol, config.on_leak)
+        tracker.log("data", **_data(data))
+        for note in data.notes:
+            logger.warning("Data: %s", note)
+        check_views(config, _tuned(config, data))  # before anyone is waited for
+    peers, federation = shake_hands(grid, config, data)
+    clients = Clients(grid, peers, config, tracker, federation.class_names)
+    tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])
+    if config.min_train_clients > len(clients.keys):
+        raise UserError(
+            f"min-train-clients: expected at most {len(clients.keys)}, the clients of this run, "
+            f"found {config.min_train_clients}"
+        )
+    if federation.repeated:
+        shares = list(shares_of(config, federation, clients.infos).values())
+        for note in check_division(federation, shares, config.on_leak):
+            tracker.log("leak", note=note)
+            logger.warning("Data: %s", note)
+    return clients, federation
+
+
+def _tuned(config: RunConfig, federation: Federation) -> ClipClassifier:
+    return tuned_classifier(
+        config.model,
+        config.method,
+        federation.class_names,
+        federation.templates,
+        config.seed,
+        resolve_device(config.device),
+        fresh=True,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
 
 
 def _finish(run: Run, state: RunState, plugins: RunPlugins) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flwr.serverapp import Grid
@@ -13,9 +13,11 @@ from fl2ora.clip_tuning.digests import run_digests
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
+from fl2ora.federated_data.label_space import in_label_space
 from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.messages.exchange import receive
 from fl2ora.messages.hello import NodeInfo, ask_hello, decode_hello
+from fl2ora.server_app.label_space import run_classes, without_data
 
 _POLL_SECONDS = 0.5
 _MOST_PROBLEMS = 20
@@ -35,11 +37,22 @@ class Peer:
         return self.info.client
 
 
-def shake_hands(grid: Grid, config: RunConfig, federation: Federation) -> list[Peer]:
+def shake_hands(
+    grid: Grid, config: RunConfig, federation: Federation | None
+) -> tuple[list[Peer], Federation]:
     """Wait for the nodes, ask each who it is, and return them sorted by client key.
 
-    Nodes must have the server's code, libraries, classes in their order, templates, base weights,
-    tokenizer, preprocessing and the method's files; shares of one dataset must be of one division.
+    Nodes must have the server's code, libraries, classes in whatever order, templates, base
+    weights, tokenizer, preprocessing and the method's files; shares of one dataset must be of one
+    division.
+
+    Args:
+        grid: where the nodes are.
+        config: of the run.
+        federation: the server's data; None if it has none.
+
+    Returns:
+        The nodes, and the server's data with the classes of the run.
 
     Raises:
         UserError: another number of nodes than ``num-clients`` within ``start-timeout``, or nodes
@@ -56,10 +69,13 @@ def shake_hands(grid: Grid, config: RunConfig, federation: Federation) -> list[P
     shares = max((count for count in counts if count <= _SHARES), default=0)
     if config.num_clients == 0 and shares > len(peers):
         peers = _ask(grid, _await_nodes(grid, shares, config.start_timeout), config.start_timeout)
-    names = federation.class_names
-    digests = run_digests(config.model, config.method, names, federation.templates)
+    peers = sorted(peers, key=lambda peer: natural_key(peer.client))
+    infos = [peer.info for peer in peers if not peer.info.problem]
+    names, templates, misfits = run_classes(federation, infos, config.label_space)
     problems = [
-        *_problems(peers, names, digests),
+        *_problems(peers),
+        *misfits,
+        *_differences(infos, config, templates),
         *_claims(peers),
         *_duplicates(peers),
         *_partitions(peers),
@@ -69,7 +85,9 @@ def shake_hands(grid: Grid, config: RunConfig, federation: Federation) -> list[P
         if len(problems) > len(shown):
             shown.append(f"  - and {len(problems) - len(shown)} more")
         raise UserError("the nodes cannot train together:\n" + "\n".join(shown))
-    return sorted(peers, key=lambda peer: natural_key(peer.client))
+    if federation is None:
+        return peers, without_data(names, templates)
+    return peers, in_label_space(federation, names)
 
 
 def natural_key(client: str) -> tuple[int, int, str]:
@@ -103,9 +121,7 @@ def _ask(grid: Grid, nodes: list[int], timeout: float) -> list[Peer]:
     return peers
 
 
-def _problems(
-    peers: Iterable[Peer], class_names: tuple[str, ...], digests: Mapping[str, str]
-) -> Iterator[str]:
+def _problems(peers: Iterable[Peer]) -> Iterator[str]:
     versions = {name: _public(v) for name, v in library_versions().items()}
     for peer in peers:
         info = peer.info
@@ -123,20 +139,21 @@ def _problems(
                 )
         if info.problem:
             yield f"client {peer.client}: {info.problem}"
-        elif info.class_names != class_names:
-            yield (
-                f"client {peer.client}: its {len(info.class_names)} classes "
-                f"{info.class_names[:3]}... differ from the server's {len(class_names)} "
-                f"{class_names[:3]}... in names or order"
-            )
-        else:
-            said = dict(info.digests)
-            for name, digest in digests.items():
-                if said.get(name) != digest:
-                    yield (
-                        f"client {peer.client}: {name}: expected the server's, digest {digest}, "
-                        f"found {said.get(name, 'none')}"
-                    )
+
+
+def _differences(
+    infos: Iterable[NodeInfo], config: RunConfig, templates: Sequence[str]
+) -> Iterator[str]:
+    """Say where a node has another model than the server, or other templates than the run."""
+    for info in infos:
+        said = dict(info.digests)
+        digests = run_digests(config.model, config.method, info.class_names, templates)
+        for name, digest in digests.items():
+            if said.get(name) != digest:
+                yield (
+                    f"client {info.client}: {name}: expected the server's, digest {digest}, "
+                    f"found {said.get(name, 'none')}"
+                )
 
 
 def _duplicates(peers: Iterable[Peer]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from fl2ora.experiment.spec import Spec, parse_list, parse_spec, parse_sum
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.partition.base import Partitioner
 from fl2ora.federated_data.protocols.base import Protocol
+from fl2ora.federated_data.shares import NO_DATA
 from fl2ora.server_app.callbacks.averaging import Averaging
 from fl2ora.server_app.callbacks.base import Callback
 from fl2ora.server_app.flowers_in_ours import load_flowers
@@ -66,7 +67,7 @@ def build_plugins(config: RunConfig, problems: Iterable[str] = ()) -> RunPlugins
 
     checks = {
         "model": lambda: check_model(config.model),
-        "dataset": build("dataset", lambda: load(config.dataset, Dataset)),
+        "dataset": build("dataset", lambda: _dataset_for(config)),
         "partition": build("partition", lambda: load(config.partition, Partitioner)),
         "protocol": build("protocol", lambda: load(config.protocol, Protocol)),
         "loss": lambda: _check_loss(config.loss),
@@ -160,6 +161,10 @@ def check_views(config: RunConfig, classifier: ClipClassifier) -> None:
             )
 
 
+def _dataset_for(config: RunConfig) -> Dataset | None:
+    return None if config.dataset == NO_DATA else load(config.dataset, Dataset)
+
+
 def _calibrator_for(config: RunConfig) -> Calibrator | None:
     calibrator = build_run_calibrator(config.calibrator, new_classes=_has_new_classes(config))
     if calibrator is not None and not config.calibration_fraction:
@@ -171,9 +176,12 @@ def _calibrator_for(config: RunConfig) -> Calibrator | None:
 
 
 def _has_new_classes(config: RunConfig) -> bool:
-    """Return whether the run measures new classes; False where its protocol cannot be built."""
+    """Return whether the run measures new classes; False where its protocol cannot be built.
+
+    Those lie with the server, if it has data.
+    """
     try:
-        return load(config.protocol, Protocol).new_classes
+        return config.dataset != NO_DATA and load(config.protocol, Protocol).new_classes
     except UserError:  # is told under its own key
         return False
 

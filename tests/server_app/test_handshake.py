@@ -37,7 +37,13 @@ def saying(**fields: Any) -> Wrapped:
             ["client 1: torch 1.0.0 differs", "client 1: flwr 1.0 differs"],
         ),
         ({"client": "0"}, ["client key '0' is used by 2 nodes"]),
-        ({"class_names": '["cat", "dog"]'}, ["its 2 classes ('cat', 'dog')", "in names or order"]),
+        (
+            {"class_names": '["cat", "dog"]'},
+            [
+                "its 2 classes differ from the server's 16: 'cat' is not among them",
+                "it lacks 'circle'",
+            ],
+        ),
         ({"problem": "the disk is gone"}, ["client 1: the disk is gone"]),
         ({"partition": 99}, ["client 1: expected a share of the run's dataset", "99 of 3"]),
         ({"partition": -1}, ["client 1: expected a share of the run's dataset", "-1 of 3"]),

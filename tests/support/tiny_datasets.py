@@ -96,3 +96,33 @@ class Handmade(Partitioner):
         if isinstance(self.shares, str):
             raise TypeError(self.shares)
         return self.shares  # type: ignore[return-value]
+
+
+class Reordered(Dataset):
+    """The embedded world with its classes in another order, or some of them alone.
+
+    Args:
+        seed: of the images.
+        reverse: from the last class to the first.
+        first: only so many classes of these.
+        rename: put in place of the first name.
+    """
+
+    def __init__(
+        self, seed: int = 0, reverse: bool = False, first: int = 16, rename: str = ""
+    ) -> None:
+        self._world = Shapes(styles="neon,chalk", train=64, validation=1, test=32, seed=seed)
+        names = self._world.class_names
+        order = list(reversed(range(16))) if reverse else list(range(16))
+        self._places = torch.tensor([order.index(label) for label in range(16)])
+        self._first = first
+        self.class_names = tuple(names[label] for label in order[:first])
+        if rename:
+            self.class_names = (rename, *self.class_names[1:])
+        self.templates, self.domains = self._world.templates, self._world.domains
+
+    def split(self, name: SplitName) -> LabelledImages:
+        images = self._world.split(name)
+        labels = self._places[images.labels]
+        moved = LabelledImages(images.images, labels, images.domains)
+        return moved.select(torch.nonzero(labels < self._first)[:, 0])
