@@ -35,9 +35,6 @@ def federation(train: LabelledImages, **parts: LabelledImages) -> Federation:
     return Federation(train, found, ("a", "b"), ("{}",), ("all",))
 
 
-CLEAN = {"train": (1, 2, 3), "test": (4, 5), "other": (6,)}
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_data_without_copies_is_left_as_it_is(mode: Any) -> None:
     whole = federation(images(1, 2, 3), test=images(4, 5), other=images(6))

@@ -73,6 +73,18 @@ class Flawed(Dataset):
         return LabelledImages(images, labels, domains)
 
 
+class Twice(Flawed):
+    """Every training image is there twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def split(self, name: SplitName) -> LabelledImages:
+        images = super().split(name)
+        rows = torch.arange(40)
+        return images.select(torch.cat([rows, rows])) if name == "train" else images
+
+
 class Unfinished(Dataset):
     """Forgot its class names, and fails where it is asked for images."""
 
