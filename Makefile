@@ -1,14 +1,13 @@
 # make run      - the default experiment, through Flower's simulation
 # make config   - the tables of keys in pyproject.toml and docs, from experiment/config.py
 # make test     - lint, types, unit and integration tests, on all cores
-# make test-ray - the tests that start Flower's Ray simulation, which may end without a word
 # make mutation - how many small faults in the core the tests notice (minutes)
 
 PYTHON ?= python3
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: run test test-ray lint mutation config clean
+.PHONY: run test lint mutation config clean
 
 run: .venv/.run
 	$(BIN)/fl2ora run
@@ -16,9 +15,6 @@ run: .venv/.run
 test: lint
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist loadgroup --durations=15
-
-test-ray: .venv/.test
-	$(BIN)/python -m pytest -n 0 -m ray
 
 lint: .venv/.test
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ from rich.markup import escape
 import fl2ora
 from fl2ora.commands.calibrate import calibrate
 from fl2ora.commands.consoles import console_for
+from fl2ora.commands.data import data
 from fl2ora.commands.doctor import doctor
 from fl2ora.commands.keys import keys
 from fl2ora.commands.run import run
@@ -43,6 +44,7 @@ cli.command(
     "'fl2ora keys' lists them all; README.md and docs/ say what they may be."
 )(run)
 cli.command()(calibrate)
+cli.command()(data)
 cli.command()(keys)
 cli.command()(doctor)
 

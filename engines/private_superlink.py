@@ -24,6 +24,7 @@ _NAME = "private"
 _START_SECONDS = 300.0  # a busy machine took more than 90
 _GRACE_SECONDS = 10.0
 _SUBMIT_SECONDS, _STATUS_SECONDS = 300.0, 60.0
+_JSON = ("--format", "json")
 _CONFIG = """[superlink]
 default = "{name}"
 
@@ -114,7 +115,7 @@ class PrivateSuperLink:
         """
         extra = ["--federation-config", federation] if federation else []
         command = ("run", str(app), _NAME, "--run-config", str(run_config), *extra)
-        output = self._flwr(_SUBMIT_SECONDS, *command)
+        output = self._say(_SUBMIT_SECONDS, *command, *_JSON)
         answer = _last_json(output)
         if not answer.get("success"):
             raise UserError(f"Flower did not start the run: {answer.get('error-message', output)}")
@@ -125,9 +126,14 @@ class PrivateSuperLink:
 
         It is ``unknown`` where Flower does not say.
         """
-        answer = _last_json(self._flwr(_STATUS_SECONDS, "list", _NAME, "--run-id", run_id))
+        answer = _last_json(self._say(_STATUS_SECONDS, "list", _NAME, "--run-id", run_id, *_JSON))
         runs = answer.get("runs") or [{}]
         return str(runs[0].get("status", "unknown"))
+
+    def add_run_log(self, run_id: str) -> None:
+        """Add what a run itself has said to ``log_file``: Flower keeps it elsewhere."""
+        with self.log_file.open("a", encoding="utf-8") as log:
+            log.write(self._say(_STATUS_SECONDS, "log", run_id, _NAME, "--show"))
 
     def alive(self) -> bool:
         """Return whether the SuperLink is still running."""
@@ -138,11 +144,11 @@ class PrivateSuperLink:
         text = self.log_file.read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
-    def _flwr(self, seconds: float, *arguments: str) -> str:
+    def _say(self, seconds: float, *arguments: str) -> str:
         """Return what a command of Flower's says, or that it said nothing in so many seconds."""
         try:
             done = subprocess.run(
-                [tool("flwr"), *arguments, "--format", "json"],
+                [tool("flwr"), *arguments],
                 cwd=self.home / "work",
                 env=self.environment,
                 capture_output=True,

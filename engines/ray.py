@@ -27,7 +27,8 @@ _STATUS_SECONDS = 20.0
 _BEGIN_SECONDS = 600.0  # for Flower to start the ServerApp, on a busy machine too
 _END_SECONDS = 60.0  # for Flower to end a run that has written everything
 _ENDED = "finished"
-_ERROR = re.compile(r"^\S*(Error|Exception|ERROR)\b")
+_COLOUR = re.compile(r"\x1b\[\d*m")
+_ERRORS = (re.compile(r"^[\w.]*(Error|Exception)\b"), re.compile(r"^ERROR\b"))  # the better first
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def run_on_ray(config: RunConfig, resources: Resources, folder: Path, console: C
                 status = _follow(superlink, run_id, view)
                 view.update()
                 if status != "finished:completed":
+                    superlink.add_run_log(run_id)
                     reason = view.failure or _reason(superlink, status)
                     raise UserError(f"the run failed: {reason}")
             finally:
@@ -141,10 +143,13 @@ def _follow(superlink: PrivateSuperLink, run_id: str, view: RoundsView) -> str:
 
 def _reason(superlink: PrivateSuperLink, status: str) -> str:
     """Return what Flower's log says of a run that failed before it could speak for itself."""
-    lines = [line for line in superlink.log_tail(2000).splitlines() if "[uvicorn." not in line]
-    errors = [n for n, line in enumerate(lines) if _ERROR.search(line)]
-    shown = lines[errors[-1] :][:15] if errors else lines[-15:]
-    return "\n".join([f"Flower says {status!r}:", *shown])
+    text = _COLOUR.sub("", superlink.log_tail(2000))
+    lines = [line for line in text.splitlines() if "[uvicorn." not in line]
+    for kind in _ERRORS:
+        if errors := [n for n, line in enumerate(lines) if kind.search(line)]:
+            lines = lines[errors[-1] :][:15]
+            break
+    return "\n".join([f"Flower says {status!r}:", *lines[-15:]])
 
 
 def _keep_log(superlink: PrivateSuperLink, folder: Path) -> None:

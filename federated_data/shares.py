@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fl2ora.experiment.blame import blaming
-from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.errors import UserError, problems_of
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.checks import check_federation, check_names
@@ -45,6 +45,17 @@ class ClientData:
 
 NO_DATA = "none"
 """The dataset of a run whose server has none."""
+
+
+def check_plugins(dataset: str, protocol: str, partition: str) -> list[str]:
+    """Return a sentence for each spec that names no plug-in or gives it wrong arguments."""
+    return problems_of(
+        {
+            "dataset": lambda: load(dataset, Dataset),
+            "protocol": lambda: load(protocol, Protocol),
+            "partition": lambda: load(partition, Partitioner),
+        }
+    )
 
 
 @lru_cache(maxsize=2)

@@ -67,12 +67,19 @@ class SuperLink:
 
 
 def test_the_reason_is_the_last_error_of_the_log(tmp_path: Path) -> None:
-    log = "\n".join(["ERROR : first", *["noise"] * 30, "ModuleNotFoundError: no module x", "bye"])
+    exit_code = "\x1b[91mERROR \x1b[0m:     Exit Code: 607"
+    log = "\n".join(["ERROR : first", *["noise"] * 30, "ModuleNotFoundError: no x", exit_code])
     link: Any = SuperLink(tmp_path, log=log)
     reason = ray._reason(link, "finished:failed")
     assert reason.splitlines() == [
-        "Flower says 'finished:failed':", "ModuleNotFoundError: no module x", "bye",
+        "Flower says 'finished:failed':", "ModuleNotFoundError: no x", "ERROR :     Exit Code: 607",
     ]  # fmt: skip
+
+
+def test_an_error_line_of_flowers_is_the_reason_where_no_exception_is_told(tmp_path: Path) -> None:
+    lines = ["noise", "\x1b[91mERROR \x1b[0m:  no room", *["more"] * 20]
+    link: Any = SuperLink(tmp_path, log="\n".join(lines))
+    assert ray._reason(link, "finished:failed").splitlines()[1] == "ERROR :  no room"
 
 
 def test_without_an_error_the_reason_is_the_end_of_the_log(tmp_path: Path) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib.machinery
+import importlib.util
 import io
 import shutil
+import sys
+import tomllib
+import types
 import zipfile
 from pathlib import Path
 
@@ -70,6 +75,27 @@ def test_every_import_of_ours_is_inside(bundle: zipfile.ZipFile) -> None:
                 assert {f"{path}.py", f"{path}/__init__.py"} & files, f"{name} imports {module}"
                 checked += 1
     assert checked > 100
+
+
+def test_flower_finds_the_apps_while_the_package_is_half_imported(
+    bundle: zipfile.ZipFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A simulation looks for the ClientApp in one thread while another imports the ServerApp."""
+    bundle.extractall(tmp_path)
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text())
+    apps = project["tool"]["flwr"]["app"]["components"]
+    modules = {apps[name].partition(":")[0] for name in ("serverapp", "clientapp")}
+    half = types.ModuleType("fl2ora")
+    half.__path__ = [str(tmp_path / "fl2ora")]
+    half.__spec__ = importlib.machinery.ModuleSpec("fl2ora", None, is_package=True)
+    for name in [*modules, *(module.rpartition(".")[0] for module in modules)]:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "fl2ora", half)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for module in modules:
+        spec = importlib.util.find_spec(module)
+        assert spec is not None, module
+        assert spec.origin == str(tmp_path / (module.replace(".", "/") + ".py"))
 
 
 def _imports(source: str) -> list[str]:

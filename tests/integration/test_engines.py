@@ -42,7 +42,6 @@ def config(tmp_path: Path, **settings: object) -> RunConfig:
     return RunConfig.from_flat({**SMALL, "num-clients": CLIENTS, **keys})  # type: ignore[dict-item]
 
 
-@pytest.mark.ray
 def test_ray_ends_with_the_same_adapter(tmp_path: Path, reference: Path) -> None:
     folder = tmp_path / "run"
     run_on_ray(config(tmp_path), Resources(CLIENTS), folder, Console(quiet=True))
@@ -50,7 +49,6 @@ def test_ray_ends_with_the_same_adapter(tmp_path: Path, reference: Path) -> None
     assert (folder / "superlink.log").exists()
 
 
-@pytest.mark.ray
 def test_a_failing_run_on_ray_says_why(tmp_path: Path) -> None:
     broken = config(tmp_path, partition="dirichlet(minimum=1000)")
     with pytest.raises(UserError, match="2 clients with at least 1000 examples each need 2000"):
@@ -65,7 +63,6 @@ def own_losses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_losses")
-@pytest.mark.ray
 def test_a_client_that_hangs_does_not_keep_a_run_on_ray_from_ending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,7 +77,6 @@ def test_a_client_that_hangs_does_not_keep_a_run_on_ray_from_ending(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_losses")
-@pytest.mark.ray
 def test_a_run_whose_clients_die_on_ray_fails_and_says_why(tmp_path: Path) -> None:
     loss = f"broken_losses:DiesOnce(marker='{tmp_path / 'dead'}')"
     dying = config(tmp_path, **{"loss": loss, "num-clients": 4, "num-rounds": 3})
@@ -93,7 +89,6 @@ def test_a_run_whose_clients_die_on_ray_fails_and_says_why(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.ray
 def test_sigterm_stops_everything_that_a_run_started(tmp_path: Path) -> None:
     """As `timeout` sends it: twice."""
     keys = {"output-dir": tmp_path, "run-name": "run", "num-rounds": 100_000, "resamples": 0}

@@ -1,0 +1,55 @@
+"""``fl2ora data``: what it prints and writes, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fl2ora.commands.data import data
+from fl2ora.experiment.errors import UserError
+
+DATASET = "dataset=shapes(styles='neon,chalk', train=60, validation=10, test=20)"
+
+
+def test_what_clients_would_hold_is_printed_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data(None, [DATASET, "partition=iid"], clients=3, output=tmp_path / "new" / "report")
+    said = capsys.readouterr().out
+    assert "60 images to share among the clients, 20 held out (server-test)" in said
+    assert "2 domains: neon, chalk" in said
+    assert "images of a client: 20 to 20, median 20" in said
+    table = pd.read_csv(tmp_path / "new" / "report" / "clients.csv")
+    assert table["images"].sum() == 60
+    assert set(table["client"]) == {0, 1, 2}
+    assert set(table["part"]) == {"train", "test", "calibration"}
+    written = {path.name for path in (tmp_path / "new" / "report").iterdir()}
+    assert written == {"clients.csv", "clients.png", "clients.svg", "images.png", "images.svg"}
+
+
+def test_of_many_clients_the_largest_and_the_smallest_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data(None, [DATASET, "partition=dirichlet(minimum=1)"], clients=25, output=tmp_path)
+    said = capsys.readouterr().out
+    assert "25 clients, the 10 with the most and the 10 with the fewest images" in said
+    sizes = pd.read_csv(tmp_path / "clients.csv").groupby("client")["images"].sum()
+    shown = [int(line.split("│")[2]) for line in said.splitlines() if line.startswith("│")]
+    ranked = sorted(sizes, reverse=True)
+    assert shown == ranked[:10] + ranked[-10:]
+
+
+def test_all_mistakes_are_told_at_once_and_nothing_is_written(tmp_path: Path) -> None:
+    wrong = ["dataset=shape", "partition=dirichlett", "num-round=3"]
+    with pytest.raises(UserError) as caught:
+        data(None, wrong, clients=3, output=tmp_path / "report")
+    assert all(word in str(caught.value) for word in ("shapes", "dirichlet", "num-rounds"))
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_partition_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least 10 examples each need 500"):
+        data(None, [DATASET, "partition=dirichlet"], clients=50, output=tmp_path / "report")
+    assert not (tmp_path / "report").exists()
