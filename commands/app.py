@@ -23,6 +23,7 @@ from fl2ora.commands.calibrate import calibrate
 from fl2ora.commands.consoles import console_for
 from fl2ora.commands.data import data
 from fl2ora.commands.doctor import doctor
+from fl2ora.commands.domains import domains
 from fl2ora.commands.keys import keys
 from fl2ora.commands.run import run
 from fl2ora.commands.verbosity import is_verbose
@@ -45,6 +46,7 @@ cli.command(
 )(run)
 cli.command()(calibrate)
 cli.command()(data)
+cli.command()(domains)
 cli.command()(keys)
 cli.command()(doctor)
 

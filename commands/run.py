@@ -82,17 +82,36 @@ def run(
     started = time.monotonic()
     with claimed(given) as (run_config, folder):
         console.print(f"Run directory: {folder}", markup=False, soft_wrap=True)
-        if engine is Engine.IN_PROCESS:
-            from fl2ora.engines.in_process import run_in_process
-
-            run_in_process(run_config, clients, folder, console)
-        else:
-            from fl2ora.engines.ray import Resources, run_on_ray
-
-            run_on_ray(run_config, Resources(clients, client_cpus, client_gpus), folder, console)
+        execute(run_config, folder, console, engine, (clients, client_cpus, client_gpus))
     _report(console, folder, time.monotonic() - started)
     if as_json:
         print(json.dumps(_outcome(folder, run_config)))
+
+
+def execute(
+    config: RunConfig,
+    folder: Path,
+    console: Console,
+    engine: Engine,
+    resources: tuple[int, int, float],
+) -> None:
+    """Run ``config`` to its end in ``folder``.
+
+    Args:
+        config: of the run.
+        folder: that the config leads to.
+        console: where to show progress.
+        engine: where clients run.
+        resources: number of clients, CPUs and share of a GPU of each.
+    """
+    if engine is Engine.IN_PROCESS:
+        from fl2ora.engines.in_process import run_in_process
+
+        run_in_process(config, resources[0], folder, console)
+    else:
+        from fl2ora.engines.ray import Resources, run_on_ray
+
+        run_on_ray(config, Resources(*resources), folder, console)
 
 
 def _report(console: Console, folder: Path, seconds: float) -> None:

@@ -166,5 +166,5 @@ def check_division(
     """
     if not federation.repeated:  # all training images differ
         return ()
-    parts = ([getattr(client, name) for client in clients] for name in ("train", "test"))
-    return leaks_among_clients(*parts, [client.calibration for client in clients], on_leak)
+    train, test = [client.train for client in clients], [client.test for client in clients]
+    return leaks_among_clients(train, test, [client.calibration for client in clients], on_leak)
