@@ -14,10 +14,12 @@ from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.node_config import OVERRIDES, check_node_config
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import image_fit
 from fl2ora.clip_tuning.prefix.features import PLAIN, Views, bytes_needed
 from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.image_fit import Fit
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.label_space import in_label_space, relabelled
@@ -87,7 +89,7 @@ class Node:
     @property
     def _loaded(self) -> Federation:
         config = self.config
-        return load_federation(config.dataset, config.protocol, config.on_leak)
+        return load_federation(config.dataset, config.protocol, self._fit, config.on_leak)
 
     @cached_property
     def data(self) -> ClientData:
@@ -113,6 +115,7 @@ class Node:
         shares = _shares(
             config.dataset,
             config.protocol,
+            self._fit,
             config.on_leak,
             config.partition,
             self.num_partitions,
@@ -120,6 +123,10 @@ class Node:
         )
         own, names = self._loaded.class_names, self.federation.class_names
         return relabelled(shares[number], own, names)
+
+    @property
+    def _fit(self) -> Fit:
+        return image_fit(self.config.model, self.config.augmentation)
 
     @property
     def device(self) -> torch.device:
@@ -213,6 +220,12 @@ def node_name(node: Mapping[str, Value], node_id: int) -> str:
 
 @lru_cache(maxsize=1)
 def _shares(
-    dataset: str, protocol: str, on_leak: OnLeak, partition: str, num_clients: int, seed: int
+    dataset: str,
+    protocol: str,
+    fit: Fit,
+    on_leak: OnLeak,
+    partition: str,
+    num_clients: int,
+    seed: int,
 ) -> list[LabelledImages]:
-    return share_out(load_federation(dataset, protocol, on_leak), partition, num_clients, seed)
+    return share_out(load_federation(dataset, protocol, fit, on_leak), partition, num_clients, seed)

@@ -48,6 +48,7 @@ def data(
     set_verbosity(verbose)
     config, problems = described(read_settings(file, assignments or []), clients)
     # Imported here so that a mistake on the command line is answered before torch is loaded.
+    from fl2ora.clip_tuning.clip import image_fit
     from fl2ora.federated_data.holdings import by_client, count_images, divided
     from fl2ora.federated_data.shares import check_division, check_plugins, load_federation
 
@@ -55,7 +56,8 @@ def data(
     if found:
         raise ConfigError(found)
     console = console_for(stderr=False)
-    federation = load_federation(config.dataset, config.protocol, config.on_leak)
+    fit = image_fit(config.model, config.augmentation)
+    federation = load_federation(config.dataset, config.protocol, fit, config.on_leak)
     _describe(console, config, federation)
     fractions = config.local_test_fraction, config.calibration_fraction
     shares = divided(federation, config.partition, clients, config.seed, fractions)

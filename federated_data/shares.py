@@ -11,6 +11,7 @@ import torch
 
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.errors import UserError, problems_of
+from fl2ora.experiment.image_fit import Fit
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.checks import check_federation, check_names
@@ -59,10 +60,18 @@ def check_plugins(dataset: str, protocol: str, partition: str) -> list[str]:
 
 
 @lru_cache(maxsize=2)
-def load_federation(dataset: str, protocol: str, on_leak: OnLeak = "stop") -> Federation:
+def load_federation(
+    dataset: str, protocol: str, fit: Fit | None = None, on_leak: OnLeak = "stop"
+) -> Federation:
     """Load the data that two specs describe; the last two are kept in memory.
 
     Nothing else reads images, so that a run reads its data once in each process.
+
+    Args:
+        dataset: spec.
+        protocol: spec.
+        fit: how the run's model wants images of any size; None: as CLIP does at 224 pixels.
+        on_leak: what to do about images that are trained on and held out; see ``without_leaks``.
 
     Raises:
         UserError: an unknown name or argument, or data that is missing or broken, see ``checks``.
@@ -78,12 +87,15 @@ def load_federation(dataset: str, protocol: str, on_leak: OnLeak = "stop") -> Fe
         try:
             for described in (source, *arrangement.others):
                 check_names(described)
+                if fit is not None:
+                    described.prepare(fit)
             federation = arrangement.arrange(source)
             check_federation(federation)
             federation = without_leaks(federation, on_leak)
         except (OSError, ValueError) as error:
             raise UserError(f"dataset {dataset!r}: {error}") from error
-    return replace(federation, notes=(*source.notes, *federation.notes))
+    others = (note for other in arrangement.others for note in other.notes)
+    return replace(federation, notes=(*source.notes, *others, *federation.notes))
 
 
 def share_out(

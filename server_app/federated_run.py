@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import image_fit
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
@@ -101,7 +102,8 @@ def _meet(grid: Grid, config: RunConfig, tracker: JsonLines) -> tuple[Clients, F
     """Load the server's data, if it has any, and meet the nodes."""
     data = None
     if config.dataset != NO_DATA:
-        data = load_federation(config.dataset, config.protocol, config.on_leak)
+        fit = image_fit(config.model, config.augmentation)
+        data = load_federation(config.dataset, config.protocol, fit, config.on_leak)
         tracker.log("data", **_data(data))
         for note in data.notes:
             logger.warning("Data: %s", note)

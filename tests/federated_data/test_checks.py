@@ -92,7 +92,7 @@ class FewCopies(Dataset):
 
 
 def test_few_copies_go_into_the_record() -> None:
-    notes = load_federation(f"{__name__}:FewCopies()", "in_distribution", "report").notes
+    notes = load_federation(f"{__name__}:FewCopies()", "in_distribution", on_leak="report").notes
     assert notes == ("drawn by hand", "2 of the 200 held-out images are training images, too")
 
 

@@ -135,7 +135,7 @@ def test_a_run_says_which_choice_there_is() -> None:
     spec = "tiny_datasets:Flawed(copies=3)"
     with pytest.raises(UserError, match=r"on-leak='drop' trains without them"):
         load_federation(spec, "in_distribution")
-    assert len(load_federation(spec, "in_distribution", "drop").train) == 37
-    assert len(load_federation(spec, "in_distribution", "report").train) == 40
+    assert len(load_federation(spec, "in_distribution", on_leak="drop").train) == 37
+    assert len(load_federation(spec, "in_distribution", on_leak="report").train) == 40
     with pytest.raises(UserError, match="on-leak: expected stop, drop or report, found 'ignore'"):
-        load_federation(spec, "in_distribution", "ignore")  # type: ignore[arg-type]
+        load_federation(spec, "in_distribution", on_leak="ignore")  # type: ignore[arg-type]
