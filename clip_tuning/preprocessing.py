@@ -94,13 +94,27 @@ class Preprocessing:
         """Return ``(B, 3, S, S)`` float32 for raw ``images (B, C, H, W)`` uint8."""
         return self._normalise(self._fit(_to_rgb(images)))
 
-    def training(self, images: Tensor, augmentation: Augmentation, rng: torch.Generator) -> Tensor:
-        """Return ``(B, 3, S, S)`` float32 with random crops and flips drawn from ``rng`` (CPU)."""
+    def training(
+        self,
+        images: Tensor,
+        augmentation: Augmentation,
+        rng: torch.Generator,
+        shapes: Tensor | None = None,
+    ) -> Tensor:
+        """Return ``(B, 3, S, S)`` float32 with random crops and flips drawn from ``rng`` (CPU).
+
+        Args:
+            images: ``(B, C, H, W)`` uint8.
+            augmentation: which changes.
+            rng: of all draws.
+            shapes: ``(B, 2)`` height and width that the images had before they were scaled to one
+                size, for ``crop_flip``: boxes are drawn as on those; None if they were not.
+        """
         if augmentation == "none":
             return self.evaluation(images)
         pixels = _to_rgb(images)
         if augmentation == "crop_flip":
-            pixels = _random_crops(pixels, self.size, rng)
+            pixels = _random_crops(pixels, self.size, rng, shapes)
         else:
             pixels = self._fit(pixels)
         flips = (torch.rand(len(pixels), generator=rng) < 0.5).to(pixels.device)
@@ -142,21 +156,31 @@ def _scale(pixels: Tensor, target: tuple[int, int]) -> Tensor:
     return pixels
 
 
-def _random_crops(pixels: Tensor, size: int, rng: torch.Generator) -> Tensor:
-    """Cut one random box of whole pixels from each image and scale it to ``size``."""
-    count, _, height, width = pixels.shape
+def _random_crops(
+    pixels: Tensor, size: int, rng: torch.Generator, shapes: Tensor | None = None
+) -> Tensor:
+    """Cut one random box of whole pixels from each image and scale it to ``size``.
+
+    With ``shapes (B, 2)``, boxes are drawn as on images of these heights and widths.
+    """
+    count, present = len(pixels), torch.tensor(pixels.shape[-2:], dtype=torch.float64)
+    height, width = (present.expand(count, 2) if shapes is None else shapes.double()).T
     draws = torch.rand((4, count), generator=rng, dtype=torch.float64)
     area = CROP_AREA[0] + draws[0] * (CROP_AREA[1] - CROP_AREA[0])
     low, high = (torch.tensor(r, dtype=torch.float64).log() for r in CROP_RATIO)
     ratio = (low + draws[1] * (high - low)).exp()
-    box_w = (area * height * width * ratio).sqrt().round().clamp(1, width)
-    box_h = (area * height * width / ratio).sqrt().round().clamp(1, height)
+    box_w = (area * height * width * ratio).sqrt().round().clamp(min=1).minimum(width)
+    box_h = (area * height * width / ratio).sqrt().round().clamp(min=1).minimum(height)
     left = (draws[2] * (width - box_w + 1)).floor()
     top = (draws[3] * (height - box_h + 1)).floor()
-    boxes = torch.stack([top, left, top + box_h, left + box_w], dim=1).to(torch.int64).tolist()
+    boxes = torch.stack([top, left, top + box_h, left + box_w], dim=1)
+    if shapes is not None:  # the same boxes where the image is now, at least one pixel large
+        boxes = (boxes * present.repeat(2) / torch.stack([height, width] * 2, dim=1)).round()
+        boxes[:, :2] = boxes[:, :2].minimum(present - 1)
+        boxes[:, 2:] = boxes[:, 2:].maximum(boxes[:, :2] + 1)
     crops = [
         _scale(image[None, :, y:below, x:right], (size, size))
-        for image, (y, x, below, right) in zip(pixels, boxes, strict=True)
+        for image, (y, x, below, right) in zip(pixels, boxes.to(torch.int64).tolist(), strict=True)
     ]
     return torch.cat(crops) if crops else pixels.new_zeros((0, 3, size, size))
 

@@ -25,7 +25,7 @@ def test_rows_are_selected_in_the_order_given() -> None:
     assert len(whole) == len(part) == 3
     assert part.labels.tolist() == [1, 2, 1]
     assert part.domains.tolist() == [0, 0, 0]
-    assert torch.equal(part.images, whole.images[[2, 0, 2]])
+    assert torch.equal(part.images[:], whole.images[torch.tensor([2, 0, 2])])
 
 
 def test_no_rows_are_fine() -> None:
