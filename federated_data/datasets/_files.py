@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+import torch
+
 from fl2ora.federated_data.datasets.base import Dataset, SplitName
 from fl2ora.federated_data.files import FileList
 from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.store.sources import FileSource
 from fl2ora.federated_data.store.stored import OnBadImage, stored_images
 
 
@@ -39,6 +42,9 @@ class FilesDataset(Dataset):
                 ``files`` raises.
         """
         fit = self.fit if name == "train" else self.fit.for_evaluation()
-        images, remarks = stored_images(self.files(name), fit, self.on_bad_image, name)
-        self.notes = (*self.notes, *(said for said in remarks if said not in self.notes))
-        return images
+        files = self.files(name)
+        found = stored_images(FileSource(files.paths), fit, self.on_bad_image, name)
+        self.notes = (*self.notes, *(said for said in found.remarks if said not in self.notes))
+        files = files.select(found.kept)
+        labels, domains = torch.from_numpy(files.labels), torch.from_numpy(files.domains)
+        return LabelledImages(found.images, labels, domains, files.clients)
