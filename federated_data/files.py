@@ -22,7 +22,7 @@ class FileList:
         clients: whose image each is by nature; None if nobody's.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path, ...] | tuple[str, ...]
     labels: Numbers
     domains: Numbers
     clients: tuple[str, ...] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Literal
 
-from fl2ora.federated_data.fit import Fit
+from fl2ora.experiment.image_fit import Fit
 from fl2ora.federated_data.images import LabelledImages
 
 SplitName = Literal["train", "validation", "test"]

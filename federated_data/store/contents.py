@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def contents_of(source: Source) -> Digests:
     return contents
 
 
-def file_digests(paths: tuple[Path, ...]) -> Digests:
+def file_digests(paths: Sequence[Path | str]) -> Digests:
     """Return ``(N,)`` digests of files' contents; see ``contents_of``."""
     return contents_of(FileSource(paths))
 

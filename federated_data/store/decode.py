@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fl2ora.federated_data.fit import Fit
+from fl2ora.experiment.image_fit import Fit
 
 Bytes = NDArray[np.uint8]
 

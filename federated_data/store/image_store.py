@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fl2ora.experiment.errors import UserError
-from fl2ora.federated_data.fit import Fit
+from fl2ora.experiment.image_fit import Fit
 from fl2ora.federated_data.images import DIGEST, Digests, Pool, pixels_digest
 from fl2ora.federated_data.store.decode import Decoded
 from fl2ora.federated_data.store.location import VARIABLE

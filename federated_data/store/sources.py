@@ -42,7 +42,7 @@ class FileSource:
         paths: of the files.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path | str]) -> None:
         self._paths = paths
 
     def __len__(self) -> int:
@@ -55,7 +55,8 @@ class FileSource:
 
     def read(self, index: int) -> bytes:
         """See ``Source``."""
-        return self._paths[index].read_bytes()
+        with open(self._paths[index], "rb") as file:
+            return file.read()
 
     def stamps(self) -> Digests:
         """See ``Source``."""

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fl2ora.experiment.errors import UserError
-from fl2ora.federated_data.fit import Fit
+from fl2ora.experiment.image_fit import Fit
 from fl2ora.federated_data.images import Digests, ImageRows, digest_of
 from fl2ora.federated_data.store.contents import KnownContents, store_folder
 from fl2ora.federated_data.store.decode import (
