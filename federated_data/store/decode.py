@@ -77,8 +77,10 @@ def decode(content: bytes, fit: Fit) -> Decoded:
 def decoding() -> Iterator[None]:
     """Let Pillow refuse images beyond its limit, of which it else warns, and warn of nothing else.
 
-    For all threads, since filters of warnings are the process's.
+    For all threads, since filters of warnings are the process's. Pillow's readers are loaded here,
+    since the first of several threads to need one would leave the others without.
     """
+    Image.init()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
