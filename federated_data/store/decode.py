@@ -19,7 +19,7 @@ Bytes = NDArray[np.uint8]
 # Marks: what is worth saying of an image that was decoded.
 TURNED, TRANSPARENT, SIXTEEN_BITS = 1, 2, 4
 
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF")
 _SIXTEEN = 65535
 
 
