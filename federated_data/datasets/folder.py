@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from fl2ora.experiment.arguments import LARGEST, choice, number, whole
 from fl2ora.experiment.errors import UserError, shown
-from fl2ora.experiment.paths import user_path
+from fl2ora.experiment.paths import user_file, user_path, what_is_at
 from fl2ora.federated_data.datasets._files import FilesDataset
 from fl2ora.federated_data.datasets.base import SplitName
 from fl2ora.federated_data.files import FileList
@@ -60,7 +59,7 @@ class Folder(FilesDataset):
         layout: str = "auto",
         classes_file: str = "",
         templates: str | list[str] = "a photo of a {}.",
-        validation: float = 0.1,
+        validation: float = 0.0,
         test: float = 0.2,
         seed: int = 0,
         columns: dict[str, str] | None = None,
@@ -68,9 +67,11 @@ class Folder(FilesDataset):
     ) -> None:
         self._root = user_path(path)
         if not self._root.is_dir():
-            raise UserError(f"path: expected a folder, found {_what(self._root)}: {self._root}")
-        self._table = _file("table_file", table_file)
-        self._classes_file = _file("classes_file", classes_file)
+            raise UserError(
+                f"path: expected a folder, found {what_is_at(self._root)}: {self._root}"
+            )
+        self._table = user_file("table_file", table_file)
+        self._classes_file = user_file("classes_file", classes_file)
         self._levels = parse_layout(layout)
         if self._table and self._levels:
             raise UserError("layout: expected auto beside a table_file, which says what images are")
@@ -109,7 +110,7 @@ class Folder(FilesDataset):
             found = list_tree(self._root, self._levels)
         else:
             found = list_table(self._root, self._table, self._columns, self._needed)
-        self.notes = (*self.notes, *found.notes)
+        self.remark(*found.notes)
         return found
 
     @cached_property
@@ -134,6 +135,8 @@ class Folder(FilesDataset):
         for name in ("train", "test"):
             if name not in splits:
                 raise UserError(f"{self._root}: the {name} split has no images")
+        if left := splits.count("validation"):
+            self.remark(f"the {left:,} validation images are left out")
         labels = self._all_files.labels
         trained = {label for label, split in zip(labels, splits, strict=True) if split == "train"}
         for label, name in enumerate(self._named):
@@ -151,21 +154,8 @@ class Folder(FilesDataset):
         if "test" in splits or "validation" not in splits:
             return splits
         said = "there are no test images: the validation images are tested on"
-        self.notes = (*self.notes, said)
+        self.remark(said)
         return ["test" if split == "validation" else split for split in splits]
-
-
-def _file(name: str, text: str) -> Path | None:
-    if not text:
-        return None
-    path = user_path(text)
-    if not path.is_file():
-        raise UserError(f"{name}: expected a file, found {_what(path)}: {path}")
-    return path
-
-
-def _what(path: Path) -> str:
-    return "a folder" if path.is_dir() else "a file" if path.exists() else "nothing there"
 
 
 def _checked_columns(given: dict[str, str]) -> dict[str, str]:
