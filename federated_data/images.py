@@ -22,7 +22,8 @@ class Pool:
     """All images of a dataset that lie together; parts of it are rows.
 
     Attributes:
-        pixels: ``(M, C, H, W)`` uint8, C is 1 (grey) or 3 (RGB).
+        pixels: ``(M, C, H, W)`` uint8, C is 1 (grey) or 3 (RGB); may be of a file that is mapped
+            into memory and cannot be written to.
         larger: ``(M, C, L, L)`` uint8, the same images scaled to a larger square whatever their
             shape, for random crops; None where crops come from ``pixels``.
         shapes: ``(M, 2)`` int64, height and width of what ``larger`` was scaled from.
@@ -94,7 +95,8 @@ class ImageRows:
         if isinstance(index, tuple):
             found = self[index[0]]
             return found[index[1:] if isinstance(index[0], int) else (slice(None), *index[1:])]
-        return self.pool.pixels[self.numbers[index]]
+        found = self.pool.pixels[self.numbers[index]]
+        return found.clone() if isinstance(index, int) else found  # never a view of the pool
 
     def for_crops(self, index: slice | Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the images at ``index`` that random crops are cut from.

@@ -21,6 +21,7 @@ TURNED, TRANSPARENT, SIXTEEN_BITS = 1, 2, 4
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF")
 _SIXTEEN = 65535
+_ORIENTATION = 0x0112
 
 
 class BadImageError(ValueError):
@@ -56,8 +57,10 @@ def decode(content: bytes, fit: Fit) -> Decoded:
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
             _check_size(*opened.size)
+            # Pillow turns TIFF itself while it loads it.
+            turned = opened.format == "TIFF" and _orientation(opened) != 1
             opened.load()
-            image, marks = _upright_rgb(opened)
+            image, marks = _upright_rgb(opened, turned)
         larger = _planes(image.resize((fit.larger,) * 2, fit.resample)) if fit.larger else None
         return Decoded(fitted(image, fit), larger, image.height, image.width, marks)
     except BadImageError:
@@ -110,11 +113,11 @@ def fitted(image: Image.Image, fit: Fit) -> Bytes:
     return _planes(image.crop((left, top, left + side, top + side)))
 
 
-def _upright_rgb(opened: Image.Image) -> tuple[Image.Image, int]:
-    """Return an opened image in RGB, turned as its EXIF orientation says, and its marks."""
-    image = _turned(opened)
-    marks = 0 if image is None else TURNED
-    image = opened if image is None else image
+def _upright_rgb(image: Image.Image, turned: bool) -> tuple[Image.Image, int]:
+    """Return an image in RGB, turned as its EXIF orientation says, and its marks."""
+    if _orientation(image) != 1:
+        image, turned = ImageOps.exif_transpose(image), True
+    marks = TURNED if turned else 0
     if image.mode.startswith("I"):
         return _eight_bits(image), marks | SIXTEEN_BITS
     if image.mode == "F":
@@ -129,14 +132,13 @@ def _upright_rgb(opened: Image.Image) -> tuple[Image.Image, int]:
     return image.convert("RGB"), marks
 
 
-def _turned(image: Image.Image) -> Image.Image | None:
-    """Return an image as its EXIF orientation says; None if it is upright already."""
+def _orientation(image: Image.Image) -> int:
+    """Return an image's EXIF orientation, 1 if it is upright or says nothing that can be read."""
     try:
-        if image.getexif().get(0x0112, 1) in range(2, 9):
-            return ImageOps.exif_transpose(image)
-    except Exception:  # an EXIF block that cannot be read says nothing
-        return None
-    return None
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow raises all kinds
+        return 1
+    return found if found in range(2, 9) else 1
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

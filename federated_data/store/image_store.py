@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -144,10 +145,10 @@ class ImageStore:
         side = self._sides[name]
         if not count:
             return torch.empty((0, 3, side, side), dtype=torch.uint8)
-        size = count * 3 * side * side
-        # Private pages are those of the file, one copy for all processes, until one writes to them.
-        flat = torch.from_file(str(self.folder / name), False, size, dtype=torch.uint8)
-        return flat.view(count, 3, side, side)
+        # Read-only, so that it may be larger than memory, and is one copy for all processes.
+        mapped = np.memmap(self.folder / name, np.uint8, mode="r", shape=(count, 3, side, side))
+        with warnings.catch_warnings(action="ignore"):  # of tensors that cannot be written to
+            return torch.from_numpy(mapped)
 
 
 def _written(files: dict[str, IO[bytes]], entry: Entry) -> tuple[object, ...]:
