@@ -85,7 +85,10 @@ def _seen(
 ) -> Batch:
     """Return the preprocessed and augmented images ``rows``."""
     device, kind = classifier.clip.device, plan.augmentation
-    pixels = classifier.preprocessing.training(data.images[rows].to(device), kind, rng)
+    raw, shapes = data.images[rows], None
+    if kind == "crop_flip":
+        raw, shapes = data.images.for_crops(rows)
+    pixels = classifier.preprocessing.training(raw.to(device), kind, rng, shapes)
     return Batch(rows, pixels, data.labels[rows].to(device), changed=kind != "none")
 
 

@@ -13,10 +13,12 @@ from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.node_config import OVERRIDES, check_node_config
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import image_fit
 from fl2ora.clip_tuning.prefix.features import PLAIN, Views, bytes_needed
 from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.image_fit import Fit
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
@@ -69,7 +71,7 @@ class Node:
     @cached_property
     def federation(self) -> Federation:
         """The dataset this node's images come from."""
-        return load_federation(self.config.dataset, self.config.protocol)
+        return load_federation(self.config.dataset, self.config.protocol, self._fit)
 
     @cached_property
     def data(self) -> ClientData:
@@ -88,8 +90,17 @@ class Node:
     def _shares(self) -> list[LabelledImages]:
         config = self.config
         return _shares(
-            config.dataset, config.protocol, config.partition, self.num_partitions, config.seed
+            config.dataset,
+            config.protocol,
+            self._fit,
+            config.partition,
+            self.num_partitions,
+            config.seed,
         )
+
+    @property
+    def _fit(self) -> Fit:
+        return image_fit(self.config.model, self.config.augmentation)
 
     @property
     def device(self) -> torch.device:
@@ -183,6 +194,6 @@ def node_name(node: Mapping[str, Value], node_id: int) -> str:
 
 @lru_cache(maxsize=1)
 def _shares(
-    dataset: str, protocol: str, partition: str, num_clients: int, seed: int
+    dataset: str, protocol: str, fit: Fit, partition: str, num_clients: int, seed: int
 ) -> list[LabelledImages]:
-    return share_out(load_federation(dataset, protocol), partition, num_clients, seed)
+    return share_out(load_federation(dataset, protocol, fit), partition, num_clients, seed)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase, SiglipModel
+from transformers import AutoConfig, AutoTokenizer, CLIPModel, PreTrainedTokenizerBase, SiglipModel
 from transformers.utils import cached_file
 
 from fl2ora.clip_tuning.adapter import check_finite
-from fl2ora.clip_tuning.embedded import load_embedded
+from fl2ora.clip_tuning.embedded import embedded_preprocessor, load_embedded
 from fl2ora.clip_tuning.families import Family, family_of
-from fl2ora.clip_tuning.preprocessing import Preprocessing
+from fl2ora.clip_tuning.preprocessing import Augmentation, Preprocessing
 from fl2ora.experiment.errors import UserError, nearest, shown
+from fl2ora.experiment.image_fit import Fit
 from fl2ora.experiment.paths import user_path
 
 T = TypeVar("T")
+_PREPROCESSOR = "preprocessor_config.json"
 _HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 _EXAMPLES = (
     "embedded",
@@ -76,16 +79,40 @@ def load_clip(name: str) -> Clip:
     else:
         model, tokenizer, preprocessor = _load_pretrained(name)
     model.eval().requires_grad_(False)
-    preprocessing = _part(
+    size, family = model.config.vision_config.image_size, family_of(model.config.model_type)
+    return Clip(name, model, tokenizer, _preprocessing(name, preprocessor, size, family))
+
+
+@lru_cache(maxsize=4)
+def image_fit(name: str, augmentation: Augmentation = "none") -> Fit:
+    """Return how files of any size become images for a model, whose weights are not read.
+
+    Args:
+        name: see ``load_clip``.
+        augmentation: of the training images.
+
+    Raises:
+        UserError: a part of the model is missing or unreadable, naming it.
+    """
+    if name == "embedded":
+        (preprocessor, size), family = embedded_preprocessor(), family_of("clip")
+    else:
+        source = _source(name)
+        family = _part(name, "config.json", lambda: _read_family(source))
+        config = _part(name, "config.json", lambda: AutoConfig.from_pretrained(source))
+        preprocessor = _part(name, _PREPROCESSOR, lambda: _read_preprocessor(source))
+        size = config.vision_config.image_size
+    return _preprocessing(name, preprocessor, size, family).fit(augmentation)
+
+
+def _preprocessing(
+    name: str, preprocessor: dict[str, Any], size: int | Sequence[int], family: Family
+) -> Preprocessing:
+    return _part(
         name,
-        "preprocessor_config.json",
-        lambda: Preprocessing.from_config(
-            preprocessor,
-            model.config.vision_config.image_size,
-            family_of(model.config.model_type).preprocessor,
-        ),
+        _PREPROCESSOR,
+        lambda: Preprocessing.from_config(preprocessor, size, family.preprocessor),
     )
-    return Clip(name, model, tokenizer, preprocessing)
 
 
 def check_model(name: str) -> str:
@@ -111,17 +138,21 @@ def check_model(name: str) -> str:
 def _load_pretrained(
     name: str,
 ) -> tuple[CLIPModel | SiglipModel, PreTrainedTokenizerBase, dict[str, Any]]:
-    try:
-        source = check_model(name)
-    except UserError as error:
-        raise UserError(f"model: {error}") from None
+    source = _source(name)
     family = _part(name, "config.json", lambda: _read_family(source))
     model = _part(name, "model.safetensors", lambda: _read_weights(source, family))
     _part(name, "config.json", lambda: family.feature_size(model.config))
     tokenizer = _part(name, "a tokenizer", lambda: AutoTokenizer.from_pretrained(source))
     _part(name, "a tokenizer", lambda: family.check_tokenizer(tokenizer, model.config))
-    preprocessor = _part(name, "preprocessor_config.json", lambda: _read_preprocessor(source))
+    preprocessor = _part(name, _PREPROCESSOR, lambda: _read_preprocessor(source))
     return model, tokenizer, preprocessor
+
+
+def _source(name: str) -> str:
+    try:
+        return check_model(name)
+    except UserError as error:
+        raise UserError(f"model: {error}") from None
 
 
 def _part(name: str, expected: str, read: Callable[[], T]) -> T:
@@ -160,7 +191,7 @@ def _read_preprocessor(source: str) -> dict[str, Any]:
         nested = _read_json(source, file).get("image_processor")
         if isinstance(nested, dict):
             return nested
-    return _read_json(source, "preprocessor_config.json")
+    return _read_json(source, _PREPROCESSOR)
 
 
 def _read_family(source: str) -> Family:

@@ -70,6 +70,12 @@ def load_embedded(
     return model.eval(), wrap_tokenizer(core), _read_json(folder / _PREPROCESSOR)
 
 
+def embedded_preprocessor() -> tuple[dict[str, Any], int]:
+    """Return the embedded CLIP's preprocessing as ``load_embedded`` does, and its image size."""
+    size = CLIPConfig.from_dict(_read_json(assets_folder() / _CONFIG)).vision_config.image_size
+    return _read_json(assets_folder() / _PREPROCESSOR), size
+
+
 def save_embedded(
     model: CLIPModel,
     tokenizer: PreTrainedTokenizerFast,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerBase, SiglipConfig, SiglipModel
 
-from fl2ora.clip_tuning.preprocessing import CLIP_FILE, SIGLIP_FILE
+from fl2ora.clip_tuning.preprocessor_file import CLIP_FILE, SIGLIP_FILE
 
 _TEXT = "a photo"  # any tokenizer of images' captions knows its words
 

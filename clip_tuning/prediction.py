@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.image_source import Images, batches
 
 
 @torch.inference_mode()
 def predict(
     classifier: ClipClassifier,
-    images: Tensor,
+    images: Images,
     batch_size: int = 256,
     prefix: Tensor | None = None,
 ) -> Tensor:
@@ -30,10 +31,11 @@ def predict(
     classes = classifier.encode_classes()
     rows = [torch.zeros((0, len(classifier.class_names)))]
     given = images if prefix is None else prefix
-    for part in torch.split(given, batch_size) if len(given) else ():
+    for rows_of_batch in batches(given, batch_size):
+        part = given[rows_of_batch].to(device)
         if prefix is None:
-            encoded = classifier.encode_images(classifier.preprocessing.evaluation(part.to(device)))
+            encoded = classifier.encode_images(classifier.preprocessing.evaluation(part))
         else:
-            encoded = classifier.finish_images(part.to(device))
+            encoded = classifier.finish_images(part)
         rows.append(classifier.logits(encoded, classes).float().cpu())
     return torch.cat(rows)

@@ -10,22 +10,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fl2ora.clip_tuning.preprocessor_file import (
+    CLIP_FILE,
+    CLIP_MEAN,
+    CLIP_STD,
+    FILE,
+    FILTERS,
+    check_without_crop,
+    gain_of,
+    read_square,
+    resample_of,
+    square,
+    statistics_of,
+)
+from fl2ora.experiment.image_fit import BICUBIC, Fit
+
 Augmentation = Literal["none", "flip", "crop_flip"]
 
-# OpenAI's CLIP, for preprocessor files that leave the statistics out.
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-HALF = (0.5, 0.5, 0.5)
-# What preprocessor files of either kind of model mean where they say nothing.
-CLIP_FILE = {"do_center_crop": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
-SIGLIP_FILE = {"do_center_crop": False, "image_mean": HALF, "image_std": HALF}
-# All that a file may say of these; 3 is PIL's bicubic.
-_FIXED = {
-    "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-    "resample": 3,
-}  # fmt: skip
-_SHOWN = {"resample": "3 (bicubic)", "rescale_factor": "1/255"}
-_FILE = "preprocessor_config.json"
 # RandomResizedCrop as CoOp and the FL2oRA code use it (Szegedy et al. 2014, arXiv 1409.4842).
 CROP_AREA = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -42,6 +43,8 @@ class Preprocessing:
         mean: per-channel mean subtracted from values in [0, 1].
         std: per-channel standard deviation divided by.
         squash: scale both sides to ``resize`` whatever the image's shape.
+        resample: PIL's number of the filter: 2 bilinear, 3 bicubic.
+        gain: what values in [0, 1] are multiplied by; 1 where bytes are divided by 255.
     """
 
     size: int
@@ -49,6 +52,8 @@ class Preprocessing:
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
     squash: bool = False
+    resample: int = BICUBIC
+    gain: float = 1.0
 
     @classmethod
     def from_config(
@@ -69,38 +74,59 @@ class Preprocessing:
                 there is not.
         """
         said = {**left_out, **{key: value for key, value in config.items() if value is not None}}
-        side = _square("image_size", image_size)
-        _check_fixed(said)
-        mean, std = (_channels(key, said[key]) for key in ("image_mean", "image_std"))
+        side = square("image_size", image_size)
+        mean, std = statistics_of(said)
+        resample, gain = resample_of(said), gain_of(said)
         if not said["do_center_crop"]:
-            _check_without_crop(said, side)
-            return cls(side, side, mean, std, squash=True)
-        size = _read_square("crop_size", said.get("crop_size", side))
+            check_without_crop(said, side)
+            return cls(side, side, mean, std, True, resample, gain)
+        size = read_square("crop_size", said.get("crop_size", side))
         if size != side:
-            raise ValueError(
-                f"{_FILE}: crop_size {size} does not fit the model's image_size {side}"
-            )
+            raise ValueError(f"{FILE}: crop_size {size} does not fit the model's image_size {side}")
         wanted = said.get("size", size)
         squash = isinstance(wanted, Mapping) and "shortest_edge" not in wanted
-        resize = _read_square("size", wanted)
+        resize = read_square("size", wanted)
         if resize < size:
             raise ValueError(
-                f"{_FILE}: size: expected at least crop_size {size}, found {resize}; images are "
+                f"{FILE}: size: expected at least crop_size {size}, found {resize}; images are "
                 f"not padded"
             )
-        return cls(size, resize, mean, std, squash)
+        return cls(size, resize, mean, std, squash, resample, gain)
+
+    def fit(self, augmentation: Augmentation = "none") -> Fit:
+        """Return how files of any size become images that this preprocessing takes.
+
+        Random crops are cut from a square of twice the model's side: as many pixels as most
+        photographs of the usual data sets have.
+        """
+        larger = 2 * self.size if augmentation == "crop_flip" else 0
+        return Fit(self.size, self.resize, self.squash, self.resample, larger)
 
     def evaluation(self, images: Tensor) -> Tensor:
         """Return ``(B, 3, S, S)`` float32 for raw ``images (B, C, H, W)`` uint8."""
         return self._normalise(self._fit(_to_rgb(images)))
 
-    def training(self, images: Tensor, augmentation: Augmentation, rng: torch.Generator) -> Tensor:
-        """Return ``(B, 3, S, S)`` float32 with random crops and flips drawn from ``rng`` (CPU)."""
+    def training(
+        self,
+        images: Tensor,
+        augmentation: Augmentation,
+        rng: torch.Generator,
+        shapes: Tensor | None = None,
+    ) -> Tensor:
+        """Return ``(B, 3, S, S)`` float32 with random crops and flips drawn from ``rng`` (CPU).
+
+        Args:
+            images: ``(B, C, H, W)`` uint8.
+            augmentation: which changes.
+            rng: of all draws.
+            shapes: ``(B, 2)`` height and width that the images had before they were scaled to one
+                size, for ``crop_flip``: boxes are drawn as on those; None if they were not.
+        """
         if augmentation == "none":
             return self.evaluation(images)
         pixels = _to_rgb(images)
         if augmentation == "crop_flip":
-            pixels = _random_crops(pixels, self.size, rng)
+            pixels = _random_crops(pixels, self.size, self.resample, rng, shapes)
         else:
             pixels = self._fit(pixels)
         flips = (torch.rand(len(pixels), generator=rng) < 0.5).to(pixels.device)
@@ -113,7 +139,8 @@ class Preprocessing:
         shorter = min(height, width)
         # The longer side is rounded down, as transformers does.
         scaled = (height * self.resize // shorter, width * self.resize // shorter)
-        pixels = _scale(pixels, (self.resize, self.resize) if self.squash else scaled)
+        target = (self.resize, self.resize) if self.squash else scaled
+        pixels = _scale(pixels, target, self.resample)
         top = (pixels.shape[-2] - self.size) // 2
         left = (pixels.shape[-1] - self.size) // 2
         return pixels[..., top : top + self.size, left : left + self.size]
@@ -121,7 +148,8 @@ class Preprocessing:
     def _normalise(self, pixels: Tensor) -> Tensor:
         mean = pixels.new_tensor(self.mean)[:, None, None]
         std = pixels.new_tensor(self.std)[:, None, None]
-        return (pixels - mean) / std
+        values = pixels if self.gain == 1 else pixels * self.gain
+        return (values - mean) / std
 
 
 def _to_rgb(images: Tensor) -> Tensor:
@@ -129,104 +157,43 @@ def _to_rgb(images: Tensor) -> Tensor:
     return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
 
 
-def _scale(pixels: Tensor, target: tuple[int, int]) -> Tensor:
-    """Scale ``pixels (B, 3, H, W)`` in [0, 1], bicubic and antialiased.
+def _scale(pixels: Tensor, target: tuple[int, int], resample: int) -> Tensor:
+    """Scale ``pixels (B, 3, H, W)`` in [0, 1] with a filter of PIL's, antialiased.
 
     As PIL does, which CLIP was trained with: first the width, then the height, and after each what
     bicubic overshoots is cut off and values are rounded to whole bytes.
     """
     for size in ((pixels.shape[-2], target[1]), target):
         if size != tuple(pixels.shape[-2:]):
-            pixels = interpolate(pixels, size, mode="bicubic", antialias=True)
+            pixels = interpolate(pixels, size, mode=FILTERS[resample], antialias=True)
             pixels = (pixels.clamp(0, 1) * 255).round() / 255
     return pixels
 
 
-def _random_crops(pixels: Tensor, size: int, rng: torch.Generator) -> Tensor:
-    """Cut one random box of whole pixels from each image and scale it to ``size``."""
-    count, _, height, width = pixels.shape
+def _random_crops(
+    pixels: Tensor, size: int, resample: int, rng: torch.Generator, shapes: Tensor | None = None
+) -> Tensor:
+    """Cut one random box of whole pixels from each image and scale it to ``size``.
+
+    With ``shapes (B, 2)``, boxes are drawn as on images of these heights and widths.
+    """
+    count, present = len(pixels), torch.tensor(pixels.shape[-2:], dtype=torch.float64)
+    height, width = (present.expand(count, 2) if shapes is None else shapes.double()).T
     draws = torch.rand((4, count), generator=rng, dtype=torch.float64)
     area = CROP_AREA[0] + draws[0] * (CROP_AREA[1] - CROP_AREA[0])
     low, high = (torch.tensor(r, dtype=torch.float64).log() for r in CROP_RATIO)
     ratio = (low + draws[1] * (high - low)).exp()
-    box_w = (area * height * width * ratio).sqrt().round().clamp(1, width)
-    box_h = (area * height * width / ratio).sqrt().round().clamp(1, height)
+    box_w = (area * height * width * ratio).sqrt().round().clamp(min=1).minimum(width)
+    box_h = (area * height * width / ratio).sqrt().round().clamp(min=1).minimum(height)
     left = (draws[2] * (width - box_w + 1)).floor()
     top = (draws[3] * (height - box_h + 1)).floor()
-    boxes = torch.stack([top, left, top + box_h, left + box_w], dim=1).to(torch.int64).tolist()
+    boxes = torch.stack([top, left, top + box_h, left + box_w], dim=1)
+    if shapes is not None:  # the same boxes where the image is now, at least one pixel large
+        boxes = (boxes * present.repeat(2) / torch.stack([height, width] * 2, dim=1)).round()
+        boxes[:, :2] = boxes[:, :2].minimum(present - 1)
+        boxes[:, 2:] = boxes[:, 2:].maximum(boxes[:, :2] + 1)
     crops = [
-        _scale(image[None, :, y:below, x:right], (size, size))
-        for image, (y, x, below, right) in zip(pixels, boxes, strict=True)
+        _scale(image[None, :, y:below, x:right], (size, size), resample)
+        for image, (y, x, below, right) in zip(pixels, boxes.to(torch.int64).tolist(), strict=True)
     ]
     return torch.cat(crops) if crops else pixels.new_zeros((0, 3, size, size))
-
-
-def _check_fixed(config: Mapping[str, Any]) -> None:
-    """Refuse a file that asks for steps or a filter that there are not.
-
-    Raises:
-        ValueError: names the key, what was expected and what was found.
-    """
-    for key, expected in _FIXED.items():
-        found = config.get(key, expected)
-        same = abs(found - expected) < 1e-6 if key == "rescale_factor" else found == expected
-        if not same:
-            raise ValueError(f"{_FILE}: {key}: expected {_SHOWN.get(key, expected)}, found {found}")
-
-
-def _check_without_crop(config: Mapping[str, Any], side: int) -> None:
-    """Refuse a file without a centre crop that asks for more than squashing to ``side``.
-
-    Raises:
-        ValueError: names the key, what was expected and what was found.
-    """
-    size = config.get("size", {"height": side, "width": side})
-    if not isinstance(size, Mapping) or not {"height", "width"} <= size.keys():
-        raise ValueError(
-            f"{_FILE}: size: expected height and width where there is no centre crop, found {size}"
-        )
-    found = _read_square("size", size)
-    if found != side:
-        raise ValueError(f"{_FILE}: size {found} does not fit the model's image_size {side}")
-
-
-def _square(what: str, value: int | Sequence[int]) -> int:
-    """Read a size that may be a number or both sides.
-
-    Raises:
-        ValueError: the sides differ.
-    """
-    sides = [value] if isinstance(value, int) else list(value)
-    if len(set(sides)) != 1:
-        raise ValueError(f"{what}: expected a square, found {'x'.join(map(str, sides))}")
-    return int(sides[0])
-
-
-def _read_square(key: str, value: Any) -> int:
-    """Read a size that transformers writes as a number, as both sides or as the shortest edge.
-
-    Raises:
-        ValueError: it is none of these, or no square.
-    """
-    what = f"{_FILE}: {key}"
-    if isinstance(value, Mapping):
-        if value.keys() == {"shortest_edge"}:
-            value = value["shortest_edge"]
-        elif {"height", "width"} <= value.keys():
-            value = (value["height"], value["width"])
-    if isinstance(value, int) or (isinstance(value, Sequence) and not isinstance(value, str)):
-        return _square(what, value)
-    raise ValueError(
-        f"{what}: expected a number, height and width, or shortest_edge, found {value}"
-    )
-
-
-def _channels(key: str, values: Any) -> tuple[float, ...]:
-    """Read a value for each of three channels.
-
-    Raises:
-        ValueError: there are not three.
-    """
-    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 3:
-        raise ValueError(f"{_FILE}: {key}: expected three values, found {values}")
-    return tuple(values)

@@ -39,6 +39,25 @@ def user_path(text: str) -> Path:
         raise UserError(f"{shown(text)}: the home folder of that user is unknown") from None
 
 
+def user_file(name: str, text: str) -> Path | None:
+    """Return the path of a file that an argument names; None for an empty text.
+
+    Raises:
+        UserError: there is no such file; the message begins with ``name``, the argument's.
+    """
+    if not text:
+        return None
+    path = user_path(text)
+    if not path.is_file():
+        raise UserError(f"{name}: expected a file, found {what_is_at(path)}: {path}")
+    return path
+
+
+def what_is_at(path: Path) -> str:
+    """Return ``a folder``, ``a file`` or ``nothing there``."""
+    return "a folder" if path.is_dir() else "a file" if path.exists() else "nothing there"
+
+
 def is_path(name: str, value: object) -> bool:
     """Return whether an argument holds a path: by its name, or because its text begins as one."""
     if not isinstance(value, str) or not value:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
 
 from fl2ora.experiment.errors import UserError, shown
 from fl2ora.federated_data.datasets.base import Dataset
-from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.images import ImageRows, LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
 
 _TOLERATED = 0.01  # share of the held-out images that may be training images, too
-_SAMPLED = 64  # bytes of an image that are compared before all of them are
 
 
 def check_names(described: Dataset | Federation) -> None:
@@ -96,26 +94,8 @@ def _check_range(what: str, numbers: Tensor, of: str, count: int) -> None:
         )
 
 
-def _copies(held_out: Tensor, known: Tensor) -> int:
-    """Return how many of ``held_out (N, C, H, W)`` are among ``known (M, C, H, W)``."""
+def _copies(held_out: ImageRows, known: ImageRows) -> int:
+    """Return how many of ``held_out`` are among ``known``."""
     if held_out.shape[1:] != known.shape[1:] or not len(held_out) or not len(known):
         return 0
-    width = held_out[0].numel()
-    columns = np.linspace(0, width - 1, min(width, _SAMPLED)).astype(np.int64)
-    # Most images differ in a few of their bytes already: only the others are read whole.
-    samples = [
-        [row.tobytes() for row in images.flatten(1)[:, columns].numpy()]
-        for images in (held_out, known)
-    ]
-    shared = set(samples[0]) & set(samples[1])
-    whole = [
-        list(_digests(images, [row for row, sample in enumerate(part) if sample in shared]))
-        for images, part in zip((held_out, known), samples, strict=True)
-    ]
-    seen = set(whole[1])
-    return sum(digest in seen for digest in whole[0])
-
-
-def _digests(images: Tensor, rows: Sequence[int]) -> Iterator[bytes]:
-    for row in rows:
-        yield hashlib.blake2b(images[row].contiguous().numpy().data, digest_size=16).digest()
+    return int(np.isin(held_out.digests(), known.digests()).sum())

@@ -10,6 +10,7 @@ import torch
 
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.errors import UserError, problems_of
+from fl2ora.experiment.image_fit import Fit
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.checks import check_federation, check_names
@@ -47,10 +48,15 @@ def check_plugins(dataset: str, protocol: str, partition: str) -> list[str]:
 
 
 @lru_cache(maxsize=2)
-def load_federation(dataset: str, protocol: str) -> Federation:
+def load_federation(dataset: str, protocol: str, fit: Fit | None = None) -> Federation:
     """Load the data that two specs describe; the last two are kept in memory.
 
     Nothing else reads images, so that a run reads its data once in each process.
+
+    Args:
+        dataset: spec.
+        protocol: spec.
+        fit: how the run's model wants images of any size; None: as CLIP does at 224 pixels.
 
     Raises:
         UserError: an unknown name or argument, or data that is missing or broken, see ``checks``.
@@ -60,6 +66,8 @@ def load_federation(dataset: str, protocol: str) -> Federation:
     with blaming(source):
         try:
             check_names(source)
+            if fit is not None:
+                source.prepare(fit)
             federation = arrangement.arrange(source)
             found = check_federation(federation)
         except (OSError, ValueError) as error:

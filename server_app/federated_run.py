@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
+from fl2ora.clip_tuning.clip import image_fit
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
@@ -67,7 +68,8 @@ def _begin(
     """Load model and data, meet the nodes, measure zero-shot; return what round 1 starts from."""
     rate = learning_rate_for(config.method, config.model, config.optimiser, config.learning_rate)
     tracker.log("start", config=config.flat(), learning_rate=rate)
-    federation = load_federation(config.dataset, config.protocol)
+    fit = image_fit(config.model, config.augmentation)
+    federation = load_federation(config.dataset, config.protocol, fit)
     tracker.log(
         "data", train=len(federation.train), test=len(federation.test), notes=federation.notes
     )

@@ -12,7 +12,7 @@ from fl2ora.clip_tuning.prediction import predict
 from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
-from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.images import JoinedRows, LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.federated_data.shares import divide, share_out
 from fl2ora.messages.hello import NodeInfo
@@ -94,7 +94,7 @@ class HeldOut:
         """
         if not parts:
             return []
-        images = torch.cat([part.images for part in parts])
+        images = JoinedRows([part.images for part in parts])
         features = self._store.features(classifier, images, (self._key, name), self._batch)
         logits = predict(classifier, images, self._batch, features)
         return torch.split(logits, [len(part) for part in parts])

@@ -35,6 +35,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep decoded images of tests away from the user's."""
+    os.environ["FL2ORA_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def alone() -> Iterator[None]:
     """Let no other test that wants this run beside it, in whatever process: Ray wants all cores."""

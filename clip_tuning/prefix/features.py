@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.image_source import Images, batches, for_crops
 from fl2ora.clip_tuning.prefix.image_prefix import ImagePrefix, lasting
 from fl2ora.clip_tuning.preprocessing import Augmentation
 
@@ -34,7 +35,7 @@ PLAIN = Views()
 
 
 def prefix_features(
-    classifier: ClipClassifier, images: Tensor, batch_size: int = 256, views: Views = PLAIN
+    classifier: ClipClassifier, images: Images, batch_size: int = 256, views: Views = PLAIN
 ) -> Tensor:
     """Return the prefix features of raw ``images (N, C, H, W)`` uint8, N at least 1.
 
@@ -61,24 +62,27 @@ def prefix_features(
     return rows
 
 
-def bytes_needed(classifier: ClipClassifier, images: Tensor, views: Views = PLAIN) -> int:
+def bytes_needed(classifier: ClipClassifier, images: Images, views: Views = PLAIN) -> int:
     """Return how many bytes ``prefix_features`` of these images will have."""
     return prefix_features(classifier, images[:1]).nbytes * len(images) * views.count
 
 
 def _seen(
-    classifier: ClipClassifier, images: Tensor, batch_size: int, views: Views
+    classifier: ClipClassifier, images: Images, batch_size: int, views: Views
 ) -> Iterator[Tensor]:
     """Yield the preprocessed views of all images, at most ``batch_size`` at a time."""
     device, preprocessing = classifier.clip.device, classifier.preprocessing
     if views.augmentation == "none":
-        for part in images.split(batch_size):
-            yield preprocessing.evaluation(part.to(device))
+        for part in batches(images, batch_size):
+            yield preprocessing.evaluation(images[part].to(device))
         return
     rng = torch.Generator().manual_seed(views.seed)
     for _ in range(views.count):
-        for part in images.split(_DRAWN):
-            drawn = preprocessing.training(part.to(device), views.augmentation, rng)
+        for part in batches(images, _DRAWN):
+            raw, shapes = images[part], None
+            if views.augmentation == "crop_flip":
+                raw, shapes = for_crops(images, part)
+            drawn = preprocessing.training(raw.to(device), views.augmentation, rng, shapes)
             yield from drawn.split(batch_size)
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.image_source import Images, images_key
 from fl2ora.clip_tuning.prefix.digest import digest
 from fl2ora.clip_tuning.prefix.features import (
     PLAIN,
@@ -46,7 +47,7 @@ class PrefixStore:
     def features(
         self,
         classifier: ClipClassifier,
-        images: Tensor,
+        images: Images,
         part_key: Hashable,
         batch_size: int = 256,
         views: Views = PLAIN,
@@ -86,10 +87,10 @@ class PrefixStore:
             self._kept.popitem(last=False)
         return features
 
-    def _digest(self, images: Tensor, part_key: Hashable) -> str:
-        named = (part_key, images.shape, images.dtype)
+    def _digest(self, images: Images, part_key: Hashable) -> str:
+        named = (part_key, images.shape)
         if named not in self._digests:
-            self._digests[named] = digest([images])
+            self._digests[named] = images_key(images)
             while len(self._digests) > _PARTS:
                 self._digests.popitem(last=False)
         return self._digests[named]

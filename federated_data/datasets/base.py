@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Literal
 
+from fl2ora.experiment.image_fit import Fit
 from fl2ora.federated_data.images import LabelledImages
 
 SplitName = Literal["train", "validation", "test"]
@@ -21,13 +22,24 @@ class Dataset(ABC):
         class_names: K names as they are put into a template, in label order.
         templates: prompt templates with one ``{}`` for the class name.
         domains: names of the domains that ``LabelledImages.domains`` counts.
-        notes: sentences for the record of every run, such as which images are left out.
+        notes: sentences for the record of every run, such as which images are left out; read after
+            the splits.
+        fit: how the run's model wants images scaled and cut; set by ``prepare``.
     """
 
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
     domains: tuple[str, ...] = ("all",)
     notes: tuple[str, ...] = ()
+    fit: Fit = Fit()
+
+    def prepare(self, fit: Fit) -> None:
+        """Learn how the run's model wants its images; called before ``split``.
+
+        Only datasets whose files differ in size need to know: images of equal sizes are handed out
+        as they are.
+        """
+        self.fit = fit
 
     @abstractmethod
     def split(self, name: SplitName) -> LabelledImages:

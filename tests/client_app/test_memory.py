@@ -119,7 +119,7 @@ def test_recomputing_is_for_training_alone(
 ) -> None:
     calls = _count_checkpoints(monkeypatch)
     classifier = _build(tiny_clip_folder, "lora", True)
-    pixels = classifier.preprocessing.evaluation(random_images(4).images)
+    pixels = classifier.preprocessing.evaluation(random_images(4).images[:])
     expected = _build(tiny_clip_folder, "lora")(pixels)
     assert torch.equal(classifier(pixels), expected)
     assert not calls

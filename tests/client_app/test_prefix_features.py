@@ -165,7 +165,7 @@ def test_predictions_from_prefix_features_equal_those_from_images(method: str) -
 
 def test_features_of_views_are_those_of_the_drawn_views_one_view_after_another() -> None:
     model, rng = classifier("coop(length=2)"), torch.Generator().manual_seed(9)
-    pixels = [model.preprocessing.training(DATA.images, "flip", rng) for _ in range(3)]
+    pixels = [model.preprocessing.training(DATA.images[:], "flip", rng) for _ in range(3)]
     made = prefix_features(model, DATA.images, 7, Views("flip", 3, seed=9))
     with torch.no_grad():
         drawn = torch.cat([model.encode_images(view) for view in pixels])

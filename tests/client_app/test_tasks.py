@@ -199,13 +199,13 @@ def test_the_adapter_of_the_message_is_what_is_measured(what: str) -> None:
 
 
 def test_a_node_has_its_images_by_the_runs_seed() -> None:
-    images = [node(seed=seed).data.train.images for seed in (3, 4, 3)]
+    images = [node(seed=seed).data.train.images[:] for seed in (3, 4, 3)]
     assert torch.equal(images[0], images[2])
     assert not torch.equal(images[0], images[1])
     # The division within the share follows the seed too, whatever the shares are.
     same = replace(node(), partition=None)
     other = replace(node(seed=4), partition=None)
-    assert not torch.equal(same.data.test.images, other.data.test.images)
+    assert not torch.equal(same.data.test.images[:], other.data.test.images[:])
 
 
 @pytest.mark.parametrize("index", [-1, 2])

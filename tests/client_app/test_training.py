@@ -43,7 +43,7 @@ def test_the_reported_loss_is_the_mean_over_examples() -> None:
     plan = replace(PLAN, batch_size=32, learning_rate=1e-30, epochs=2)
     model = classifier("lora(dropout=0.0)")
     with torch.no_grad():
-        logits = model(model.preprocessing.evaluation(DATA.images))
+        logits = model(model.preprocessing.evaluation(DATA.images[:]))
         expected = float(torch.nn.functional.cross_entropy(logits, DATA.labels))
     update, _ = local_train(model, DATA, plan)
     assert update.metrics["loss"] == pytest.approx(expected, abs=1e-5)
@@ -161,7 +161,7 @@ def test_a_rule_sees_the_round_and_its_aux_and_state_pass() -> None:
 def test_every_term_of_a_sum_is_reported_before_its_weight() -> None:
     model = classifier("lora(dropout=0.0)")
     with torch.no_grad():
-        logits = model(model.preprocessing.evaluation(DATA.images))
+        logits = model(model.preprocessing.evaluation(DATA.images[:]))
     entropy = float(torch.nn.functional.cross_entropy(logits, DATA.labels))
     one_hot = torch.nn.functional.one_hot(DATA.labels, logits.shape[1])
     brier = float((logits.softmax(1) - one_hot).square().sum(1).mean())

@@ -316,7 +316,7 @@ def test_other_optimisers_train_as_torch_does(spec: str, reference: object) -> N
     model = classifier()
     assert callable(reference)
     optimiser = reference([*model.tuned.values()])
-    pixels = model.preprocessing.evaluation(DATA.images)
+    pixels = model.preprocessing.evaluation(DATA.images[:])
     order = torch.Generator().manual_seed(derive_seed(1, "order"))
     for _ in range(3):
         rows = torch.randperm(48, generator=order)

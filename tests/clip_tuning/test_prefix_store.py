@@ -23,7 +23,7 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.datasets.shapes import Shapes
 
 WORLD = Shapes(styles="held-back", train=32, validation=16, test=16)
-IMAGES = WORLD.split("train").images
+IMAGES = WORLD.split("train").images[:]
 SIZE = len(IMAGES) * 64 * 4  # bytes of their 64 float32 features
 
 

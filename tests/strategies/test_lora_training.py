@@ -103,7 +103,7 @@ def test_b_trained_alone_moves_as_the_gradient_says(tiny_clip: Clip, random_imag
     classifier, data = attached(tiny_clip, dropout=0.0), random_images(4)
     start = filled(classifier)
     classifier.restore(start)
-    pixels = classifier.preprocessing.evaluation(data.images)
+    pixels = classifier.preprocessing.evaluation(data.images[:])
     torch.nn.functional.cross_entropy(classifier(pixels), data.labels).backward()
     name = sorted(one_factor(start, "B"))[0]
     gradient = classifier.tuned[name].grad

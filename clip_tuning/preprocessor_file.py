@@ -1,0 +1,117 @@
+"""What a model's ``preprocessor_config.json`` says, key by key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fl2ora.experiment.image_fit import BICUBIC
+
+# OpenAI's CLIP, for preprocessor files that leave the statistics out.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+HALF = (0.5, 0.5, 0.5)
+# What preprocessor files of either kind of model mean where they say nothing.
+CLIP_FILE = {"do_center_crop": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
+SIGLIP_FILE = {"do_center_crop": False, "image_mean": HALF, "image_std": HALF}
+# PIL's numbers of the filters there are.
+FILTERS = {2: "bilinear", 3: "bicubic"}
+FILE = "preprocessor_config.json"
+
+
+def resample_of(config: Mapping[str, Any]) -> int:
+    """Read the filter that images are scaled with.
+
+    Raises:
+        ValueError: images are not scaled, or with a filter there is not.
+    """
+    if not config.get("do_resize", True):
+        raise ValueError(f"{FILE}: do_resize: expected True, found {config['do_resize']}")
+    found = config.get("resample", BICUBIC)
+    if found not in FILTERS:
+        known = " or ".join(f"{number} ({name})" for number, name in FILTERS.items())
+        raise ValueError(f"{FILE}: resample: expected {known}, found {found}")
+    return int(found)
+
+
+def gain_of(config: Mapping[str, Any]) -> float:
+    """Read what bytes are multiplied by, as a multiple of 1/255.
+
+    Raises:
+        ValueError: it is no number above 0.
+    """
+    factor = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
+    if not isinstance(factor, int | float) or not 0 < factor < math.inf:
+        raise ValueError(
+            f"{FILE}: rescale_factor: expected a number above 0 such as 1/255, found {factor}"
+        )
+    return 1.0 if abs(factor - 1 / 255) < 1e-6 else 255.0 * factor
+
+
+def statistics_of(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Read what is subtracted from values and what they are divided by.
+
+    Raises:
+        ValueError: there are not three of each.
+    """
+    mean, std = (_channels(key, config[key]) for key in ("image_mean", "image_std"))
+    return (mean, std) if config.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
+
+
+def check_without_crop(config: Mapping[str, Any], side: int) -> None:
+    """Refuse a file without a centre crop that asks for more than squashing to ``side``.
+
+    Raises:
+        ValueError: names the key, what was expected and what was found.
+    """
+    size = config.get("size", {"height": side, "width": side})
+    if not isinstance(size, Mapping) or not {"height", "width"} <= size.keys():
+        raise ValueError(
+            f"{FILE}: size: expected height and width where there is no centre crop, found {size}"
+        )
+    found = read_square("size", size)
+    if found != side:
+        raise ValueError(f"{FILE}: size {found} does not fit the model's image_size {side}")
+
+
+def square(what: str, value: int | Sequence[int]) -> int:
+    """Read a size that may be a number or both sides.
+
+    Raises:
+        ValueError: the sides differ.
+    """
+    sides = [value] if isinstance(value, int) else list(value)
+    if len(set(sides)) != 1:
+        raise ValueError(f"{what}: expected a square, found {'x'.join(map(str, sides))}")
+    return int(sides[0])
+
+
+def read_square(key: str, value: Any) -> int:
+    """Read a size that transformers writes as a number, as both sides or as the shortest edge.
+
+    Raises:
+        ValueError: it is none of these, or no square.
+    """
+    what = f"{FILE}: {key}"
+    if isinstance(value, Mapping):
+        if value.keys() == {"shortest_edge"}:
+            value = value["shortest_edge"]
+        elif {"height", "width"} <= value.keys():
+            value = (value["height"], value["width"])
+    if isinstance(value, int) or (isinstance(value, Sequence) and not isinstance(value, str)):
+        return square(what, value)
+    raise ValueError(
+        f"{what}: expected a number, height and width, or shortest_edge, found {value}"
+    )
+
+
+def _channels(key: str, values: Any) -> tuple[float, ...]:
+    """Read a value for each of three channels.
+
+    Raises:
+        ValueError: there are not three.
+    """
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 3:
+        raise ValueError(f"{FILE}: {key}: expected three values, found {values}")
+    return tuple(values)
