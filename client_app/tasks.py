@@ -15,6 +15,7 @@ from fl2ora.client_app.node import Node
 from fl2ora.client_app.state import ClientState
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
+from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.digests import run_digests
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.prediction import predict
@@ -60,7 +61,7 @@ def train(node: Node, kept: ClientState, task: TrainTask) -> ClientUpdate:
     """Train the received adapter; what stays on the node is kept only if all went well."""
     classifier = node.classifier()
     classifier.restore(task.adapter)
-    plan = _plan(node, kept, task)
+    plan = training_plan(node, task, kept.load(_STATE), kept.load(_RECEIVED))
     with classifier.as_client(kept.load(_PERSONAL)):
         update, state = local_train(
             classifier,
@@ -137,7 +138,17 @@ def build_loss(text: str) -> Loss:
     return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else WeightedSum(terms)
 
 
-def _plan(node: Node, kept: ClientState, task: TrainTask) -> TrainingPlan:
+def training_plan(
+    node: Node, task: TrainTask, state: Adapter | None = None, received: Adapter | None = None
+) -> TrainingPlan:
+    """Return how a node trains in a round.
+
+    Args:
+        node: whose configuration and seed.
+        task: what it was asked to do.
+        state: what its client rule kept, if anything.
+        received: the adapter it got before, if it kept it.
+    """
     config = node.config
     return TrainingPlan(
         loss=build_loss(config.loss),
@@ -159,6 +170,6 @@ def _plan(node: Node, kept: ClientState, task: TrainTask) -> TrainingPlan:
         seed=derive_seed(config.seed, "client", node.key, task.round),
         client=node.key,
         aux=task.aux,
-        state=kept.load(_STATE),
-        previous=kept.load(_RECEIVED),
+        state=state or {},
+        previous=received or {},
     )

@@ -25,6 +25,7 @@ from fl2ora.commands.data import data
 from fl2ora.commands.doctor import doctor
 from fl2ora.commands.domains import domains
 from fl2ora.commands.keys import keys
+from fl2ora.commands.node_check import check
 from fl2ora.commands.run import run
 from fl2ora.commands.verbosity import is_verbose
 from fl2ora.experiment.errors import UserError, printable
@@ -49,6 +50,15 @@ cli.command()(data)
 cli.command()(domains)
 cli.command()(keys)
 cli.command()(doctor)
+
+node = typer.Typer(help="For those who run a node of a federation.", no_args_is_help=True)
+node.command()(check)
+cli.add_typer(node, name="node")
+
+
+@node.callback()
+def node_options() -> None:
+    """For those who run a node of a federation."""
 
 
 def _version(wanted: bool) -> None:

@@ -7,16 +7,12 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import typer
-from rich.table import Table
-from rich.text import Text
 
+from fl2ora.commands.checks_table import Check, run_checks
 from fl2ora.commands.consoles import console_for
-from fl2ora.experiment.errors import UserError, printable
 from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
 
 _GIB = 2**30
@@ -26,21 +22,7 @@ _LEAST_MEMORY_GIB = 4
 
 def doctor() -> None:
     """Say what this machine has (versions, devices, Ray, Flower, disk) and what is amiss."""
-    console = console_for(stderr=False)
-    table = Table("what", "found", "verdict", title="fl2ora doctor")
-    amiss = 0
-    for name, check in _CHECKS.items():
-        try:
-            found, problem = check()
-        except (ImportError, OSError, UserError) as error:
-            found, problem = "", str(error)
-        amiss += bool(problem)
-        verdict = Text(printable(problem), "red") if problem else Text("ok", "green")
-        table.add_row(name, Text(printable(found)), verdict)
-    console.print(table)
-    if amiss:
-        console.print(f"{amiss} thing{'s' if amiss > 1 else ''} amiss", style="red")
-        raise typer.Exit(1)
+    run_checks(console_for(stderr=False), "fl2ora doctor", _CHECKS)
 
 
 def _python() -> tuple[str, str]:
@@ -100,7 +82,7 @@ def _model() -> tuple[str, str]:
     return f"embedded CLIP, {count:,} parameters", ""
 
 
-_CHECKS: dict[str, Callable[[], tuple[str, str]]] = {
+_CHECKS: dict[str, Check] = {
     "Python": _python,
     "libraries": _libraries,
     "Flower": _flower,

@@ -30,7 +30,7 @@ default = "{name}"
 
 [superlink.{name}]
 address = "{address}"
-insecure = true
+{security}
 """
 
 
@@ -42,21 +42,25 @@ class PrivateSuperLink:
 
     Args:
         python_path: folders added to the apps' import path, for plug-ins outside the repository.
-        simulation: run clients with Ray; else wait for SuperNodes to connect to ``address``.
 
     Attributes:
         address: where it can be reached, ``host:port``.
         environment: of everything that belongs to it.
+        options: of the SuperLink's command.
+        security: of the connection to it, as Flower's configuration says it.
     """
 
-    def __init__(self, python_path: Sequence[str] = (), *, simulation: bool = True) -> None:
-        self._simulation = simulation
+    options: tuple[str, ...] = ("--insecure", "--simulation")
+    security = "insecure = true"
+
+    def __init__(self, python_path: Sequence[str] = ()) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="fl2ora-flower-"))
         self.log_file = self.home / "superlink.log"
         self._port = free_port()
         self.address = f"127.0.0.1:{self._port}"
         (self.home / "config.toml").write_text(
-            _CONFIG.format(name=_NAME, address=self.address), encoding="utf-8"
+            _CONFIG.format(name=_NAME, address=self.address, security=self.security),
+            encoding="utf-8",
         )
         (self.home / "work").mkdir()
         paths = [*python_path, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -82,9 +86,7 @@ class PrivateSuperLink:
         Raises:
             UserError: it ended or did not answer in time; its last lines are in the message.
         """
-        options = ["--insecure", "--host", "127.0.0.1", "--port", str(self._port)]
-        if self._simulation:
-            options.append("--simulation")
+        options = [*self.options, "--host", "127.0.0.1", "--port", str(self._port)]
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
                 [tool("flower-superlink"), *options],

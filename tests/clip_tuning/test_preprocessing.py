@@ -351,6 +351,46 @@ def test_a_crop_is_pil_s_crop_and_antialiased_resize(seed: int) -> None:
     assert float((difference > 0.5).float().mean()) < 5e-3
 
 
+def _crops(picture: Image.Image, seed: int) -> tuple[Tensor, Tensor]:
+    """Return a random crop by way of a larger square, and of the picture itself."""
+    unit = Preprocessing(64, 64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    whole = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    squashed = picture.resize((128, 128), Image.Resampling.BICUBIC)
+    larger = torch.from_numpy(np.array(squashed)).permute(2, 0, 1)[None]
+    shapes = torch.tensor([[picture.height, picture.width]])
+    return (
+        unit.training(larger, "crop_flip", _generator(seed), shapes),
+        unit.training(whole, "crop_flip", _generator(seed)),
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(107, 143), (300, 200), (128, 128), (90, 410)])
+def test_crops_from_a_larger_square_are_those_of_the_image(height: int, width: int) -> None:
+    """On ramps, where scaling twice loses nothing but bytes and borders."""
+    y, x = np.mgrid[0:height, 0:width]
+    ramps = np.stack([255 * x / width, 255 * y / height, 127 + 0 * x], axis=-1)
+    picture = Image.fromarray(ramps.round().astype(np.uint8))
+    for seed in range(20):
+        stored, original = _crops(picture, seed)
+        difference = (stored - original)[..., 4:-4, 4:-4].abs() * 255
+        assert float(difference.max()) < 4.5  # a box is rounded to whole pixels of either
+
+
+def test_crops_of_an_image_that_has_the_larger_size_are_the_same() -> None:
+    picture = Image.fromarray(_photo(128, 128)[0].permute(1, 2, 0).numpy())
+    for seed in range(10):
+        assert torch.equal(*_crops(picture, seed))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (5, 7)])
+def test_crops_of_images_of_odd_shapes_stay_in_range(shape: tuple[int, int]) -> None:
+    larger = _photo(64, 64).expand(30, -1, -1, -1)
+    unit = Preprocessing(32, 32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    crops = unit.training(larger, "crop_flip", _generator(), torch.tensor([shape] * 30))
+    assert crops.shape == (30, 3, 32, 32)
+    assert 0 <= float(crops.min()) <= float(crops.max()) <= 1
+
+
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (40, 100), (100, 30), (32, 32), (5, 7)])
 def test_crops_of_any_shape_stay_in_range(height: int, width: int) -> None:
     photos = _photo(height, width).expand(50, -1, -1, -1)

@@ -31,6 +31,8 @@ COMMANDS = [command for page in PAGES for command in commands(page)]
 # Blocks that are not run, with the reason; named by page and how they begin.
 NOT_RUN = {
     ("README.md", "fl2ora/"): "the tree of folders; its names are checked below",
+    ("deployment.md", "[superlink]"): "Flower's own configuration; tests/support/deployment.py "
+    "writes one",
     ("strategies.md", "from fl2ora.server_app.ours_under_flower"): "needs a Flower grid; "
     "tests/strategies/test_flower_shells.py runs that class",
 }
@@ -38,7 +40,14 @@ NOT_RUN = {
 NOT_CHECKED = {
     "source .venv/bin/activate": "of the shell",
     "export": "of the shell",
-    "flower-superlink": "Flower's server; tests/integration/test_engines.py starts one",
+    "flower-superlink": "Flower's server; tests/integration/test_deployment.py starts one",
+    "deploy/certificates.sh": "tests/integration/test_deployment.py runs it",
+    "mkdir": "of the shell",
+    "ssh-keygen": "tests/integration/test_deployment.py runs it",
+    "flwr supernode": "tests/integration/test_deployment.py registers nodes",
+    "flwr list": "Flower's",
+    "flwr stop": "Flower's",
+    "fl2ora data": "tests/commands run it",
     "fl2ora doctor": "has no arguments; tests/commands run it",
 }
 NODE_KEYS = {
@@ -112,8 +121,9 @@ def test_every_block_says_what_it_is_and_is_tried() -> None:
 
 
 def test_every_command_is_checked() -> None:
-    checked = ("fl2ora run", "fl2ora calibrate", "flwr run", "flower-supernode", "make ", "pytest ",
-               "python -m ", "python -c ", "python benchmarks/", "pip install ")  # fmt: skip
+    checked = ("fl2ora run", "fl2ora calibrate", "fl2ora node check", "flwr run",
+               "flower-supernode", "make ", "pytest ", "python -m ", "python -c ",
+               "python benchmarks/", "pip install ")  # fmt: skip
     for command in COMMANDS:
         assert command.text.startswith((*checked, *NOT_CHECKED)), command
     for start in (*checked, *NOT_CHECKED):
@@ -164,12 +174,23 @@ def test_nodes_hold_the_classes_of_the_run(command: Command, fashion_mnist: None
     config = option(command, "--node-config")
     assert config
     assert config.keys() <= NODE_KEYS
-    (submitted,) = [c for c in starting("flwr run") if "my-superlink" in c.text]
+    (submitted,) = [c for c in starting("flwr run") if "num-clients" in c.text]
     run = RunConfig.from_flat(option(submitted, "--run-config"))
     node = Node.from_configs(run.flat(), config, 1)
     assert node.federation.class_names == load_federation(run.dataset, run.protocol).class_names
     assert len(node.data.train) > 0
     assert run.num_clients in (0, len(starting("flower-supernode")))
+
+
+@pytest.mark.parametrize("command", starting("fl2ora node check"), ids=str)
+def test_checks_of_nodes_name_files_and_options_there_are(command: Command) -> None:
+    group = typer.main.get_command(cli)
+    assert isinstance(group, click.Group)
+    node = group.commands["node"]
+    assert isinstance(node, click.Group)
+    found = node.commands["check"].make_context("check", command.words[3:]).params
+    assert found["file"] is None or (ROOT / found["file"]).is_file()
+    assert not found["node_config"] or (ROOT / found["node_config"]).is_file()
 
 
 @pytest.mark.parametrize("command", starting("python -m "), ids=str)

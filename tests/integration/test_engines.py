@@ -1,35 +1,30 @@
-"""One code path: in this process, in Ray's simulation and in a deployment, with equal adapters."""
+"""One code path: in this process and in Ray's simulation, with equal adapters."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-import torch
 from rich.console import Console
 
 from fl2ora.engines import ray
-from fl2ora.engines.private_superlink import PrivateSuperLink, free_port, stop, tool
+from fl2ora.engines.private_superlink import stop
 from fl2ora.engines.ray import Resources, run_on_ray
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
-from fl2ora.reporting.events import read_lines
-from runs import SMALL, events, final_adapter, run_small
+from runs import SMALL, assert_equal_runs, events, final_adapter, run_small
 
 pytestmark = [pytest.mark.xdist_group("engines"), pytest.mark.usefixtures("alone")]
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = 2
-STANDSTILL = 300.0  # seconds without a sign of life after which a run has failed
 
 
 @pytest.fixture(scope="module")
@@ -132,75 +127,3 @@ def wait_until(condition: Callable[[], object], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.5)
-
-
-def test_a_deployment_ends_with_the_same_adapter(tmp_path: Path, reference: Path) -> None:
-    run_config = tmp_path / "run.toml"
-    flat = config(tmp_path).flat()
-    run_config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in flat.items()))
-    with PrivateSuperLink(simulation=False) as superlink, contextlib.ExitStack() as nodes:
-        for index in range(CLIENTS):
-            nodes.enter_context(supernode(superlink, index, tmp_path))
-        run_id = superlink.submit(ROOT, run_config)
-        signs = [tmp_path / "run" / "events.jsonl", *tmp_path.glob("node-*/log")]
-        assert _end_of(superlink, run_id, signs) == "finished:completed", superlink.log_tail(40)
-    assert_equal_runs(tmp_path / "run", reference)
-
-
-def _end_of(superlink: PrivateSuperLink, run_id: int, signs: list[Path]) -> str:
-    """Wait for a run however slow the machine is: it fails by standing still, not by the clock.
-
-    Args:
-        superlink: where it runs.
-        run_id: of the run.
-        signs: files that grow while it lives.
-    """
-    seen: tuple[str, list[int]] | None = None
-    moved = time.monotonic()
-    while not (status := superlink.status(run_id)).startswith("finished"):
-        found = status, [path.stat().st_size if path.exists() else 0 for path in signs]
-        if found != seen:
-            seen, moved = found, time.monotonic()
-        assert time.monotonic() < moved + STANDSTILL, superlink.log_tail(40)
-        time.sleep(2)
-    return status
-
-
-@contextlib.contextmanager
-def supernode(superlink: PrivateSuperLink, index: int, tmp_path: Path) -> Iterator[None]:
-    """Start a SuperNode as one would on a machine of its own, with its own Flower home."""
-    home = tmp_path / f"node-{index}"
-    home.mkdir()
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                tool("flower-supernode"), "--insecure", "--superlink", superlink.address,
-                "--port", str(free_port()),
-                "--node-config", f"partition-id={index} num-partitions={CLIENTS}",
-            ],
-            cwd=home,
-            env={**superlink.environment, "FLWR_HOME": str(home)},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
-        yield
-    finally:
-        stop(process)
-
-
-def assert_equal_runs(folder: Path, reference: Path) -> None:
-    """Adapters bit for bit, and every metric."""
-    expected = final_adapter(reference)
-    found = final_adapter(folder)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    here, there = (read_lines(path / "metrics.jsonl") for path in (folder, reference))
-    assert len(here) == len(there)
-    for mine, theirs in zip(here, there, strict=True):
-        if mine["source"] == "training":  # sums in the order of arrival
-            assert mine.keys() == theirs.keys()
-            numbers = {k: v for k, v in theirs.items() if k != "source"}
-            assert {k: mine[k] for k in numbers} == pytest.approx(numbers, rel=1e-6, abs=1e-9)
-        else:
-            assert mine == theirs

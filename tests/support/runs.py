@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -53,3 +55,20 @@ def final_adapter(folder: Path) -> Adapter:
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
     """Return a run's events of one kind."""
     return [event for event in read_lines(folder / "events.jsonl") if event["event"] == kind]
+
+
+def assert_equal_runs(folder: Path, reference: Path) -> None:
+    """Adapters bit for bit, and every metric."""
+    expected = final_adapter(reference)
+    found = final_adapter(folder)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    here, there = (read_lines(path / "metrics.jsonl") for path in (folder, reference))
+    assert len(here) == len(there)
+    for mine, theirs in zip(here, there, strict=True):
+        if mine["source"] == "training":  # sums in the order of arrival
+            assert mine.keys() == theirs.keys()
+            numbers = {k: v for k, v in theirs.items() if k != "source"}
+            assert {k: mine[k] for k in numbers} == pytest.approx(numbers, rel=1e-6, abs=1e-9)
+        else:
+            assert mine == theirs
