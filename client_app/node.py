@@ -129,10 +129,6 @@ class Node:
         return image_fit(self.config.model, self.config.augmentation)
 
     @property
-    def _fit(self) -> Fit:
-        return image_fit(self.config.model, self.config.augmentation)
-
-    @property
     def device(self) -> torch.device:
         """Where this node computes."""
         return resolve_device(self.config.device)
