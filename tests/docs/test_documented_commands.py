@@ -121,7 +121,7 @@ def test_every_block_says_what_it_is_and_is_tried() -> None:
 
 
 def test_every_command_is_checked() -> None:
-    checked = ("fl2ora run", "fl2ora calibrate", "fl2ora node check", "flwr run",
+    checked = ("fl2ora run", "fl2ora domains", "fl2ora calibrate", "fl2ora node check", "flwr run",
                "flower-supernode", "make ", "pytest ", "python -m ", "python -c ",
                "python benchmarks/", "pip install ")  # fmt: skip
     for command in COMMANDS:
@@ -131,16 +131,17 @@ def test_every_command_is_checked() -> None:
 
 
 def settings_of(command: Command) -> tuple[RunConfig, tuple[str, ...]]:
-    """Return the run config of a ``fl2ora run``, read as the command reads it."""
+    """Return the run config of a ``fl2ora run`` or ``domains``, read as the command reads it."""
     group = typer.main.get_command(cli)
     assert isinstance(group, click.Group)
-    context = group.commands["run"].make_context("run", command.words[2:])
+    name = command.words[1]
+    context = group.commands[name].make_context(name, command.words[2:])
     file = context.params["file"]
     values = read_settings(Path(file) if file else None, context.params["assignments"] or [])
     return RunConfig.usable({"num-clients": context.params["clients"], **values})
 
 
-@pytest.mark.parametrize("command", starting("fl2ora run"), ids=str)
+@pytest.mark.parametrize("command", starting("fl2ora run", "fl2ora domains"), ids=str)
 def test_runs_can_be_built(command: Command, scratch: Path, fashion_mnist: None) -> None:
     save_files(BY_NAME[command.page], scratch, before=command.line)
     for block in blocks(BY_NAME[command.page]):  # data a page makes, at once

@@ -137,7 +137,7 @@ def test_an_unknown_name_is_answered_with_the_valid_ones(name: str) -> None:
     with pytest.raises(UserError) as caught:
         load(name, Partitioner)
     message = str(caught.value)
-    assert f"{PARTITIONS} has no {name!r} (valid: classes, dirichlet," in message
+    assert f"{PARTITIONS} has no {name!r} (valid: classes, coarse_dirichlet," in message
     assert ("did you mean 'dirichlet'?" in message) == (name == "dirchlet")
 
 
