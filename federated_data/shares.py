@@ -52,11 +52,17 @@ def check_plugins(dataset: str, protocol: str, partition: str) -> list[str]:
     """Return a sentence for each spec that names no plug-in or gives it wrong arguments."""
     return problems_of(
         {
-            "dataset": lambda: load(dataset, Dataset),
+            "dataset": lambda: _images_of(dataset),
             "protocol": lambda: load(protocol, Protocol),
             "partition": lambda: load(partition, Partitioner),
         }
     )
+
+
+def _images_of(dataset: str) -> Dataset:
+    if dataset == NO_DATA:
+        raise UserError(f"expected images to look at, found {dataset!r}: a server without data")
+    return load(dataset, Dataset)
 
 
 @lru_cache(maxsize=2)

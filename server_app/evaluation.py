@@ -69,8 +69,7 @@ class Evaluation:
         on_nodes: the clients' images are measured where they lie.
 
     Raises:
-        UserError: ``evaluate-on`` is ``server`` and a node has data of its own; or a part has
-            classes that the method cannot serve.
+        UserError: ``evaluate-on`` is ``server`` and a node has data of its own.
     """
 
     def __init__(

@@ -34,6 +34,7 @@ from fl2ora.server_app.handshake import shake_hands
 from fl2ora.server_app.held_out import shares_of
 from fl2ora.server_app.local_work import local_work
 from fl2ora.server_app.outcome import Outcome, outcome_of
+from fl2ora.server_app.part_models import check_part_classes
 from fl2ora.server_app.privacy_record import save_spent, spent_before
 from fl2ora.server_app.rounds import Run, RunState, rows_of, run_rounds
 from fl2ora.server_app.run_log import LoggedRecord
@@ -107,7 +108,9 @@ def _meet(grid: Grid, config: RunConfig, tracker: JsonLines) -> tuple[Clients, F
         tracker.log("data", **_data(data))
         for note in data.notes:
             logger.warning("Data: %s", note)
-        check_views(config, _tuned(config, data))  # before anyone is waited for
+        classifier = _tuned(config, data)
+        check_views(config, classifier)  # before anyone is waited for
+        check_part_classes(classifier, config, data.parts)
     peers, federation = shake_hands(grid, config, data)
     clients = Clients(grid, peers, config, tracker, federation.class_names)
     tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])

@@ -19,6 +19,18 @@ def classes_of(part: HeldOutPart | ClipClassifier) -> Classes:
     return part.class_names, part.templates
 
 
+def check_part_classes(
+    classifier: ClipClassifier, config: RunConfig, parts: Iterable[HeldOutPart]
+) -> None:
+    """Refuse a method whose tensors belong to the training classes where a part has others.
+
+    Raises:
+        UserError: see ``check_free_of_classes``.
+    """
+    if any(part.class_names != classifier.class_names for part in parts):
+        check_free_of_classes(classifier, config.model, config.method, config.seed)
+
+
 class PartModels:
     """A classifier for each list of classes; all hold the same adapter.
 
@@ -26,10 +38,7 @@ class PartModels:
         main: of the training classes.
         method: spec of what is tuned, or ``zero_shot``.
         config: of the run.
-        parts: whose classes may differ.
-
-    Raises:
-        UserError: they do, and the method's tensors belong to the training classes.
+        parts: whose classes may differ, if the method serves any; see ``check_part_classes``.
     """
 
     def __init__(
@@ -37,8 +46,6 @@ class PartModels:
     ) -> None:
         self.main = main
         others = {classes_of(part) for part in parts} - {classes_of(main)}
-        if any(names != main.class_names for names, _ in others) and method != ZERO_SHOT:
-            check_free_of_classes(main, config.model, method, config.seed)
         self._of = {classes_of(main): main} | {
             classes: for_other_classes(main, config.model, method, *classes, config.seed)
             for classes in sorted(others)

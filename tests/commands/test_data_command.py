@@ -53,3 +53,19 @@ def test_a_partition_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 10 examples each need 500"):
         data(None, [DATASET, "partition=dirichlet"], clients=50, output=tmp_path / "report")
     assert not (tmp_path / "report").exists()
+
+
+def test_a_server_without_data_has_nothing_to_show(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dataset: expected images to look at, found 'none'"):
+        data(None, ["dataset=none"], clients=3, output=tmp_path / "report")
+
+
+def test_parts_and_copies_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data(None, [DATASET, "partition=iid", "protocol=base_to_new"], clients=2, output=tmp_path)
+    said = capsys.readouterr().out
+    assert "16 held out (server-test/base), 4 held out (server-test/new)" in said
+    settings = ["dataset=tiny_datasets:Twice()", "partition=iid", "on-leak=report"]
+    data(None, settings, clients=2, output=tmp_path)
+    said = capsys.readouterr().out
+    assert "40 training images are copies of others" in said
+    assert "of the 16 held-out images of clients are training images of a client" in said
