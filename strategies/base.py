@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +21,11 @@ class LocalWork:
         steps: of its optimiser.
         learning_rate: at its first step.
         momentum: of its optimiser; 0 if it has none.
-        max_change: largest usable L2 norm of its adapter's change.
     """
 
     steps: int
     learning_rate: float
     momentum: float = 0.0
-    max_change: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def poisons(message: Message, context: Context, reply: Message) -> Message:
 def test_one_false_control_variate_does_not_cost_the_honest_clients(tmp_path: Path) -> None:
     settings = {"strategy": "scaffold", "optimiser": "sgd(momentum=0.0)", "num_rounds": 3}
     app = only_node_2(poisons)
-    folder = run_small(tmp_path, client_app=app, max_update_norm=5.0, **settings)
+    folder = run_small(tmp_path, client_app=app, **settings)
     drops = events(folder, "drop")
     assert [(d["round"], d["client"]) for d in drops] == [(1, "1")]
     assert drops[0]["reason"].startswith("aux: its variate is that of a change of norm ")
@@ -162,7 +162,7 @@ def test_a_false_normaliser_is_dropped(tmp_path: Path) -> None:
     [
         {"strategy": "fednova(mu=0.1)", "optimiser": "sgd(momentum=0.0)", "accumulate": 2},
         {"strategy": "fednova", "schedule": "cosine(per='round')", "batch_size": 5},
-        {"strategy": "scaffold", "optimiser": "sgd(momentum=0.0)", "max_update_norm": 3.0,
+        {"strategy": "scaffold", "optimiser": "sgd(momentum=0.0)",
          "schedule": "cosine(per='round')", "batch_size": 5, "local_epochs": 2},
     ],
 )  # fmt: skip
