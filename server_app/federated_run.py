@@ -95,8 +95,9 @@ def _begin(
         plugins.strategy.begin(RunInfo(clients.keys, adapter, clients.ranks, work, spent))
     wanted = frozenset().union(*(callback.parts for callback in plugins.callbacks))
     evaluation = Evaluation(
-        clients, config, federation, classifier, zero_shot, validation=VALIDATION in wanted
-    )
+        clients, config, federation, classifier, zero_shot,
+        validation=VALIDATION in wanted, personal_rule=plugins.strategy.personal_rule,
+    )  # fmt: skip
     context = RunContext(config, folder, tracker, classifier, evaluation)
     for callback in plugins.callbacks:
         with blaming(callback):

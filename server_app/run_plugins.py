@@ -29,6 +29,7 @@ from fl2ora.server_app.callbacks.averaging import Averaging
 from fl2ora.server_app.callbacks.base import Callback
 from fl2ora.server_app.flowers_in_ours import load_flowers
 from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.client_rule import ClientRule
 
 DEFAULT_CALLBACKS = ("lora_diagnostics", "logit_scale", "traffic", "plots", "summary")
 
@@ -99,6 +100,8 @@ def build_strategy(config: RunConfig) -> Strategy:
     if spec.module is not None and issubclass(find(spec, object), FlowerStrategy):
         return load_flowers(config.strategy)
     strategy = load(spec, Strategy)
+    if strategy.personal_rule:
+        load(strategy.personal_rule, ClientRule)
     strategy.accepts(config.optimiser, config.schedule, config.gradient_clip)
     return strategy
 

@@ -83,6 +83,8 @@ class Strategy(ABC):
         needs_plain_sgd: the client half assumes SGD without momentum and with one learning rate
             within a round.
         needs_residual: it moves a residual that travels with the adapter; see ``lora_residual``.
+        personal_rule: spec of the client half whose ``personal`` is each client's own model, which
+            is then measured too; empty: there is none.
         least_updates: the fewest usable updates that it can aggregate; with fewer, the round loop
             keeps the adapter.
         run: set by ``begin``.
@@ -90,6 +92,7 @@ class Strategy(ABC):
 
     needs_plain_sgd: bool = False
     needs_residual: bool = False
+    personal_rule: str = ""
     least_updates: int = 1
     run: RunInfo
 
