@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -164,6 +164,7 @@ class Evaluation:
 
     def _measure(self, number: int, classifier: ClipClassifier, adapter: Adapter) -> Sources:
         central, test = self._held_out.test_logits(classifier)
+        _refuse_diverged(number, [central, *test.values()])
         # Of the rounds, zero-shot and the latest are kept.
         self._scores = {n: scores for n, scores in self._scores.items() if n == 0}
         self._scores[number] = _Scores(central, test, _class_features(classifier))
@@ -225,6 +226,17 @@ def _scored(
     return {
         client: Scored(logits[client], data[client].labels, untuned[client]) for client in logits
     }
+
+
+def _refuse_diverged(number: int, logits: Sequence[Tensor]) -> None:
+    bad = sum(int((~torch.isfinite(rows)).any(dim=1).sum()) for rows in logits)
+    if bad:
+        model = f"the global model after round {number}" if number else "the model"
+        raise UserError(
+            f"{model} gives {bad} of {sum(map(len, logits))} held-out images logits that are not "
+            "finite: what is tuned has grown beyond what the model can compute with; a smaller "
+            "learning rate, server step or noise may help"
+        )
 
 
 @torch.inference_mode()

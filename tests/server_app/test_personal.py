@@ -32,7 +32,9 @@ def names_in(message: Message) -> set[str]:
     return {name for r in message.content.array_records.values() for name in r}
 
 
-@pytest.mark.parametrize("method", [METHOD, "fedotp(length=2)", f"logit_scale({METHOD!r})"])
+@pytest.mark.parametrize(
+    "method", [METHOD, "fedotp(length=2)", "promptfolio(length=2)", f"logit_scale({METHOD!r})"]
+)
 def test_the_personal_part_never_travels(tmp_path: Path, method: str) -> None:
     app = Wrapped()
     folder = run_small(tmp_path, client_app=app, method=method, evaluate_on="nodes", **FEWER)
