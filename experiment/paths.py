@@ -7,6 +7,7 @@ the command line alone, and is made absolute there.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.spec import Spec, parse_sum
 
 NAMES = ("folder", "path", "file", "dir", "root", "start")
+_FOLDERS = ("cache-dir", "output-dir")  # keys of the run config
 _MARKS = ("./", "../", "~")
 _PART, _WHOLE = 255, 4096  # bytes a file system takes
 
@@ -86,6 +88,38 @@ def with_absolute_paths(text: str) -> str:
     if moved == terms:
         return text
     return " + ".join(f"{spec}" if w == 1 else f"{w!r}*{spec}" for w, spec in moved)
+
+
+def with_absolute_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return run-config keys with absolute paths in their texts; a ``Path`` becomes a text.
+
+    Folders are made absolute, a model where it is one, and arguments of specs as
+    ``with_absolute_paths`` does it.
+    """
+    texts = {key: str(v) if isinstance(v, Path) else v for key, v in settings.items()}
+    return {k: _absolute_setting(k, v) if isinstance(v, str) else v for k, v in texts.items()}
+
+
+def _absolute_setting(key: str, text: str) -> str:
+    if key == "model":
+        is_folder = text.startswith(_MARKS) or (text != "embedded" and _is_folder(text))
+        return _absolute(text) if is_folder else text
+    return _absolute(text) if key in _FOLDERS and text else with_absolute_paths(text)
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return bool(text) and Path(text).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _absolute(text: str) -> str:
+    """Return the path made absolute; what cannot be one is left for the config to report."""
+    try:
+        return made_absolute(text)
+    except UserError:
+        return text
 
 
 def _moved(spec: Spec) -> Spec:
