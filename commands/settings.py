@@ -47,7 +47,7 @@ def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, Va
 
 def _read_file(file: Path) -> dict[str, Value]:
     try:
-        content = _flat(tomllib.loads(file.read_text(encoding="utf-8")))
+        content = _flat(tomllib.loads(file.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     except RecursionError:

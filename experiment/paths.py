@@ -7,6 +7,7 @@ the command line alone, and is made absolute there.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from fl2ora.experiment.spec import Spec, parse_sum
 
 NAMES = ("folder", "path", "file", "dir", "root", "start")
 _FOLDERS = ("cache-dir", "output-dir")  # keys of the run config
-_MARKS = ("./", "../", "~")
+_MARKS = ("./", "../")
+_HOME = re.compile(r"~[\w.-]*/")
 _PART, _WHOLE = 255, 4096  # bytes a file system takes
 
 
@@ -42,11 +44,15 @@ def user_path(text: str) -> Path:
 
 
 def is_path(name: str, value: object) -> bool:
-    """Return whether an argument holds a path: by its name, or because its text begins as one."""
+    """Return whether an argument holds a path: by its name, or because its text begins as one.
+
+    >>> is_path("start", "~"), is_path("init", "~"), is_path("init", "~/words")
+    (True, False, True)
+    """
     if not isinstance(value, str) or not value:
         return False
     named = name in NAMES or name.endswith(tuple(f"_{end}" for end in NAMES))
-    return named or value.startswith(_MARKS)
+    return named or value.startswith(_MARKS) or bool(_HOME.match(value))
 
 
 def check_paths(spec: Spec) -> None:
@@ -76,9 +82,9 @@ def made_absolute(text: str) -> str:
 def with_absolute_paths(text: str) -> str:
     """Return a spec or a sum of specs with absolute paths in its arguments, nested specs too.
 
-    Made absolute is what begins with ``./``, ``../`` or ``~``, and what is called ``folder``,
-    ``path``, ``file``, ``dir``, ``root`` or ``start`` (or ends so) and exists in the current
-    directory. Text without such arguments comes back as it is.
+    Made absolute is what begins with ``./``, ``../``, ``~/`` or ``~name/``, and what is called
+    ``folder``, ``path``, ``file``, ``dir``, ``root`` or ``start`` (or ends so) and exists in the
+    current directory. Text without such arguments comes back as it is.
     """
     try:
         terms = parse_sum(text)
@@ -102,7 +108,7 @@ def with_absolute_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _absolute_setting(key: str, text: str) -> str:
     if key == "model":
-        is_folder = text.startswith(_MARKS) or (text != "embedded" and _is_folder(text))
+        is_folder = text.startswith((*_MARKS, "~")) or (text != "embedded" and _is_folder(text))
         return _absolute(text) if is_folder else text
     return _absolute(text) if key in _FOLDERS and text else with_absolute_paths(text)
 
@@ -128,7 +134,8 @@ def _moved(spec: Spec) -> Spec:
 
 
 def _argument(name: str, value: Any) -> Any:
-    if is_path(name, value) and (value.startswith(_MARKS) or user_path(value).exists()):
+    begins = is_path("", value)
+    if begins or (is_path(name, value) and (value.startswith("~") or user_path(value).exists())):
         return made_absolute(value)
     if isinstance(value, str) and "(" in value:
         return with_absolute_paths(value)
