@@ -18,6 +18,7 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import with_absolute_paths
 from fl2ora.reporting.run_directory import RUN_FILE
+from fl2ora.reporting.run_lines import UNCONVERGED
 from fl2ora.reporting.tables import CALIBRATED, shown_metrics, shown_rows
 from fl2ora.reporting.whole_files import write_whole
 
@@ -45,7 +46,7 @@ def calibrate(
     from fl2ora.reporting.logits import SavedLogits
     from fl2ora.reporting.plots import reliability_figure
     from fl2ora.server_app.artifacts import save_fitted
-    from fl2ora.server_app.calibrating import fit_saved
+    from fl2ora.server_app.calibrating import fit_saved, met_tolerance
     from fl2ora.server_app.evaluation import measure_saved
     from fl2ora.server_app.metrics_by_source import all_metrics
     from fl2ora.server_app.run_plugins import build_run_calibrator
@@ -55,7 +56,8 @@ def calibrate(
     if chosen is None:
         raise UserError("--calibrator: expected a calibrator, found 'none'")
     saved = SavedLogits.load(run_dir)
-    parameters = fit_saved(chosen, saved)
+    fitted = fit_saved(chosen, saved)
+    parameters, converged = fitted.parameters, met_tolerance(fitted)
     metrics = calibration.chosen_metrics(config.metrics)
     num_classes = saved.server_test.logits.shape[1]
     spec = calibration.spec_for(metrics, config.num_bins, num_classes)
@@ -73,11 +75,14 @@ def calibrate(
     write_whole(folder / "metrics.json", json.dumps(found, indent=2) + "\n")
     console = console_for(stderr=as_json)
     _print(console, found, config.num_rounds)
+    if not converged:
+        console.print(f"{calibrator}: {UNCONVERGED}", markup=False, soft_wrap=True)
     console.print(
         f"Calibrator, metrics and plot are in {folder.resolve()}", markup=False, soft_wrap=True
     )
     if as_json:
-        print(json.dumps({"calibrator_dir": str(folder.resolve()), "metrics": found}))
+        where = str(folder.resolve())
+        print(json.dumps({"calibrator_dir": where, "converged": converged, "metrics": found}))
 
 
 def _config(run_dir: Path) -> RunConfig:

@@ -9,6 +9,7 @@ import fl2ora.calibration as calibration  # its names are loaded when used, and 
 from fl2ora.experiment.errors import printable
 from fl2ora.reporting.tables import CALIBRATED, show
 
+UNCONVERGED = "the fit spent its steps before it met its tolerance"
 _SOURCE = "server-test"
 
 
@@ -57,6 +58,8 @@ class RunLines:
             case "outcome" if event["asked"]:
                 line = f"{event['updates']} of {event['asked']} updates used"
                 return f"{line}; warning: {event['warning']}" if event["warning"] else line
+            case "calibrated" if not event["converged"]:
+                return f"  calibrator {event['calibrator']}: {UNCONVERGED}"
             case "stopped":
                 return f"  stopped after round {event['round']}: {event['reason']}"
         return None

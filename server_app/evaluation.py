@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +55,7 @@ class Evaluation:
         classifier: on its device; its tuned parameters are overwritten by each ``measure``.
         zero_shot: the untuned model.
         validation: measure the clients' calibration images too, for whoever chooses by them.
+        personal_rule: of the strategy; see there.
 
     Attributes:
         history: the central test set's sums by round; 0 is zero-shot.
@@ -76,6 +77,7 @@ class Evaluation:
         zero_shot: ClipClassifier,
         *,
         validation: bool = False,
+        personal_rule: str = "",
     ) -> None:
         own = [key for key, info in clients.infos.items() if info.source == "own"]
         if own and config.evaluate_on == "server":
@@ -86,7 +88,7 @@ class Evaluation:
         self._held_out = HeldOut(config, federation, {} if self.on_nodes else clients.infos)
         self._nodes, self._config = clients, config
         self._classifier, self._zero_shot = classifier, zero_shot
-        self._validation = validation
+        self._validation, self._personal_rule = validation, personal_rule
         self.class_names = federation.class_names
         self._metrics = chosen_metrics(config.metrics)
         self._spec = spec_for(self._metrics, config.num_bins, len(self.class_names))
@@ -162,6 +164,7 @@ class Evaluation:
 
     def _measure(self, number: int, classifier: ClipClassifier, adapter: Adapter) -> Sources:
         central, test = self._held_out.test_logits(classifier)
+        _refuse_diverged(number, [central, *test.values()])
         # Of the rounds, zero-shot and the latest are kept.
         self._scores = {n: scores for n, scores in self._scores.items() if n == 0}
         self._scores[number] = _Scores(central, test, _class_features(classifier))
@@ -186,15 +189,16 @@ class Evaluation:
         self, number: int, classifier: ClipClassifier, adapter: Adapter
     ) -> Mapping[str, Sums]:
         """Let the nodes measure what only they can; nothing where that is nothing."""
+        rule = self._personal_rule if number else ""  # zero-shot CLIP is nobody's own
         wanted = {
             TEST: self.on_nodes,
             VALIDATION: self.on_nodes and self._validation,
-            PERSONAL: bool(classifier.personal),
+            PERSONAL: bool(classifier.personal) or bool(rule),
         }
         parts = tuple(part for part, is_wanted in wanted.items() if is_wanted)
         if not parts:
             return {}
-        return self._nodes.evaluate(EvaluateTask(adapter, number, parts), self._spec)
+        return self._nodes.evaluate(EvaluateTask(adapter, number, parts, rule=rule), self._spec)
 
     def _each(self, logits: Mapping[str, Tensor], data: Mapping[str, LabelledImages]) -> Sums:
         return {client: self._sums(rows, data[client]) for client, rows in logits.items()}
@@ -222,6 +226,17 @@ def _scored(
     return {
         client: Scored(logits[client], data[client].labels, untuned[client]) for client in logits
     }
+
+
+def _refuse_diverged(number: int, logits: Sequence[Tensor]) -> None:
+    bad = sum(int((~torch.isfinite(rows)).any(dim=1).sum()) for rows in logits)
+    if bad:
+        model = f"the global model after round {number}" if number else "the model"
+        raise UserError(
+            f"{model} gives {bad} of {sum(map(len, logits))} held-out images logits that are not "
+            "finite: what is tuned has grown beyond what the model can compute with; a smaller "
+            "learning rate, server step or noise may help"
+        )
 
 
 @torch.inference_mode()
