@@ -34,7 +34,7 @@ METHODS = (
     "zero_shot", "lora", "lora(towers='vision')", "lora(towers='text')", "layer_norm", "bitfit",
     "full", "logit_scale", "logit_scale('lora')", "linear_probe", "clip_adapter", "task_res",
     "tip_adapter", "tip_adapter_f", "coop", "coop(length=4, init='template')", "kgcoop", "prograd",
-    "cocoop", "tcp", "fedtpg", "fedotp", "fedpgp", "vpt", "vpt(depth=1)", "ivlp",
+    "cocoop", "tcp", "fedtpg", "fedotp", "fedpgp", "promptfolio", "vpt", "vpt(depth=1)", "ivlp",
     "maple", "prompt_src",
 )  # fmt: skip
 COLUMNS = {

@@ -108,6 +108,9 @@ def evaluate(node: Node, kept: ClientState, task: EvaluateTask) -> dict[str, Cal
 
     found = {part: measured(part) for part in task.parts if part != PERSONAL}
     if PERSONAL in task.parts:
+        if task.rule:
+            own = load(task.rule, ClientRule).personal(task.adapter, kept.load(_STATE))
+            classifier.restore(own)
         with classifier.as_client(kept.load(_PERSONAL)):
             found[PERSONAL] = measured(PERSONAL)
     return found

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import ssl
+import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, CLIPModel, PreTrainedTokenizerBase, SiglipModel
 from transformers.utils import cached_file
+from transformers.utils.hub import is_offline_mode
 
 from fl2ora.clip_tuning.adapter import check_finite
 from fl2ora.clip_tuning.embedded import embedded_preprocessor, load_embedded
@@ -24,15 +30,19 @@ from fl2ora.experiment.paths import user_path
 
 T = TypeVar("T")
 _PREPROCESSOR = "preprocessor_config.json"
+_HUB_SECONDS = 5.0
 _HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 _EXAMPLES = (
     "embedded",
     "openai/clip-vit-base-patch16",
     "openai/clip-vit-base-patch32",
     "openai/clip-vit-large-patch14",
+    "openai/clip-vit-large-patch14-336",
     "google/siglip-base-patch16-224",
+    "google/siglip-base-patch16-256",
+    "google/siglip-so400m-patch14-384",
 )
-"""What a name that cannot be one is compared with."""
+"""What a name that stands for nothing is compared with."""
 
 
 @dataclass(frozen=True)
@@ -149,10 +159,14 @@ def _load_pretrained(
 
 
 def _source(name: str) -> str:
+    """Return what transformers reads a model from; a hub that does not answer is told at once."""
     try:
-        return check_model(name)
+        source = check_model(name)
     except UserError as error:
         raise UserError(f"model: {error}") from None
+    if source == name and not Path(source).is_dir():
+        _ask_hub(name)
+    return source
 
 
 def _part(name: str, expected: str, read: Callable[[], T]) -> T:
@@ -163,7 +177,44 @@ def _part(name: str, expected: str, read: Callable[[], T]) -> T:
         line = (str(error).strip().splitlines() or [repr(error)])[0]
         if Path(name).expanduser().is_dir():
             line = _without_hub(line) or type(error).__name__
+        else:
+            line = line.rstrip(".") + _well_known(name)
         raise UserError(f"model {name!r}: expected {expected}; {line}") from error
+
+
+def _ask_hub(name: str) -> None:
+    """Say at once that the hub does not answer, which transformers tries for half a minute.
+
+    Raises:
+        UserError: it does not, and the model is not among those downloaded before.
+    """
+    kept = cached_file(
+        name,
+        "config.json",
+        local_files_only=True,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if kept is not None or is_offline_mode():
+        return
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    try:
+        question = urllib.request.Request(f"{hub}/{name}/resolve/main/config.json", method="HEAD")
+        urllib.request.urlopen(question, timeout=_HUB_SECONDS).close()
+    except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
+        reason = getattr(error, "reason", error)
+        # What it answers, and how it may be trusted, is for transformers to judge.
+        if isinstance(reason, OSError) and not isinstance(reason, ssl.SSLError):
+            raise UserError(
+                f"model {name!r}: expected a model downloaded before, or a hub that answers: {hub} "
+                f"does not ({reason}){_well_known(name)}"
+            ) from error
+
+
+def _well_known(name: str) -> str:
+    """Return a hint at the well-known hub name that a name resembles, or nothing."""
+    match = get_close_matches(name[:200], _EXAMPLES, n=1, cutoff=0.8)
+    return f"; did you mean {match[0]!r}?" if match and match[0] != name else ""
 
 
 def _without_hub(text: str) -> str:
@@ -201,8 +252,19 @@ def _read_family(source: str) -> Family:
 def _read_weights(source: str, family: Family) -> CLIPModel | SiglipModel:
     """Load the model; transformers would fill in what the file lacks with random numbers."""
     model, report = family.model_class.from_pretrained(
-        source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        source,
+        dtype=torch.float32,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # which are told here
     )
+    misshapen = sorted(report["mismatched_keys"])
+    if misshapen:
+        tensor, found, expected = misshapen[0]
+        others = f", and {len(misshapen) - 1} more" if len(misshapen) > 1 else ""
+        raise ValueError(
+            f"{tensor} has shape {tuple(found)}, expected {tuple(expected)} by config.json{others}"
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(

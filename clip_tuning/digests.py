@@ -33,7 +33,7 @@ def run_digests(
     Args:
         model: see ``load_clip``.
         method: spec; of the files and folders it names, such as ``lora(start=...)``, the content
-            counts, and not where they lie.
+            counts, right in a folder, and not where they lie.
         class_names: of the run.
         templates: of the run.
 
@@ -101,13 +101,23 @@ def _paths(spec: Spec) -> Iterator[Path]:
 
 
 def _contents(paths: Iterable[Path]) -> Iterator[bytes]:
-    """Yield the content of files and of all files in folders, each after its name."""
+    """Yield digests of files and of those right in folders, each after its name."""
     for path in paths:
-        # What people read does not tell adapters apart; peft writes a README beside them.
-        inside = (file for file in path.rglob("*") if file.suffix in (".json", ".safetensors"))
-        for file in sorted(inside) if path.is_dir() else [path]:
-            try:
-                content = file.read_bytes()
-            except OSError as error:
-                raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-            yield from (file.name.encode(), content)
+        try:
+            for file in _files(path):
+                with file.open("rb") as opened:
+                    content = hashlib.file_digest(opened, "blake2b").digest()
+                yield from (file.name.encode(), content)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _files(path: Path) -> list[Path]:
+    """Return a file itself, and of a folder what tells adapters apart.
+
+    What people read does not: peft writes a README beside them. What lies deeper is left alone: a
+    folder may hold anything, and all of a disk.
+    """
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix in (".json", ".safetensors"))

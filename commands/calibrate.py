@@ -19,6 +19,7 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import with_absolute_paths
 from fl2ora.experiment.plugins import load
 from fl2ora.reporting.run_directory import RUN_FILE
+from fl2ora.reporting.run_lines import UNCONVERGED
 from fl2ora.reporting.sources import (
     CALIBRATED,
     CLIENTS_TEST,
@@ -52,7 +53,7 @@ def calibrate(
     from fl2ora.reporting.logits import SavedLogits
     from fl2ora.reporting.plots import reliability_figure
     from fl2ora.server_app.artifacts import save_fitted
-    from fl2ora.server_app.calibrating import fit_saved
+    from fl2ora.server_app.calibrating import fit_saved, met_tolerance
     from fl2ora.server_app.measure_saved import measure_saved
     from fl2ora.server_app.metrics_by_source import all_metrics
     from fl2ora.server_app.run_plugins import build_run_calibrator
@@ -63,7 +64,8 @@ def calibrate(
     if chosen is None:
         raise UserError("--calibrator: expected a calibrator, found 'none'")
     saved = SavedLogits.load(run_dir)
-    parameters = fit_saved(chosen, saved)
+    fitted = fit_saved(chosen, saved)
+    parameters, converged = fitted.parameters, met_tolerance(fitted)
     metrics = calibration.chosen_metrics(config.metrics)
 
     def spec_of(classes: int) -> calibration.StatsSpec:
@@ -94,11 +96,14 @@ def calibrate(
     _print(console, found, config.num_rounds)
     for source, reason in after.left_out.items():
         console.print(f"{source} not calibrated: {reason}", markup=False, soft_wrap=True)
+    if not converged:
+        console.print(f"{calibrator}: {UNCONVERGED}", markup=False, soft_wrap=True)
     console.print(
         f"Calibrator, metrics and plot are in {folder.resolve()}", markup=False, soft_wrap=True
     )
     if as_json:
-        print(json.dumps({"calibrator_dir": str(folder.resolve()), "metrics": found}))
+        where = str(folder.resolve())
+        print(json.dumps({"calibrator_dir": where, "converged": converged, "metrics": found}))
 
 
 def _config(run_dir: Path) -> RunConfig:

@@ -13,9 +13,7 @@ from typing import Any
 
 from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import ConfigError, UserError, shown
-from fl2ora.experiment.paths import made_absolute, with_absolute_paths
-
-_FOLDERS = ("cache-dir", "output-dir")
+from fl2ora.experiment.paths import with_absolute_settings
 
 
 def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, Value]:
@@ -44,15 +42,12 @@ def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, Va
             values[key] = _unquoted(text) if key in text_keys else _literal(text)
     if problems:
         raise ConfigError(problems)
-    return {
-        key: _with_absolute_paths(key, value) if isinstance(value, str) else value
-        for key, value in values.items()
-    }
+    return with_absolute_settings(values)
 
 
 def _read_file(file: Path) -> dict[str, Value]:
     try:
-        content = _flat(tomllib.loads(file.read_text(encoding="utf-8")))
+        content = _flat(tomllib.loads(file.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     except RecursionError:
@@ -76,28 +71,6 @@ def _flat(content: dict[str, Any]) -> dict[str, Any]:
         return dict(content["tool"]["flwr"]["app"]["config"])
     except (KeyError, TypeError, ValueError):
         return content
-
-
-def _with_absolute_paths(key: str, text: str) -> str:
-    if key == "model":
-        is_folder = text.startswith(("./", "../", "~")) or (text != "embedded" and _exists(text))
-        return _absolute(text) if is_folder else text
-    return _absolute(text) if key in _FOLDERS and text else with_absolute_paths(text)
-
-
-def _exists(text: str) -> bool:
-    try:
-        return bool(text) and Path(text).is_dir()
-    except (OSError, ValueError):
-        return False
-
-
-def _absolute(text: str) -> str:
-    """Return the path made absolute; what cannot be one is left for the config to report."""
-    try:
-        return made_absolute(text)
-    except UserError:
-        return text
 
 
 def _unquoted(text: str) -> str:

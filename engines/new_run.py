@@ -11,7 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from fl2ora.experiment.config import RunConfig, Value
-from fl2ora.experiment.paths import made_absolute
+from fl2ora.experiment.errors import UserError, shown
+from fl2ora.experiment.paths import made_absolute, with_absolute_settings
 from fl2ora.experiment.spec import parse_spec
 from fl2ora.reporting.run_directory import OUTPUT_VARIABLE, check_free, claim_name, runs_root
 
@@ -26,6 +27,7 @@ def run(
 
     Args:
         settings: run-config keys such as ``{"num-rounds": 3}``; those left out have their defaults.
+            Relative paths are taken from the current directory.
         clients: how many to simulate.
         console: where to show progress; None: nowhere.
 
@@ -37,8 +39,12 @@ def run(
     Raises:
         UserError: a mistake in the settings or the data; or nothing was trained.
     """
+    if settings is not None and not isinstance(settings, Mapping | RunConfig):
+        raise UserError(
+            f"settings: expected keys of the run config with their values, found {shown(settings)}"
+        )
     flat = settings.flat() if isinstance(settings, RunConfig) else dict(settings or {})
-    config, problems = described(flat, clients)
+    config, problems = described(with_absolute_settings(flat), clients)
     # Imported here, so that a console can be answered before torch and Flower are loaded.
     from fl2ora.engines.in_process import run_in_process
     from fl2ora.server_app.run_plugins import build_plugins
@@ -56,11 +62,12 @@ def described(settings: Mapping[str, Value], clients: int) -> tuple[RunConfig, t
         settings: flat keys; what they leave open depends on this machine and is filled in.
         clients: how many there will be.
     """
-    given = {"num-clients": clients, **settings}
+    whole = isinstance(clients, int) and not isinstance(clients, bool) and clients >= 1
+    given = {**({"num-clients": clients} if whole else {}), **settings}
     if not given.get("output-dir"):
         given["output-dir"] = made_absolute(os.environ.get(OUTPUT_VARIABLE, "") or "runs")
     config, problems = RunConfig.usable(given)
-    if not isinstance(clients, int) or isinstance(clients, bool) or clients < 1:
+    if not whole:
         problems += (f"clients: expected a whole number of at least 1, found {clients!r}",)
     elif config.num_clients not in (0, clients):
         problems += (

@@ -201,4 +201,5 @@ def key_of(name: str) -> str:
 def _unknown(key: str, value: object, valid: Mapping[str, str]) -> str:
     if key in GONE:
         return f"{key}: {GONE[key].format(shown(value))}"
-    return f"{key[:80]}: unknown key{nearest(key, valid)} (valid: {listed(valid)})"
+    name = str(key)
+    return f"{name[:80]}: unknown key{nearest(name, valid)} (valid: {listed(valid)})"

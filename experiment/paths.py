@@ -7,6 +7,8 @@ the command line alone, and is made absolute there.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.spec import Spec, parse_sum, split_outside
 
 NAMES = ("folder", "path", "file", "dir", "root", "start")
-_MARKS = ("./", "../", "~")
+_FOLDERS = ("cache-dir", "output-dir")  # keys of the run config
+_MARKS = ("./", "../")
+_HOME = re.compile(r"~[\w.-]*/")
 _PART, _WHOLE = 255, 4096  # bytes a file system takes
 
 
@@ -59,11 +63,15 @@ def what_is_at(path: Path) -> str:
 
 
 def is_path(name: str, value: object) -> bool:
-    """Return whether an argument holds a path: by its name, or because its text begins as one."""
+    """Return whether an argument holds a path: by its name, or because its text begins as one.
+
+    >>> is_path("start", "~"), is_path("init", "~"), is_path("init", "~/words")
+    (True, False, True)
+    """
     if not isinstance(value, str) or not value:
         return False
     named = name in NAMES or name.endswith(tuple(f"_{end}" for end in NAMES))
-    return named or value.startswith(_MARKS)
+    return named or value.startswith(_MARKS) or bool(_HOME.match(value))
 
 
 def check_paths(spec: Spec) -> None:
@@ -93,9 +101,9 @@ def made_absolute(text: str) -> str:
 def with_absolute_paths(text: str) -> str:
     """Return a spec or a sum of specs with absolute paths in its arguments, nested specs too.
 
-    Made absolute is what begins with ``./``, ``../`` or ``~``, and what is called ``folder``,
-    ``path``, ``file``, ``dir``, ``root`` or ``start`` (or ends so) and exists in the current
-    directory. Text without such arguments comes back as it is.
+    Made absolute is what begins with ``./``, ``../``, ``~/`` or ``~name/``, and what is called
+    ``folder``, ``path``, ``file``, ``dir``, ``root`` or ``start`` (or ends so) and exists in the
+    current directory. Text without such arguments comes back as it is.
     """
     try:
         terms = parse_sum(text)
@@ -107,13 +115,46 @@ def with_absolute_paths(text: str) -> str:
     return " + ".join(f"{spec}" if w == 1 else f"{w!r}*{spec}" for w, spec in moved)
 
 
+def with_absolute_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return run-config keys with absolute paths in their texts; a ``Path`` becomes a text.
+
+    Folders are made absolute, a model where it is one, and arguments of specs as
+    ``with_absolute_paths`` does it.
+    """
+    texts = {key: str(v) if isinstance(v, Path) else v for key, v in settings.items()}
+    return {k: _absolute_setting(k, v) if isinstance(v, str) else v for k, v in texts.items()}
+
+
+def _absolute_setting(key: str, text: str) -> str:
+    if key == "model":
+        is_folder = text.startswith((*_MARKS, "~")) or (text != "embedded" and _is_folder(text))
+        return _absolute(text) if is_folder else text
+    return _absolute(text) if key in _FOLDERS and text else with_absolute_paths(text)
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return bool(text) and Path(text).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _absolute(text: str) -> str:
+    """Return the path made absolute; what cannot be one is left for the config to report."""
+    try:
+        return made_absolute(text)
+    except UserError:
+        return text
+
+
 def _moved(spec: Spec) -> Spec:
     args = tuple(_argument("", value) for value in spec.args)
     return replace(spec, args=args, kwargs={k: _argument(k, v) for k, v in spec.kwargs.items()})
 
 
 def _argument(name: str, value: Any) -> Any:
-    if is_path(name, value) and (value.startswith(_MARKS) or user_path(value).exists()):
+    begins = is_path("", value)
+    if begins or (is_path(name, value) and (value.startswith("~") or user_path(value).exists())):
         return made_absolute(value)
     if isinstance(value, str) and "(" in value:
         return ";".join(with_absolute_paths(part) for part in split_outside(value, ";"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ from fl2ora.messages.records import (
 )
 from fl2ora.messages.tensors import decode_tensors, encode_tensors
 
+_LARGEST = 1e100  # whose square is a number still
 _OF_COUNT = {"correct", "confidence"}
 _SLACK = 1 + 1e-6  # a sum of confidences of 1, rounded
 
@@ -84,7 +85,10 @@ def encode_sums(message: Message, client: str, sums: Mapping[str, Tensor]) -> Me
 
 
 def decode_sums(
-    reply: Message, expected: Mapping[str, Tensor], images: int | None = None
+    reply: Message,
+    expected: Mapping[str, Tensor],
+    images: int | None = None,
+    check: Callable[[dict[str, Tensor]], None] | None = None,
 ) -> dict[str, Tensor]:
     """Return a node's statistics, decoded and checked once.
 
@@ -92,6 +96,7 @@ def decode_sums(
         reply: to a calibrate message.
         expected: statistics of no images: the right names and shapes.
         images: how many calibration images the node said it has; None where it did not say.
+        check: raises a ValueError for sums that no images have.
 
     Raises:
         UnusableMessageError: an error, other names or shapes, values that are not finite, or sums
@@ -109,11 +114,19 @@ def decode_sums(
     except AdapterError as error:
         raise UnusableMessageError(one_line(error)) from None
     _refuse_impossible(sums, images)
+    if check is not None:
+        try:
+            check(sums)
+        except ValueError as error:
+            raise UnusableMessageError(f"{SUMS}: {error}") from None
     return sums
 
 
 def _refuse_impossible(sums: Mapping[str, Tensor], images: int | None) -> None:
     """Check ``count``, which every answer holds, and what calibrators sum by bin beside it."""
+    for name, value in sums.items():
+        if value.numel() and not float(value.abs().max()) < _LARGEST:
+            raise UnusableMessageError(f"{SUMS}: {name}: expected numbers below {_LARGEST:g}")
     count = sums.get("count")
     if count is None:
         return

@@ -17,6 +17,7 @@ from fl2ora.experiment.config import Value
 from fl2ora.messages.records import (
     ARRAYS,
     CALIBRATOR,
+    CLIENT_RULE,
     CONFIG,
     EVALUATE,
     PARAMETERS,
@@ -45,6 +46,8 @@ class EvaluateTask:
         parts: which held-out parts.
         calibrator: spec of a fitted post-hoc calibrator whose effect is measured, or empty.
         parameters: of that calibrator.
+        rule: spec of the client half that knows the client's own model; empty: what the node keeps
+            of the method is all that is its own.
     """
 
     adapter: Adapter
@@ -52,6 +55,7 @@ class EvaluateTask:
     parts: tuple[str, ...] = (TEST,)
     calibrator: str = ""
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    rule: str = ""
 
 
 def encode_evaluate(task: EvaluateTask, nodes: Mapping[int, str]) -> list[Message]:
@@ -60,6 +64,7 @@ def encode_evaluate(task: EvaluateTask, nodes: Mapping[int, str]) -> list[Messag
         ROUND: task.round,
         CALIBRATOR: task.calibrator,
         PARTS: ",".join(task.parts),
+        CLIENT_RULE: task.rule,
     }
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
         ARRAYS: encode_tensors(task.adapter)
@@ -87,6 +92,7 @@ def decode_evaluate(message: Message) -> EvaluateTask:
         tuple(str(settings.get(PARTS, TEST)).split(",")),
         str(settings.get(CALIBRATOR, "")),
         decode_tensors(parameters, PARAMETERS, torch.float64) if parameters is not None else {},
+        str(settings.get(CLIENT_RULE, "")),
     )
 
 

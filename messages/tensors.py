@@ -67,7 +67,8 @@ def _decoded(array: Array, where: str, taken: Sequence[np.dtype[Any]]) -> Tensor
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, in_columns, kind = read(stream, max_header_size=4096)
-    except (ValueError, EOFError, OverflowError) as error:
+    except Exception as error:  # numpy lets Python's own parsers read the header, which raise all
+        # kinds: SyntaxError, tokenize.TokenError, RecursionError
         raise UnusableMessageError(f"{where}: not the bytes of an array: {error!s:.200}") from None
     if kind not in taken or (in_columns and len(shape) > 1):
         wanted = " or ".join(map(str, taken))
@@ -79,5 +80,8 @@ def _decoded(array: Array, where: str, taken: Sequence[np.dtype[Any]]) -> Tensor
         size *= int(length)
     if size != rest:
         raise UnusableMessageError(f"{where}: shape {shape} needs {size} bytes, found {rest}")
-    values = np.frombuffer(data, kind, offset=stream.tell()).reshape(shape)
+    try:
+        values = np.frombuffer(data, kind, offset=stream.tell()).reshape(shape)
+    except (ValueError, OverflowError) as error:  # negative, too many or too large dimensions
+        raise UnusableMessageError(f"{where}: shape {shape!s:.80}: {error!s:.200}") from None
     return torch.from_numpy(values.astype(kind.newbyteorder("="), copy=True))

@@ -16,7 +16,7 @@ EVENTS_FILE = "events.jsonl"
 class Tracker(Protocol):
     """Something that wants to know what happens in a run."""
 
-    def log(self, event: str, **fields: Any) -> None:
+    def log(self, event: str, /, **fields: Any) -> None:
         """Take note of one event."""
 
     def metrics(self, server_round: int, source: str, values: Mapping[str, float]) -> None:
@@ -34,7 +34,7 @@ class JsonLines:
         self._folder = folder
         self._start = time.monotonic()
 
-    def log(self, event: str, **fields: Any) -> None:
+    def log(self, event: str, /, **fields: Any) -> None:
         """Append one object with ``event`` and ``seconds`` since the start."""
         seconds = round(time.monotonic() - self._start, 3)
         self._append(EVENTS_FILE, {"event": event, "seconds": seconds, **fields})

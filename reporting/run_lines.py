@@ -10,6 +10,8 @@ from fl2ora.experiment.errors import printable
 from fl2ora.reporting.sources import CALIBRATED, CLIENTS_TEST, central_sources, part_of
 from fl2ora.reporting.tables import show
 
+UNCONVERGED = "the fit spent its steps before it met its tolerance"
+
 
 class RunLines:
     """Turns a run's events, in their order, into lines of text.
@@ -55,6 +57,8 @@ class RunLines:
             case "outcome" if event["asked"]:
                 line = f"{event['updates']} of {event['asked']} updates used"
                 return f"{line}; warning: {event['warning']}" if event["warning"] else line
+            case "calibrated" if not event["converged"]:
+                return f"  calibrator {event['calibrator']}: {UNCONVERGED}"
             case "stopped":
                 return f"  stopped after round {event['round']}: {event['reason']}"
         return None

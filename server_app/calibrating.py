@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from fl2ora.calibration.calibrators.base import (
@@ -11,8 +13,9 @@ from fl2ora.calibration.calibrators.base import (
     Parameters,
     Sums,
 )
-from fl2ora.calibration.calibrators.fitting import add_sums, fit
+from fl2ora.calibration.calibrators.fitting import add_sums, fit_to_the_end
 from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.errors import UserError
 from fl2ora.messages.calibrate import CalibrateTask
 from fl2ora.reporting.events import Tracker
@@ -46,18 +49,43 @@ def fit_in_federation(
         if state.done:
             break
         expected = _statistics_of_nothing(calibrator, state, num_classes)
-        answers = clients.calibration_sums(CalibrateTask(adapter, spec, state.parameters), expected)
+        task = CalibrateTask(adapter, spec, state.parameters)
+        check = partial(_check_sums, calibrator, state, num_classes)
+        answers = clients.calibration_sums(task, expected, check)
         tracker.log("calibrate", step=step, clients=list(answers))
         if not answers:
             raise UserError(f"calibrator {spec!r}: no client answered")
         if took_part not in (None, list(answers)):
             state = calibrator.restart(state)
         took_part = list(answers)
-        try:
-            state = calibrator.update(state, add_sums(list(answers.values())))
-        except ValueError as error:
-            raise UserError(f"calibrator {spec!r}: {error}") from error
+        with blaming(calibrator):
+            try:
+                state = calibrator.update(state, add_sums(list(answers.values())))
+            except ValueError as error:
+                raise UserError(f"calibrator {spec!r}: {error}") from error
+    tracker.log("calibrated", calibrator=spec, converged=met_tolerance(state))
     return state.parameters
+
+
+def met_tolerance(state: FitState) -> bool:
+    """Return whether a fit ended because it was there, and not because its steps were spent."""
+    return state.done and state.converged
+
+
+def _check_sums(calibrator: Calibrator, state: FitState, num_classes: int, sums: Sums) -> None:
+    """Let the calibrator refuse what no images have.
+
+    Raises:
+        ValueError: it did; anything else that goes wrong in it names it.
+    """
+    with blaming(calibrator):
+        try:
+            calibrator.check_sums(sums, state, num_classes)
+        except ValueError as error:
+            reason = str(error)
+        else:
+            return
+    raise ValueError(reason)
 
 
 def _statistics_of_nothing(calibrator: Calibrator, state: FitState, num_classes: int) -> Sums:
@@ -68,8 +96,10 @@ def _statistics_of_nothing(calibrator: Calibrator, state: FitState, num_classes:
     return calibrator.statistics(nothing, labels, state, context=context)
 
 
-def fit_saved(calibrator: Calibrator, saved: SavedLogits) -> Parameters:
-    """Fit on a finished run's calibration logits: the federated fit, without messages.
+def fit_saved(calibrator: Calibrator, saved: SavedLogits) -> FitState:
+    """Return where a fit on a finished run's calibration logits ends.
+
+    It is the federated fit, without messages.
 
     Raises:
         UserError: there are none, or not one image among them.
@@ -81,7 +111,7 @@ def fit_saved(calibrator: Calibrator, saved: SavedLogits) -> Parameters:
         )
     parts = list(saved.calibration.values())
     try:
-        return fit(
+        return fit_to_the_end(
             calibrator,
             [(part.logits, part.labels) for part in parts],
             [saved.context(part) for part in parts],

@@ -124,19 +124,25 @@ class Clients:
         }
 
     def calibration_sums(
-        self, task: CalibrateTask, expected: Mapping[str, Tensor]
+        self,
+        task: CalibrateTask,
+        expected: Mapping[str, Tensor],
+        check: Callable[[dict[str, Tensor]], None] | None = None,
     ) -> dict[str, dict[str, Tensor]]:
-        """Let every node sum what a calibrator asks for; in the clients' order."""
+        """Let every node sum what a calibrator asks for; in the clients' order.
+
+        Args:
+            task: what is asked for.
+            expected: statistics of no images.
+            check: raises a ValueError for sums that no images have; see ``Calibrator.check_sums``.
+        """
         nodes = {node: client for client, node in self._nodes.items()}
-        answers = dict(
-            self._ask(
-                self._config.num_rounds,
-                encode_calibrate(task, nodes),
-                nodes,
-                lambda reply, key: decode_sums(reply, expected, self.infos[key].num_calibration),
-                "calibration: ",
-            )
-        )
+
+        def decode(reply: Message, client: str) -> dict[str, Tensor]:
+            return decode_sums(reply, expected, self.infos[client].num_calibration, check)
+
+        messages, rounds = encode_calibrate(task, nodes), self._config.num_rounds
+        answers = dict(self._ask(rounds, messages, nodes, decode, "calibration: "))
         return {key: answers[key] for key in self.keys if key in answers}
 
     def _ask(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 
-import torch
 from torch import Tensor
 
 from fl2ora.calibration.calibrators.base import Calibrator, Parameters
@@ -18,7 +16,7 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.messages.evaluate import PERSONAL, TEST, VALIDATION, EvaluateTask
-from fl2ora.reporting.logits import SavedLogits, Scored
+from fl2ora.reporting.logits import SavedLogits
 from fl2ora.reporting.sources import (
     CALIBRATED,
     CLIENTS_TEST,
@@ -29,23 +27,11 @@ from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.held_out import HeldOut
 from fl2ora.server_app.measure_saved import SpecOf, measure_saved
 from fl2ora.server_app.metrics_by_source import all_metrics, client_metrics
-from fl2ora.server_app.part_models import ZERO_SHOT, PartModels, classes_of
+from fl2ora.server_app.part_models import ZERO_SHOT, PartModels
+from fl2ora.server_app.scores import Scores, saved_logits, score
 
 Sums = Mapping[str, CalibrationStats]
 Sources = dict[str, dict[str, float]]
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """One model's logits of what lies with the server, and its ``(K, D)`` class features.
-
-    ``others`` holds the class features of central parts with other classes, by their source.
-    """
-
-    central: Mapping[str, Tensor]
-    test: Mapping[str, Tensor]
-    classes: Tensor
-    others: Mapping[str, Tensor]
 
 
 class Evaluation:
@@ -58,6 +44,7 @@ class Evaluation:
         classifier: on its device; its tuned parameters are overwritten by each ``measure``.
         zero_shot: the untuned model.
         validation: measure the clients' calibration images too, for whoever chooses by them.
+        personal_rule: of the strategy; see there.
 
     Attributes:
         history: by round, 0 is zero-shot, the sums of each central part by its source; where there
@@ -81,6 +68,7 @@ class Evaluation:
         zero_shot: ClipClassifier,
         *,
         validation: bool = False,
+        personal_rule: str = "",
     ) -> None:
         own = [key for key, info in clients.infos.items() if info.source == "own"]
         if own and config.evaluate_on == "server":
@@ -93,13 +81,13 @@ class Evaluation:
         parts = federation.parts
         self._tuned = PartModels(classifier, config.method, config, parts)
         self._zero_shot = PartModels(zero_shot, ZERO_SHOT, config, parts)
-        self._validation = validation
+        self._validation, self._personal_rule = validation, personal_rule
         central = self._held_out.central
         names = {source: part.class_names for source, part in central.items()}
         names[CLIENTS_TEST] = federation.class_names
         self.class_names = names | {f"{source}{CALIBRATED}": n for source, n in names.items()}
         self._metrics = chosen_metrics(config.metrics)
-        self._scores: dict[int, _Scores] = {}
+        self._scores: dict[int, Scores] = {}
         self._adapter: Adapter | None = None  # last measured
         self.history: dict[int, Sums] = {}
         self.clients: Sums = {}
@@ -138,24 +126,7 @@ class Evaluation:
         calibration, untuned = (
             held.calibration_logits(models.main) for models in (tuned, self._zero_shot)
         )
-        central = {
-            source: Scored(
-                final.central[source],
-                part.images.labels,
-                start.central[source],
-                final.others.get(source),
-                start.others.get(source),
-            )
-            for source, part in held.central.items()
-        }
-        return SavedLogits(
-            central,
-            _scored(held.test, final.test, start.test),
-            _scored(held.calibration, calibration, untuned),
-            final.classes,
-            start.classes,
-            tuple({**asdict(mean), "parts": list(mean.parts)} for mean in self._means),
-        )
+        return saved_logits(held, start, final, (calibration, untuned), self._means)
 
     def measure_calibrated(
         self, calibrator: Calibrator, parameters: Parameters, adapter: Adapter, saved: SavedLogits
@@ -198,22 +169,17 @@ class Evaluation:
 
     def _measure(self, number: int, models: PartModels, adapter: Adapter) -> Sources:
         held = self._held_out
-        logits, test = held.test_logits(models)
-        main = classes_of(models.main)
-        others = {
-            source: _class_features(models.of(classes_of(part)))
-            for source, part in held.central.items()
-            if classes_of(part) != main
-        }
+        scores = score(number, held, models)
         # Of the rounds, zero-shot and the latest are kept.
-        self._scores = {n: scores for n, scores in self._scores.items() if n == 0}
-        self._scores[number] = _Scores(logits, test, _class_features(models.main), others)
+        self._scores = {n: known for n, known in self._scores.items() if n == 0}
+        self._scores[number] = scores
         found = dict(self._on_nodes(number, models.main, adapter))
         central = {
-            source: self._sums(rows, held.central[source].images) for source, rows in logits.items()
+            source: self._sums(rows, held.central[source].images)
+            for source, rows in scores.central.items()
         }
         if not self.on_nodes:
-            found[TEST] = self._each(test, held.test)
+            found[TEST] = self._each(scores.test, held.test)
             if self._validation:
                 rows = held.calibration_logits(models.main)
                 found[VALIDATION] = self._each(rows, held.calibration)
@@ -243,31 +209,19 @@ class Evaluation:
         self, number: int, classifier: ClipClassifier, adapter: Adapter
     ) -> Mapping[str, Sums]:
         """Let the nodes measure what only they can; nothing where that is nothing."""
+        rule = self._personal_rule if number else ""  # zero-shot CLIP is nobody's own
         wanted = {
             TEST: self.on_nodes,
             VALIDATION: self.on_nodes and self._validation,
-            PERSONAL: bool(classifier.personal),
+            PERSONAL: bool(classifier.personal) or bool(rule),
         }
         parts = tuple(part for part, is_wanted in wanted.items() if is_wanted)
         if not parts:
             return {}
-        return self._nodes.evaluate(EvaluateTask(adapter, number, parts), self._spec)
+        return self._nodes.evaluate(EvaluateTask(adapter, number, parts, rule=rule), self._spec)
 
     def _each(self, logits: Mapping[str, Tensor], data: Mapping[str, LabelledImages]) -> Sums:
         return {client: self._sums(rows, data[client]) for client, rows in logits.items()}
 
     def _sums(self, logits: Tensor, data: LabelledImages) -> CalibrationStats:
         return CalibrationStats.from_logits(logits, data.labels, self.spec_of(logits.shape[1]))
-
-
-def _scored(
-    data: Mapping[str, LabelledImages], logits: Mapping[str, Tensor], untuned: Mapping[str, Tensor]
-) -> dict[str, Scored]:
-    return {
-        client: Scored(logits[client], data[client].labels, untuned[client]) for client in logits
-    }
-
-
-@torch.inference_mode()
-def _class_features(classifier: ClipClassifier) -> Tensor:
-    return classifier.pooled_classes(classifier.encode_classes()).float().cpu().clone()

@@ -18,6 +18,7 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.federated_data.shares import NO_DATA, check_division, load_federation
+from fl2ora.messages.evaluate import VALIDATION
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.reporting.events import JsonLines
 from fl2ora.reporting.logits import SavedLogits
@@ -86,8 +87,9 @@ def _begin(
         plugins.strategy.begin(RunInfo(clients.keys, adapter, clients.ranks, work, spent))
     wanted = frozenset().union(*(callback.parts for callback in plugins.callbacks))
     evaluation = Evaluation(
-        clients, config, federation, classifier, zero_shot, validation="validation" in wanted
-    )
+        clients, config, federation, classifier, zero_shot,
+        validation=VALIDATION in wanted, personal_rule=plugins.strategy.personal_rule,
+    )  # fmt: skip
     context = RunContext(config, folder, tracker, classifier, evaluation)
     for callback in plugins.callbacks:
         with blaming(callback):
@@ -148,11 +150,11 @@ def _finish(run: Run, state: RunState, plugins: RunPlugins) -> Outcome:
     """
     context, outcome = run.context, outcome_of(state)
     save_model(context.folder, plugins.method, context.classifier, state.adapter)
-    save_spent(context.folder / ADAPTER, context.config.strategy, run.strategy)
     saved = context.evaluation.saved_logits()
     saved.save(context.folder)
     context.tracker.log("outcome", **_said(outcome))
     try:
+        save_spent(context.folder / ADAPTER, context.config.strategy, run.strategy)
         if plugins.calibrator is not None:
             _calibrate(run, state, plugins.calibrator, saved)
     finally:

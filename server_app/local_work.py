@@ -32,7 +32,6 @@ def local_work(config: RunConfig, infos: Mapping[str, NodeInfo]) -> Callable[[st
             steps,
             rate * schedule.factor(at),
             float(settings.get("momentum", 0.0)),
-            config.max_update_norm or math.inf,
         )
 
     return work

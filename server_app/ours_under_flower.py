@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.calibration.summaries import summarise
+from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.config import Value
 from fl2ora.experiment.errors import UserError
 from fl2ora.messages.evaluate import TEST, EvaluateTask, decode_measured, encode_evaluate
@@ -21,7 +23,7 @@ from fl2ora.messages.tensors import decode_tensors, encode_tensors
 from fl2ora.messages.train import decode_update, encode_train
 from fl2ora.server_app.client_means import ClientMeans
 from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
-from fl2ora.strategies.updates import ClientUpdate
+from fl2ora.strategies.updates import ClientUpdate, checked_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class OursUnderFlower(FlowerStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Plan the round, and address one train message to every node of the run."""
-        current = decode_tensors(arrays, ARRAYS)
+        current = _adapter(arrays)
         if self._plan is None:
             self.strategy.begin(RunInfo(self._wait_for_nodes(grid), current))
         shown = {str(node): node for node in grid.get_node_ids()}
@@ -97,7 +99,8 @@ class OursUnderFlower(FlowerStrategy):
             logger.warning("Round %d: only %d usable replies", server_round, len(first))
             return None, None
         adapter = self.strategy.aggregate(self._plan, chain(first, updates))
-        metrics = {**means.result(), **self.strategy.metrics()}
+        # What clients report is counted here, whatever a strategy calls its own numbers.
+        metrics = {**checked_metrics(self.strategy.metrics()), **means.result()}
         return encode_tensors(adapter), MetricRecord(dict(metrics))
 
     def _usable(
@@ -122,7 +125,7 @@ class OursUnderFlower(FlowerStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Address one evaluate message to every node the grid shows."""
-        task = EvaluateTask(decode_tensors(arrays, ARRAYS), server_round)
+        task = EvaluateTask(_adapter(arrays), server_round)
         return encode_evaluate(task, {node: str(node) for node in grid.get_node_ids()})
 
     def aggregate_evaluate(
@@ -138,6 +141,11 @@ class OursUnderFlower(FlowerStrategy):
                 continue
             total = stats if total is None else total + stats
         return None if total is None else MetricRecord(dict(summarise(total)))
+
+
+def _adapter(arrays: ArrayRecord) -> Adapter:
+    """Return what Flower's loop was started with; other libraries' models may be float64."""
+    return decode_tensors(arrays, ARRAYS, torch.float32, torch.float64)
 
 
 def _scalars(config: ConfigRecord) -> dict[str, Value]:

@@ -11,7 +11,8 @@ import math
 from pathlib import Path
 
 from fl2ora.clip_tuning.methods.base import TuningMethod
-from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.blame import blaming
+from fl2ora.experiment.errors import UserError, shown
 from fl2ora.strategies.base import Strategy
 
 PRIVACY_FILE = "privacy.json"
@@ -32,7 +33,7 @@ def save_spent(folder: Path, spec: str, strategy: Strategy) -> None:
         spec: of the strategy, for people.
         strategy: after the last round.
     """
-    mu = strategy.spent()
+    mu = _spent_by(strategy)
     if mu is None:
         return
     content = {"mu": mu if math.isfinite(mu) else _NONE, "strategy": spec, "about": _ABOUT}
@@ -44,9 +45,9 @@ def spent_before(method: TuningMethod, strategy: Strategy) -> float:
     """Return mu of what the folder that a run starts from has cost; 0 where nothing is known.
 
     Raises:
-        UserError: the folder's record cannot be read.
+        UserError: the folder's record cannot be read, or what the strategy has spent is no number.
     """
-    if method.start is None or strategy.spent() is None:
+    if _spent_by(strategy) is None or method.start is None:
         return 0.0
     path = method.start / PRIVACY_FILE
     if not path.is_file():
@@ -60,6 +61,21 @@ def spent_before(method: TuningMethod, strategy: Strategy) -> float:
     mu = _read(path)
     logger.info("%s: the start has spent mu = %g, from which epsilon goes on", path, mu)
     return mu
+
+
+def _spent_by(strategy: Strategy) -> float | None:
+    """Return ``Strategy.spent``, checked.
+
+    Raises:
+        UserError: it is neither None nor a number of at least 0; names the strategy.
+    """
+    with blaming(strategy):
+        mu: object = strategy.spent()
+        if mu is None:
+            return None
+        if isinstance(mu, bool) or not isinstance(mu, int | float) or not mu >= 0:
+            raise TypeError(f"spent: expected None or a number of at least 0, found {shown(mu)}")
+        return float(mu)
 
 
 def _read(path: Path) -> float:

@@ -28,7 +28,7 @@ class LoggedRecord(JsonLines):
         self._lines = RunLines(num_rounds)
         RUN_LOG.info("Run directory: %s", folder)
 
-    def log(self, event: str, **fields: Any) -> None:
+    def log(self, event: str, /, **fields: Any) -> None:
         """Append the event and log its line, if it has one."""
         super().log(event, **fields)
         line = self._lines.line_of({"event": event, **fields})

@@ -18,17 +18,19 @@ from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.optimisers.base import load_optimiser
 from fl2ora.clip_tuning.schedules.base import Schedule
 from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.errors import ConfigError, UserError, problems_of
+from fl2ora.experiment.errors import ConfigError, UserError, problems_of, shown
 from fl2ora.experiment.plugins import find, load
 from fl2ora.experiment.spec import Spec, parse_list, parse_spec, parse_sum
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.partition.base import Partitioner
 from fl2ora.federated_data.protocols.base import Protocol
 from fl2ora.federated_data.shares import NO_DATA
+from fl2ora.messages.evaluate import VALIDATION
 from fl2ora.server_app.callbacks.averaging import Averaging
 from fl2ora.server_app.callbacks.base import Callback
 from fl2ora.server_app.flowers_in_ours import load_flowers
 from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.client_rule import ClientRule
 
 DEFAULT_CALLBACKS = ("lora_diagnostics", "logit_scale", "traffic", "plots", "summary")
 
@@ -99,6 +101,8 @@ def build_strategy(config: RunConfig) -> Strategy:
     if spec.module is not None and issubclass(find(spec, object), FlowerStrategy):
         return load_flowers(config.strategy)
     strategy = load(spec, Strategy)
+    if strategy.personal_rule:
+        load(strategy.personal_rule, ClientRule)
     strategy.accepts(config.optimiser, config.schedule, config.gradient_clip)
     return strategy
 
@@ -107,13 +111,23 @@ def build_callbacks(text: str) -> list[Callback]:
     """Return the callbacks that a sum of specs names; ``default`` stands for several.
 
     Raises:
-        UserError: unknown name, no callback, or arguments that do not fit.
+        UserError: unknown name, no callback, arguments that do not fit, or ``parts`` that no run
+            measures.
     """
     found: list[str | Spec] = []
     for spec in parse_list(text):
         groups = {"default": DEFAULT_CALLBACKS, "none": ()}
         found += groups.get(spec.name, [spec]) if spec.module is None else [spec]
-    return [load(spec, Callback) for spec in found]
+    callbacks = [load(spec, Callback) for spec in found]
+    for callback in callbacks:
+        parts = callback.parts
+        if isinstance(parts, str) or not {VALIDATION}.issuperset(parts):
+            kind = type(callback)
+            raise UserError(
+                f"{kind.__module__}:{kind.__name__}: parts: expected frozenset() or "
+                f"frozenset({{{VALIDATION!r}}}), found {shown(parts)}"
+            )
+    return callbacks
 
 
 def build_run_calibrator(text: str, *, new_classes: bool = False) -> Calibrator | None:

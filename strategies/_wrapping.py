@@ -26,6 +26,7 @@ class Wrapping(Strategy):
         self.inner = load(inner, Strategy)
         self.needs_plain_sgd = self.inner.needs_plain_sgd
         self.needs_residual = self.inner.needs_residual
+        self.personal_rule = self.inner.personal_rule
         self.least_updates = self.inner.least_updates
 
     def accepts(self, optimiser: str, schedule: str, gradient_clip: float = 0.0) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +21,11 @@ class LocalWork:
         steps: of its optimiser.
         learning_rate: at its first step.
         momentum: of its optimiser; 0 if it has none.
-        max_change: largest usable L2 norm of its adapter's change.
     """
 
     steps: int
     learning_rate: float
     momentum: float = 0.0
-    max_change: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,8 @@ class Strategy(ABC):
         needs_plain_sgd: the client half assumes SGD without momentum and with one learning rate
             within a round.
         needs_residual: it moves a residual that travels with the adapter; see ``lora_residual``.
+        personal_rule: spec of the client half whose ``personal`` is each client's own model, which
+            is then measured too; empty: there is none.
         least_updates: the fewest usable updates that it can aggregate; with fewer, the round loop
             keeps the adapter.
         run: set by ``begin``.
@@ -93,6 +92,7 @@ class Strategy(ABC):
 
     needs_plain_sgd: bool = False
     needs_residual: bool = False
+    personal_rule: str = ""
     least_updates: int = 1
     run: RunInfo
 

@@ -80,6 +80,16 @@ class ClientRule:
         """
         return {}, {}
 
+    def personal(self, received: Adapter, state: Adapter) -> Adapter:
+        """Return the client's own model where it is not the global one; asked apart from training.
+
+        Args:
+            received: the global adapter.
+            state: what ``finish`` returned when this client last took part; empty for one that
+                never did.
+        """
+        return received
+
     def metrics(self) -> dict[str, float]:
         """Return further scalars for the run's record, asked for after ``finish``."""
         return {}

@@ -136,6 +136,9 @@ def _check_result(make: Make, start: Adapter) -> None:
     same = _equal(before[0], after[0]) and all(map(_equal, before[1], after[1]))
     assert same, "aggregate changed the adapters it was given"
     _check_metrics(strategy)
+    spent = strategy.spent()
+    sound = spent is None or (isinstance(spent, (int, float)) and spent >= 0)
+    assert sound, f"spent: expected None or a number of at least 0, found {spent!r}"
 
 
 def _check_metrics(strategy: Strategy) -> None:

@@ -16,6 +16,12 @@ import torch
 from torch import Tensor
 
 from fl2ora.calibration.calibrators import _descent
+from fl2ora.calibration.calibrators._plausible import (
+    check_between,
+    check_semidefinite,
+    check_uncertainty,
+    examples_of,
+)
 from fl2ora.calibration.calibrators._tensors import (
     as_labels,
     as_logits,
@@ -112,6 +118,15 @@ class AffineCalibrator(Calibrator):
     def scale(self, features: Tensor) -> Sums:
         """Return sums over ``features (N, K)`` that ``preconditioner`` reads; none by default."""
         return {}
+
+    def check_sums(self, sums: Sums, state: FitState, num_classes: int) -> None:
+        """Refuse sums that no examples have; the gradient of the bias sums residuals in [-1, 1]."""
+        count, gradient = examples_of(sums), sums["gradient"]
+        point = pack(state.parameters, self.identity(num_classes))
+        check_uncertainty(sums["loss"], gradient @ point, count, num_classes)
+        check_between("gradient of the bias", gradient[-num_classes:], -count, count)
+        if "moments" in sums:
+            check_semidefinite("moments", sums["moments"])
 
     def update(self, state: FitState, sums: Sums) -> FitState:
         """Take one Newton or L-BFGS step on the penalised mean loss."""

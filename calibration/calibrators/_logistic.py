@@ -15,6 +15,12 @@ import torch
 from torch import Tensor
 
 from fl2ora.calibration.calibrators import _descent
+from fl2ora.calibration.calibrators._plausible import (
+    check_between,
+    check_semidefinite,
+    check_uncertainty,
+    examples_of,
+)
 from fl2ora.calibration.calibrators._tensors import (
     as_labels,
     check_classes,
@@ -84,6 +90,23 @@ class LogisticCalibrator(Top1Calibrator):
             "positive": hits @ x,
             "negative": (1 - hits) @ x,
         }
+
+    def check_sums(self, sums: Sums, state: FitState, num_classes: int) -> None:
+        """Refuse sums that no examples have.
+
+        Of two outcomes, softplus less ``expected`` times the coefficients is the summed entropy;
+        the last column counts examples.
+        """
+        count, expected = examples_of(sums), sums["expected"]
+        along = expected @ state.parameters["coefficients"]
+        check_uncertainty(sums["softplus"], along, count, num_classes=2)
+        check_between("expected", expected[-1], 0, count)
+        for name in ("positive", "negative"):
+            check_between(name, sums[name][-1], 0, count)
+        both = sums["positive"][-1] + sums["negative"][-1]
+        check_between("positive and negative", both, count, count)
+        check_between("hessian of the intercept", sums["hessian"][-1, -1], 0, count / 4)
+        check_semidefinite("hessian", sums["hessian"])
 
     def update(self, state: FitState, sums: Sums) -> FitState:
         """Take one bounded Newton step."""

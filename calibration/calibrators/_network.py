@@ -8,6 +8,7 @@ so it is never worse than the start on the data it was fitted to.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from itertools import pairwise
 from typing import ClassVar
@@ -15,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fl2ora.calibration.calibrators._plausible import check_between
 from fl2ora.calibration.calibrators._tensors import (
     as_labels,
     as_logits,
@@ -102,6 +104,10 @@ class NetworkCalibrator(Calibrator):
             gradients = torch.autograd.grad(loss, [leaves[n] for n in names])
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         return {"count": scalar(len(z)), "loss": loss.detach(), "gradient": flat}
+
+    def check_sums(self, sums: Sums, state: FitState, num_classes: int) -> None:
+        """Refuse a negative loss: no count bounds what else is summed."""
+        check_between("loss", sums["loss"], 0, math.inf)
 
     def update(self, state: FitState, sums: Sums) -> FitState:
         """Take one step of Adam on the mean loss."""

@@ -182,6 +182,18 @@ class Calibrator(ABC):
         Every answer holds ``count``, the number of examples (in total or by bin).
         """
 
+    def check_sums(self, sums: Sums, state: FitState, num_classes: int) -> None:  # noqa: B027
+        """Refuse statistics that no examples have; names, shapes and counts are sound.
+
+        Args:
+            sums: what one client sent.
+            state: what it computed them at.
+            num_classes: K.
+
+        Raises:
+            ValueError: names the sum, what was expected and what was found.
+        """
+
     @abstractmethod
     def update(self, state: FitState, sums: Sums) -> FitState:
         """Take one step from the added sums of all clients.

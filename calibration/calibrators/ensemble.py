@@ -21,6 +21,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fl2ora.calibration.calibrators._plausible import (
+    check_between,
+    check_semidefinite,
+    examples_of,
+)
 from fl2ora.calibration.calibrators._tensors import (
     as_labels,
     as_logits,
@@ -109,6 +114,26 @@ class Ensemble(Calibrator):
             "products": torch.einsum("nik,njk->ij", p, p),
             "hits": of_label.exp().sum(dim=0),
         }
+
+    def check_sums(self, sums: Sums, state: FitState, num_classes: int) -> None:
+        """Refuse sums that no examples have.
+
+        Probabilities lie in [0, 1], the shares add up to the count, and the mean of the ratios
+        under the weights is 1.
+        """
+        self._scaling.check_sums(sums, state, num_classes)
+        count, weights = examples_of(sums), state.parameters["weights"]
+        if self.objective == "mse":
+            check_between("products", sums["products"], 0, count)
+            check_between("hits", sums["hits"], 0, count)
+            check_semidefinite("products", sums["products"])
+            return
+        check_between("shares", sums["shares"], 0, count)
+        check_between("shares, added", sums["shares"].sum(), count, count)
+        check_between("mixed", sums["mixed"], 0, math.inf)
+        check_between("ratios", sums["ratios"], 0, math.inf)
+        check_between("ratios under the weights", weights @ sums["ratios"], count, count)
+        check_semidefinite("squares", sums["squares"])
 
     def update(self, state: FitState, sums: Sums) -> FitState:
         """Take one step of the temperature until it stands, then of the weights."""

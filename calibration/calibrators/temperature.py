@@ -16,6 +16,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fl2ora.calibration.calibrators._plausible import (
+    check_between,
+    check_uncertainty,
+    examples_of,
+)
 from fl2ora.calibration.calibrators._tensors import (
     as_labels,
     as_logits,
@@ -85,6 +90,17 @@ class Temperature(Calibrator):
             "slope": (mean - z.gather(1, of_label)).sum(),
             "curvature": (p * (z - mean) ** 2).sum(),
         }
+
+    def check_sums(self, sums: Sums, state: FitState, num_classes: int) -> None:
+        """Refuse sums that no examples have.
+
+        ``L - beta g`` is the summed entropy, and ``beta^2 h`` the summed variance of ``ln p``,
+        which is below ``(ln K)^2 / 4 + 1`` for each example (Reeb and Wolf 2015, arXiv 1304.0036).
+        """
+        count, beta = examples_of(sums), state.parameters["inverse_temperature"]
+        check_uncertainty(sums["loss"], beta * sums["slope"], count, num_classes)
+        most = count * (math.log(num_classes) ** 2 / 4 + 1)
+        check_between("curvature", beta**2 * sums["curvature"], 0, most)
 
     def update(self, state: FitState, sums: Sums) -> FitState:
         """Accept or shorten the last step, then take the next Newton step."""

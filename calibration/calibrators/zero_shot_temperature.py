@@ -69,6 +69,10 @@ class ZeroShotTemperature(Calibrator):
         zero_shot = context.require("zero_shot_logits", "zero_shot_temperature")
         return self._scaling.statistics(zero_shot, labels, state)
 
+    def check_sums(self, sums: Sums, state: FitState, num_classes: int) -> None:
+        """Refuse sums that no examples have, as temperature scaling does."""
+        self._scaling.check_sums(sums, state, num_classes)
+
     def update(self, state: FitState, sums: Sums) -> FitState:
         """Take one Newton step, as temperature scaling does."""
         return self._scaling.update(state, sums)

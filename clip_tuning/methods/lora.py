@@ -22,7 +22,7 @@ from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.prefix.upper_blocks import UpperBlocksClassifier
 from fl2ora.clip_tuning.selection import TOWER_CHOICES, chosen_blocks, chosen_towers, parse_blocks
-from fl2ora.experiment.arguments import MOST, choice
+from fl2ora.experiment.arguments import MOST, choice, number
 
 _PREFIX = "base_model.model."
 _ACTIVE = ".default"
@@ -40,7 +40,7 @@ class LoRA(TuningMethod):
 
     Args:
         rank: r of ``A (r, i)`` and ``B (o, r)``.
-        alpha: numerator of the scaling s.
+        alpha: numerator of the scaling s, above 0.
         dropout: on the input of the LoRA branch, in training only.
         towers: ``both``, ``vision`` or ``text``.
         targets: comma-separated layers of each block: q, k, v, o of its attention, fc1, fc2 of its
@@ -92,7 +92,7 @@ class LoRA(TuningMethod):
         self.layers = "|".join(self.LAYERS[layer].replace(".", r"\.") for layer in layers)
         self.options = {
             "r": rank,
-            "lora_alpha": alpha,
+            "lora_alpha": number("alpha", alpha, above=0),
             "lora_dropout": dropout,
             "use_rslora": rslora,
             "use_dora": dora,
@@ -205,6 +205,9 @@ def _read_config(folder: Path) -> LoraConfig:
             f"{str(folder)!r}; peft makes a plain one of it by "
             f"save_pretrained(path_initial_model_for_weight_conversion=...)"
         )
+    scales = {"lora_alpha": config.lora_alpha, **config.alpha_pattern}
+    for name, alpha in scales.items():
+        number(f"start: {folder / _CONFIG}: {name}", alpha, above=0)
     for name in _ELSEWHERE:
         if (value := getattr(config, name, None)) and value != "none":
             raise ValueError(

@@ -17,7 +17,7 @@ class EarlyStop(Callback):
     """Stops after ``patience`` measured rounds without a better value.
 
     Measured are the images the clients keep to fit calibrators, pooled: what is chosen on test data
-    can no longer be measured on it.
+    can no longer be measured on it. A value that is missing once there was one is no better.
 
     Args:
         patience: measured rounds without an improvement, at least 1.
@@ -59,16 +59,14 @@ class EarlyStop(Callback):
         """Compare with the best so far.
 
         Raises:
-            UserError: no client has such images.
+            UserError: no client has such images, or the metric has never had a value on them.
         """
         if len(report.metrics) == 1:  # of training alone: nothing was measured in this round
             return None
-        value = report.metrics.get(CLIENTS_VALIDATION, {}).get(self._metric, math.nan)
-        if math.isnan(value):
-            raise UserError(
-                "early_stop: expected clients with calibration images, found none; raise "
-                "calibration-fraction"
-            )
+        measured = report.metrics.get(CLIENTS_VALIDATION, {})
+        value = measured.get(self._metric, math.nan)
+        if math.isnan(value) and self._best == math.inf:
+            raise UserError(self._reason(bool(measured), report.plan.round))
         if self._sign * value < self._best - self._least:
             self._best, self._since = self._sign * value, 0
             return None
@@ -79,6 +77,17 @@ class EarlyStop(Callback):
         return Reaction(
             stop=f"{self._metric} of {CLIENTS_VALIDATION} not better than {best:.6g} for "
             f"{self._since} measured rounds"
+        )
+
+    def _reason(self, measured: bool, server_round: int) -> str:
+        if measured:
+            return (
+                f"early_stop: metric: {self._metric!r} has no value on the clients' calibration "
+                f"images in round {server_round}, where it is undefined: expected another metric"
+            )
+        return (
+            "early_stop: expected sums over the clients' calibration images, found none: raise "
+            "calibration-fraction, or see under 'drop' in events.jsonl why no client sent any"
         )
 
     def state(self) -> Adapter:

@@ -20,6 +20,7 @@ from fl2ora.strategies.named_parts import join_parts, take_part
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean, Weighting
 
 NORMALISER, STEPS = "normaliser", "steps"
+_MOST_ONE_BY_ONE = 1_000_000
 
 
 class FedNova(Strategy):
@@ -144,6 +145,8 @@ def normaliser(steps: int, momentum: float = 0.0, shrink: float = 0.0) -> float:
         momentum: rho; each step adds c with ``c = rho c + 1``.
         shrink: ``eta mu``; each step makes n ``n (1 - eta mu) + 1``, after the momentum's line.
     """
+    if steps > _MOST_ONE_BY_ONE:  # of a client that says it has so many images
+        return _of_many(steps, momentum, shrink)
     total = gathered = 0.0
     for _ in range(steps):
         if momentum:
@@ -154,3 +157,24 @@ def normaliser(steps: int, momentum: float = 0.0, shrink: float = 0.0) -> float:
         if not momentum and not shrink:
             total += 1
     return total
+
+
+def _of_many(steps: int, momentum: float, shrink: float) -> float:
+    """Return ``normaliser`` from the formulas of its geometric sums.
+
+    Raises:
+        ValueError: momentum and shrink together, which ``FedNova`` refuses.
+    """
+    if momentum and shrink:
+        raise ValueError("normaliser: expected momentum or shrink alone, found both")
+    if momentum:
+        return (steps - momentum * _geometric(momentum, steps)) / (1 - momentum)
+    return _geometric(1 - shrink, steps) if shrink else float(steps)
+
+
+def _geometric(ratio: float, terms: int) -> float:
+    """Return ``1 + ratio + ... + ratio^(terms - 1)``; infinite beyond all floats."""
+    try:
+        return (1 - ratio**terms) / (1 - ratio)
+    except OverflowError:
+        return math.inf

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite, check_like
 from fl2ora.experiment.errors import UserError
@@ -25,7 +26,7 @@ from fl2ora.strategies.client_rule import (
 from fl2ora.strategies.named_parts import join_parts, take_part
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean
 
-_SLACK = 1.001  # for what float32 rounds
+_SLACK = 1.001  # for what float32 rounds, of the change and of c
 
 
 class SCAFFOLD(Strategy):
@@ -70,25 +71,27 @@ class SCAFFOLD(Strategy):
     def check_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
         """Refuse an update without the change of the client's variate, or with too large a one.
 
-        The change is ``(x - y)/(K lr) - c``, so ``max-update-norm``, which bounds x - y, bounds it.
+        The change is ``(x - y)/(K lr) - c``, so it can be no larger than the update ``x - y`` has
+        it; what bounds updates bounds variates too.
         """
         check_like(update.aux, update.adapter, "aux")
         work = self._work_of(plan, update.client)
-        if work is None or work.max_change == math.inf:
+        if work is None:
             return
-        gradients = [
-            tensor.double() + (plan.aux[name].double() if plan.aux else 0.0)
-            for name, tensor in update.aux.items()
-        ]
-        moved = (
-            work.steps
-            * work.learning_rate
-            * float(torch.cat([g.ravel() for g in gradients]).norm())
+        start, distance = plan.start_of(update.client), work.steps * work.learning_rate
+        gradient, c, change = (
+            _norm(parts)
+            for parts in (
+                [t.double() + plan.aux.get(n, torch.zeros(())) for n, t in update.aux.items()],
+                plan.aux.values(),
+                [t.double() - start[n].double() for n, t in update.adapter.items()],
+            )
         )
-        if not moved <= work.max_change * _SLACK:
+        moved = distance * gradient
+        if not moved <= change * _SLACK + distance * c * (_SLACK - 1):
             raise ValueError(
-                f"aux: its variate is that of a change of norm {moved:.6g}, which exceeds the "
-                f"limit {work.max_change:.6g}"
+                f"aux: its variate is that of a change of norm {moved:.6g}, but that of the update "
+                f"is {change:.6g}"
             )
 
     def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
@@ -117,6 +120,11 @@ class SCAFFOLD(Strategy):
     def load_state(self, state: Adapter) -> None:
         """Take up c."""
         self._c = take_part(state, "c")
+
+
+def _norm(tensors: Iterable[Tensor]) -> float:
+    """Return the L2 norm of all values together."""
+    return math.sqrt(math.fsum(float(tensor.double().square().sum()) for tensor in tensors))
 
 
 class SCAFFOLDRule(ClientRule):

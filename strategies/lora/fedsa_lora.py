@@ -22,14 +22,17 @@ class FedSALoRA(LoRAStrategy):
     """Clients train both factors from the common A and their own B; A is the mean of the A_k.
 
     A client that takes part for the first time starts from the B it is sent. The B of the global
-    adapter is no client's: with ``share_b`` it is the mean of the B_k, so that held-out metrics say
-    something, else it stays what it was at the start, zero as a rule, and they are zero-shot's.
+    adapter is no client's: with ``share_b`` it is the mean of the B_k, so that its held-out metrics
+    say something, else it stays what it was at the start, zero as a rule, and they are zero-shot's.
+    The clients' own models are measured as ``clients-test-personal``.
 
     Args:
         share_b: whether clients send their B for that mean; their training does not use it once
             they have one of their own.
         weighting: ``examples`` or ``uniform``.
     """
+
+    personal_rule = "fedsa_lora"
 
     def __init__(self, share_b: bool = True, weighting: str = "examples") -> None:
         super().__init__(weighting)
@@ -75,6 +78,10 @@ class FedSALoRARule(ClientRule):
         if not self.share_b:
             self._set(self._received)
         return {}, own
+
+    def personal(self, received: Adapter, state: Adapter) -> Adapter:
+        """Return the common A with the client's own B."""
+        return {**received, **state}
 
     @torch.no_grad()
     def _set(self, values: Adapter) -> None:

@@ -44,6 +44,7 @@ FROZEN = [
     "cocoop(length=2)",
     "fedotp(length=2)",
     "fedpgp(length=2)",
+    "promptfolio(length=2)",
     "tip_adapter",
     "lora(blocks='up', dropout=0.0)",
     "lora(blocks='3', towers='vision')",

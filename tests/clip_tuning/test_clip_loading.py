@@ -137,7 +137,10 @@ DAMAGES = [
     (_write("model.safetensors", "nothing of the kind"), "expected model.safetensors; "),
     (_lose_a_tensor, "expected model.safetensors; it lacks 1 of CLIP's tensors, such as logit_s"),
     (_not_a_number, "expected model.safetensors; the weights: logit_scale has 1 of 1 values not"),
-    (_misshape, "expected model.safetensors; "),
+    (
+        _misshape,
+        "expected model.safetensors; text_projection.weight has shape (3, 3), expected (16, 32) by",
+    ),
     (_remove("tokenizer.json"), "expected a tokenizer; "),
     (_remove("tokenizer.json", "tokenizer_config.json"), "expected a tokenizer; found one that"),
     (_write("tokenizer.json", "{}"), "expected a tokenizer; "),
@@ -168,11 +171,39 @@ def test_a_missing_folder_is_not_looked_up_on_the_hub(name: str) -> None:
         load_clip(name)
 
 
-def test_an_unreachable_hub_name_is_a_one_line_error() -> None:
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("openai/clip-vit-base-patch61", "; did you mean 'openai/clip-vit-base-patch16'?"),
+        ("openai/clip-vit-base-patch16", ""),  # right, and no hint at itself
+        ("nobody/no-such-clip", ""),
+    ],
+)
+def test_a_hub_that_does_not_answer_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, name: str, hint: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("fl2ora.clip_tuning.clip.cached_file", lambda *_, **__: None)
+    monkeypatch.setattr("fl2ora.clip_tuning.clip.is_offline_mode", lambda: False)
     with pytest.raises(UserError) as caught:
-        load_clip("nobody/no-such-clip")
-    assert str(caught.value).startswith("model 'nobody/no-such-clip': expected config.json; ")
-    assert "\n" not in str(caught.value)
+        load_clip(name)
+    message = str(caught.value)
+    assert message.startswith(f"model {name!r}: expected a model downloaded before, or a hub that")
+    assert message.endswith(f"http://127.0.0.1:9 does not ([Errno 111] Connection refused){hint}")
+
+
+def test_a_hub_name_downloaded_before_needs_no_hub(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("fl2ora.clip_tuning.clip.cached_file", lambda *_, **__: str(folder))
+    monkeypatch.setattr("fl2ora.clip_tuning.clip._read_family", _no_family)
+    with pytest.raises(UserError, match=r"expected config.json; none; did you mean 'openai/clip-v"):
+        load_clip("openai/clip-vit-base-patch61")
+
+
+def _no_family(source: str) -> None:
+    raise ValueError("none.")
 
 
 def test_eos_token_id_2_means_the_highest_id(folder: Path) -> None:

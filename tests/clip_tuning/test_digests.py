@@ -95,6 +95,28 @@ def test_the_content_of_a_start_adapter_counts_and_not_its_place(tmp_path: Path,
     assert differing(first, other) == {"files of the method"}
 
 
+def test_only_what_lies_right_in_a_folder_counts(tmp_path: Path) -> None:
+    """A folder may hold all of a disk; nobody should wait for that to be read."""
+    (tmp_path / "deep").mkdir()
+    method = f"lora(start={str(tmp_path)!r})"
+    before = run_digests("embedded", method, NAMES, TEMPLATES)
+    (tmp_path / "deep" / "weights.json").write_text("{}")
+    assert not differing(before, run_digests("embedded", method, NAMES, TEMPLATES))
+    (tmp_path / "weights.json").write_text("{}")
+    assert differing(before, run_digests("embedded", method, NAMES, TEMPLATES))
+
+
+def test_a_text_that_is_no_path_stands_for_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = run_digests("embedded", "coop(init='~')", NAMES, TEMPLATES)
+    (tmp_path / "weights.json").write_text("{}")
+    assert not differing(before, run_digests("embedded", "coop(init='~')", NAMES, TEMPLATES))
+    named = run_digests("embedded", "lora(start='~')", NAMES, TEMPLATES)
+    assert differing(before, named) == {"files of the method"}
+
+
 def test_a_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         run_digests(str(tmp_path / "none"), "lora", NAMES, TEMPLATES)

@@ -84,6 +84,7 @@ B16 = {
     "tcp": 331_904,
     "fedotp": 8_192,
     "fedpgp": 8_192,
+    "promptfolio": 8_192,
     "tip_adapter": 16 * 5 * 512,
     "tip_adapter_f": 2 * 16 * 5 * 512,
     "vpt": 12 * 8 * 768,
@@ -96,7 +97,7 @@ B16 = {
     "fedtpg": 4_206_080,
 }
 
-KEPT_B16 = {"fedotp": 8_192, "fedpgp": 64 + 2_048}  # personal parts
+KEPT_B16 = {"fedotp": 8_192, "fedpgp": 64 + 2_048, "promptfolio": 8_192}  # personal parts
 
 
 def _count(

@@ -16,8 +16,11 @@ from transformers import CLIPConfig, CLIPModel
 from fl2ora.clip_tuning.adapter import AdapterError
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip, load_clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.methods.lora import LoRA
 from fl2ora.clip_tuning.selection import chosen_blocks, chosen_depth, parse_blocks
+from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.plugins import load
 
 NAMES = ("cat", "boot", "dog")
 TEMPLATE = ("a photo of a {}.",)
@@ -260,3 +263,20 @@ def test_start_refuses_further_arguments(options: dict[str, object], found: str)
         ValueError, match=f"^start: expected no argument beside it.* found {found}$"
     ):
         LoRA(start="somewhere", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("alpha", [0, 0.0, -1.0])
+@pytest.mark.parametrize("method", ["lora", "lora_residual"])
+def test_a_scale_of_nothing_is_refused(method: str, alpha: float) -> None:
+    with pytest.raises(UserError, match=f"alpha: expected a number > 0, found {alpha}"):
+        load(f"{method}(alpha={alpha})", TuningMethod)
+
+
+def test_a_start_whose_scale_is_nothing_is_refused(tiny_clip: Clip, tmp_path: Path) -> None:
+    lora = LoRA()
+    lora.save(_attach(tiny_clip, lora), tmp_path)
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    for change in ({"lora_alpha": 0}, {"alpha_pattern": {"q_proj": 0.0}}):
+        (tmp_path / "adapter_config.json").write_text(json.dumps({**settings, **change}))
+        with pytest.raises(ValueError, match=r"start: .*adapter_config\.json: .*: expected a num"):
+            _attach(tiny_clip, LoRA(start=str(tmp_path)))

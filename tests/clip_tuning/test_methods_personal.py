@@ -18,10 +18,12 @@ from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import AdapterError
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.methods.fedotp import FedOTP
 from fl2ora.clip_tuning.methods.fedpgp import FedPGP, contrast
 from fl2ora.clip_tuning.methods.tip_adapter import TipAdapter
 from fl2ora.clip_tuning.prefix.features import prefix_features
+from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.strategies.base import Strategy
@@ -33,6 +35,7 @@ TEMPLATES = ("a photo of a {}.", "the {}")
 SIZES = {
     "fedotp": ({"context": (16, 32)}, {"local_context": (16, 32)}),
     "fedpgp": ({"context": (16, 32)}, {"left": (16, 4), "right": (4, 32)}),
+    "promptfolio": ({"context": (16, 32)}, {"local_context": (16, 32)}),
     "logit_scale('fedpgp')": (
         {"context": (16, 32), "logit_scale": ()},
         {"left": (16, 4), "right": (4, 32)},
@@ -88,6 +91,31 @@ def test_fedpgp_adds_a_product_to_the_context(build: Any) -> None:
     with classifier.as_client({"left": left, "right": right}):
         coop.restore({"context": classifier.context + left @ right})
         torch.testing.assert_close(classifier(_pixels()), coop(_pixels()))
+
+
+@torch.no_grad()
+def test_promptfolio_mixes_unit_features(build: Any) -> None:
+    """Logits are linear in class features: a client's are .7 of coop's here, .3 of coop's there."""
+    classifier = build("promptfolio(length=4, share=0.3)")
+    classifier.restore({"context": torch.randn(4, 32)})
+    own, coop, logits = torch.randn(4, 32), build("coop(length=4)"), []
+    for context in (classifier.export()["context"], own):
+        coop.restore({"context": context})
+        logits.append(coop(_pixels()))
+    torch.testing.assert_close(classifier(_pixels()), logits[0])
+    with classifier.as_client({"local_context": own}):
+        mixed = classifier(_pixels())
+        lengths = classifier.encode_classes().norm(dim=1)
+        pooled = classifier.pooled_classes(classifier.encode_classes()).norm(dim=1)
+    torch.testing.assert_close(mixed, 0.7 * logits[0] + 0.3 * logits[1])
+    assert float(lengths.max()) < 0.9999
+    torch.testing.assert_close(pooled, torch.ones(3))
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.5, 1.5])
+def test_a_share_of_none_or_all_is_refused(share: float) -> None:
+    with pytest.raises(UserError, match="share: expected a number > 0 and < 1, found"):
+        load(f"promptfolio(share={share})", TuningMethod)
 
 
 def test_fedpgp_s_contrast() -> None:

@@ -64,7 +64,7 @@ FROM_ZERO_SHOT = [
 ]
 REFUSED = [
     "coop", "kgcoop", "prograd", "cocoop", "tcp", "fedtpg", "vpt", "ivlp", "maple", "prompt_src",
-    "fedotp", "fedpgp", "logit_scale('coop')",
+    "fedotp", "fedpgp", "promptfolio", "logit_scale('coop')",
 ]  # fmt: skip
 
 

@@ -117,6 +117,13 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, text: str) -> None:
         read_settings(file, [])
 
 
+def test_a_mark_of_the_byte_order_is_passed_over(tmp_path: Path) -> None:
+    """Editors on Windows write one before the first line."""
+    file = tmp_path / "run.toml"
+    file.write_bytes(b"\xef\xbb\xbfseed = 7\r\n")
+    assert read_settings(file, []) == {"seed": 7}
+
+
 def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_bytes("run-name = 'été'".encode("latin-1"))
@@ -209,6 +216,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("dataset=x(train_folder='images')", "x(train_folder='HERE/images')"),
         ("dataset=x('./images')", "x('HERE/images')"),
         ("dataset=x('../none')", "x('HERE/../none')"),
+        ("dataset=x(name='~')", "x(name='~')"),  # a text may hold a tilde
+        ("dataset=x(folder='~')", "x(folder='/home/someone')"),
         ("dataset=x(name='~/a b')", "x(name='/home/someone/a b')"),
         ("dataset=x(folder='not-there')", "x(folder='not-there')"),
         ("dataset=x(folder='/data')", "x(folder='/data')"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,43 @@ def test_a_run_needs_a_client(here: Path, clients: int) -> None:
     with pytest.raises(UserError, match="clients: expected a whole number of at least 1, found"):
         fl2ora.run({"num-clients": 0}, clients=clients)
     assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("lora", "settings: expected keys of the run config with their values, found 'lora'"),
+        ([("num-rounds", 1)], r"settings: expected keys .* found \[\('num-rounds', 1\)\]"),
+        ({1: 2}, "1: unknown key"),
+    ],
+)
+def test_settings_that_are_none_are_told(settings: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        fl2ora.run(settings, clients=2)
+
+
+def test_a_wrong_number_of_clients_is_told_once() -> None:
+    assert len(described({}, 2.5)[1]) == 1  # type: ignore[arg-type]
+
+
+def test_paths_of_the_python_function_are_those_of_the_command_line(here: Path) -> None:
+    """A ``Path``, and texts relative to the current directory, also within specs."""
+    settings = {
+        **SMALL,
+        "num-rounds": 1,
+        "output-dir": Path("mine"),
+        "cache-dir": "kept",
+        "model": "./none",
+    }
+    with pytest.raises(UserError, match=rf"model: folder '{here}/none' does not exist"):
+        fl2ora.run(settings, clients=2)
+    (here / "start").mkdir()
+    settings |= {"model": "embedded", "method": "lora(start='start')"}
+    with pytest.raises(UserError, match=rf"none at '{here}/start'"):
+        fl2ora.run(settings, clients=2)
+    folder = fl2ora.run({**settings, "method": "layer_norm"}, clients=2)
+    assert folder.parent == here / "mine"
+    assert (here / "kept").is_dir()
 
 
 def test_the_documented_defaults_can_be_run_as_they_are(here: Path) -> None:

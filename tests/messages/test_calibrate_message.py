@@ -62,6 +62,7 @@ def test_sums_survive_the_way() -> None:
         (lambda: reply(correct=[3, 0, 5]), "sums: correct: expected between 0 and count"),
         (lambda: reply(correct=[-1, 0, 4]), "sums: correct: expected between 0 and count"),
         (lambda: reply(slope=float("nan")), "slope has 1 of 1 values not finite"),
+        (lambda: reply(slope=-1e200), "sums: slope: expected numbers below 1e+100"),
         (lambda: reply(extra=1.0), "unexpected: extra"),
         (lambda: Message(RecordDict({"x": ConfigRecord({})}), reply_to=question()), "found ['x']"),
         (lambda: Message(Error(2, "UserError: no disk"), reply_to=question()), "no disk"),

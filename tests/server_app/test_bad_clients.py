@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,11 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, Context, Message
 
-from fl2ora.strategies.updates import WeightedMean
+from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.experiment.errors import UserError
+from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.base import RoundPlan
+from fl2ora.strategies.updates import ClientUpdate, WeightedMean
 from misbehaving import Alter, Wrapped
 from runs import events, final_adapter, run_small
 
@@ -133,7 +138,7 @@ def poisons(message: Message, context: Context, reply: Message) -> Message:
 def test_one_false_control_variate_does_not_cost_the_honest_clients(tmp_path: Path) -> None:
     settings = {"strategy": "scaffold", "optimiser": "sgd(momentum=0.0)", "num_rounds": 3}
     app = only_node_2(poisons)
-    folder = run_small(tmp_path, client_app=app, max_update_norm=5.0, **settings)
+    folder = run_small(tmp_path, client_app=app, **settings)
     drops = events(folder, "drop")
     assert [(d["round"], d["client"]) for d in drops] == [(1, "1")]
     assert drops[0]["reason"].startswith("aux: its variate is that of a change of norm ")
@@ -162,7 +167,7 @@ def test_a_false_normaliser_is_dropped(tmp_path: Path) -> None:
     [
         {"strategy": "fednova(mu=0.1)", "optimiser": "sgd(momentum=0.0)", "accumulate": 2},
         {"strategy": "fednova", "schedule": "cosine(per='round')", "batch_size": 5},
-        {"strategy": "scaffold", "optimiser": "sgd(momentum=0.0)", "max_update_norm": 3.0,
+        {"strategy": "scaffold", "optimiser": "sgd(momentum=0.0)",
          "schedule": "cosine(per='round')", "batch_size": 5, "local_epochs": 2},
     ],
 )  # fmt: skip
@@ -172,3 +177,29 @@ def test_what_honest_clients_report_of_their_work_is_used(
     folder = run_small(tmp_path, partition="dirichlet(beta=0.3)", **settings)
     assert not events(folder, "drop")
     assert events(folder, "finished")[0]["updates"] == 6
+
+
+@pytest.mark.parametrize("name", ["self", "event_", "server_round", "values", "fields", "number"])
+def test_a_metric_of_any_name_ends_no_run(tmp_path: Path, name: str) -> None:
+    def alter(message: Message, context: Context, reply: Message) -> Message:
+        if message.metadata.message_type == "train":
+            reply.content.metric_records["metrics"][name] = 2.5
+        return reply
+
+    settings = {"num_rounds": 1, "dataset": "shapes(styles='held-back', train=24, test=16)"}
+    folder = run_small(tmp_path, clients=1, client_app=Wrapped(alter), resamples=0, **settings)
+    assert [event[name] for event in events(folder, "client")] == [2.5]
+
+
+class Explodes(FedAvg):
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        mean = super().aggregate(plan, updates)
+        return {name: tensor * (1e30 if plan.round == 2 else 1.0) for name, tensor in mean.items()}
+
+
+def test_a_model_that_diverged_on_the_server_is_told_with_its_round(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the global model after round 2 gives .* not finite: "):
+        run_small(tmp_path, strategy="test_bad_clients:Explodes", num_rounds=3)
+    folder = tmp_path / "runs" / "run"
+    assert events(folder, "failed")[0]["kind"] == "UserError"
+    assert {row["round"] for row in events(folder, "metrics")} == {0, 1}

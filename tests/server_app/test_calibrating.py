@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from flwr.app import Context, Message
+from flwr.app import ArrayRecord, Context, Message
 
 from fl2ora.calibration.calibrators.base import Calibrator
 from fl2ora.calibration.calibrators.files import load_calibrator
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_federated_fit_is_the_fit_on_the_pooled_data(folder: Path) -> None:
     saved = SavedLogits.load(folder)
     fitted = load_calibrator(folder / "calibrators" / "temperature")
-    again = fit_saved(fitted.calibrator, saved)
+    again = fit_saved(fitted.calibrator, saved).parameters
     for name, value in again.items():
         torch.testing.assert_close(fitted.parameters[name], value, rtol=1e-6, atol=0)
     # An independent minimum of the pooled NLL over a fine grid of inverse temperatures.
@@ -88,7 +88,7 @@ def test_every_calibrator_fits_in_the_federation_as_from_saved_logits(
     folder = run_small(tmp_path, clients=2, calibrator=spec, **SETTINGS)
     (kept,) = (folder / "calibrators").iterdir()
     fitted = load_calibrator(kept)
-    again = fit_saved(load(spec, Calibrator), SavedLogits.load(folder))
+    again = fit_saved(load(spec, Calibrator), SavedLogits.load(folder)).parameters
     assert fitted.parameters.keys() == again.keys()
     for key, value in again.items():
         torch.testing.assert_close(fitted.parameters[key], value, rtol=1e-4, atol=1e-5)
@@ -107,6 +107,32 @@ def test_a_client_that_fails_to_calibrate_is_left_out_and_recorded(tmp_path: Pat
     )
     assert [d["reason"] for d in events(folder, "drop")] == ["calibration: RuntimeError: no memory"]
     assert [e["clients"] for e in events(folder, "calibrate")] == [["1", "2"]]
+
+
+def test_sums_that_no_images_have_are_dropped_with_the_reason(tmp_path: Path) -> None:
+    """The slope alone, a thousand times what it was, of the very number of images it has."""
+
+    def alter(message: Message, context: Context, reply: Message) -> Message:
+        if message.metadata.message_type == "train.calibrate" and context.node_id == 1:
+            sums = reply.content.array_records["sums"].to_torch_state_dict()
+            reply.content["sums"] = ArrayRecord({**sums, "slope": sums["slope"] * 1e3 - 1e3})
+        return reply
+
+    folder = run_small(tmp_path, client_app=Wrapped(alter), calibrator="temperature", **SETTINGS)
+    drops = events(folder, "drop")
+    assert {d["client"] for d in drops} == {"0"}
+    assert drops[0]["reason"].startswith("calibration: sums: loss less slope, an entropy: expected")
+    assert {tuple(e["clients"]) for e in events(folder, "calibrate")} == {("1", "2")}
+
+
+@pytest.mark.parametrize(("steps", "converged"), [(1, False), (200, True)])
+def test_the_record_says_whether_the_fit_met_its_tolerance(
+    tmp_path: Path, steps: int, converged: bool
+) -> None:
+    spec = f"vector(max_steps={steps})"
+    folder = run_small(tmp_path, clients=1, calibrator=spec, **SETTINGS)
+    (event,) = events(folder, "calibrated")
+    assert (event["calibrator"], event["converged"]) == (spec, converged)
 
 
 def test_no_calibration_images_at_all_is_said(tmp_path: Path) -> None:

@@ -81,13 +81,21 @@ def test_a_count_goes_on_from_a_saved_state() -> None:
     assert stopped_at(resumed, [1.5]) == 0
 
 
-@pytest.mark.parametrize("metrics", [{}, {CLIENTS_VALIDATION: {"nll": math.nan}}])
-def test_without_calibration_images_the_key_to_raise_is_named(
-    metrics: dict[str, dict[str, float]],
-) -> None:
-    measured = {"training": {}, "server-test": {"nll": 1.0}, **metrics}
+def test_without_calibration_images_the_key_to_raise_is_named() -> None:
+    measured = {"training": {}, "server-test": {"nll": 1.0}}
     with pytest.raises(UserError, match="raise calibration-fraction"):
         EarlyStop().after_round(RoundReport(RoundPlan(1, {}, ()), {}, measured))
+
+
+def test_a_metric_without_a_value_is_named_and_no_key_blamed() -> None:
+    with pytest.raises(UserError, match=r"'nll' has no value .* in round 1") as found:
+        EarlyStop().after_round(report(math.nan))
+    assert "calibration-fraction" not in str(found.value)
+
+
+def test_a_value_missing_later_is_no_better_one() -> None:
+    assert stopped_at(EarlyStop(patience=2), [3.0, math.nan, 4.0]) == 2
+    assert stopped_at(EarlyStop(patience=2), [3.0, math.nan, 2.0, math.nan, 2.5]) == 4
 
 
 def test_a_metric_the_run_does_not_measure_is_refused_before_any_training(tmp_path: Path) -> None:

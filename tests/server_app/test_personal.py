@@ -32,7 +32,9 @@ def names_in(message: Message) -> set[str]:
     return {name for r in message.content.array_records.values() for name in r}
 
 
-@pytest.mark.parametrize("method", [METHOD, "fedotp(length=2)", f"logit_scale({METHOD!r})"])
+@pytest.mark.parametrize(
+    "method", [METHOD, "fedotp(length=2)", "promptfolio(length=2)", f"logit_scale({METHOD!r})"]
+)
 def test_the_personal_part_never_travels(tmp_path: Path, method: str) -> None:
     app = Wrapped()
     folder = run_small(tmp_path, client_app=app, method=method, evaluate_on="nodes", **FEWER)
@@ -93,6 +95,45 @@ def test_a_client_s_figures_are_those_of_what_it_kept(tmp_path: Path) -> None:
     assert found["nll"] == pytest.approx(pooled["nll"], rel=1e-6)
     mean = rows(folder, "clients-test-personal-mean")[2]["nll"]
     assert mean == pytest.approx(sum(summarise(s)["nll"] for s in sums) / 3, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "strategy", ["fedsa_lora", "fedsa_lora(share_b=False)", "attacked(inner='fedsa_lora')"]
+)
+def test_fedsa_s_own_models_are_measured(tmp_path: Path, strategy: str) -> None:
+    """Recomputed from the files: the global A with each client's own B."""
+    states = tmp_path / "states"
+    nodes = {index: {"state-dir": str(states)} for index in range(3)}
+    folder = run_small(tmp_path / "run", strategy=strategy, node_configs=nodes)
+    federation = load_federation(SMALL["dataset"], "in_distribution")
+    names = federation.class_names, federation.templates
+    classifier, final, sums = build_classifier("embedded", "lora", *names, 3), None, []
+    for index, share in enumerate(share_out(federation, "iid", 3, 3)):
+        (kept,) = states.glob(f"*/{index}/client-rule.safetensors")
+        own, final = load_adapter(kept), final_adapter(folder)
+        assert all("lora_B" in name for name in own)
+        assert any(not torch.equal(own[name], final[name]) for name in own)
+        classifier.restore({**final, **own})
+        sums.append(
+            local_evaluate(classifier, divide(share, 0.2, 3, str(index), 0.1).test, StatsSpec())
+        )
+    found = rows(folder, "clients-test-personal")
+    assert sorted(found) == [1, 2]
+    expected = summarise(sums[0] + sums[1] + sums[2])["nll"]
+    assert found[2]["nll"] == pytest.approx(expected, rel=1e-6)
+    shared = rows(folder, "clients-test")
+    assert shared[2]["nll"] != pytest.approx(expected, rel=1e-7)
+    if "False" in strategy:  # of B nothing is sent, so the global adapter is zero-shot CLIP
+        assert shared[2]["nll"] == pytest.approx(shared[0]["nll"], rel=1e-6)
+
+
+def test_a_client_new_to_fedsa_has_the_global_model(tmp_path: Path) -> None:
+    settings = {"strategy": "fedsa_lora", "fraction_train": 0.25, "evaluate_on": "nodes"}
+    folder = run_small(tmp_path, clients=4, num_rounds=1, **settings)
+    own, shared = rows(folder, "clients-test-personal")[1], rows(folder, "clients-test")[1]
+    assert own["num_examples"] == shared["num_examples"]
+    # The one client that took part is the only one whose B makes the mean.
+    assert own["nll"] == pytest.approx(shared["nll"], rel=1e-9)
 
 
 def test_a_forgetful_node_ends_elsewhere(tmp_path: Path) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import dp_accounting
 import pytest
 
+from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
 from fl2ora.reporting.events import read_lines
 from fl2ora.server_app.privacy_record import PRIVACY_FILE, save_spent, spent_before
-from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.averaging.fedavg import FedAvg
+from fl2ora.strategies.base import RoundPlan, Strategy
+from fl2ora.strategies.updates import ClientUpdate
 from runs import run_small
 
 PRIVATE = "dp_fedavg(clip=0.5, noise_multiplier=0.5, seed=1)"
@@ -68,6 +73,35 @@ def test_without_noise_the_record_says_so_and_no_epsilon_follows(tmp_path: Path)
     assert spent_before(method_of(tmp_path), later) == math.inf
     later._ledger.carry(math.inf)  # type: ignore[attr-defined]
     assert "epsilon" not in later.metrics()
+
+
+class Talks(FedAvg):
+    def spent(self) -> Any:
+        return "a lot"
+
+
+class TalksLater(FedAvg):
+    def spent(self) -> Any:
+        return math.nan if self.rounds else 0.0
+
+    rounds = 0
+
+    def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
+        self.rounds += 1
+        return super().aggregate(plan, updates)
+
+
+@pytest.mark.parametrize(("name", "found"), [("Talks", "'a lot'"), ("TalksLater", "nan")])
+def test_what_a_strategy_has_spent_is_a_number_or_it_is_named(
+    tmp_path: Path, name: str, found: str
+) -> None:
+    spec = f"test_privacy_record:{name}"
+    words = rf"{spec}: TypeError: spent: expected None or a number of at least 0, found {found} \("
+    with pytest.raises(UserError, match=words):
+        run_small(tmp_path, clients=1, num_rounds=1, strategy=spec)
+    trained = name == "TalksLater"
+    for file in ("global.safetensors", "logits.safetensors", "metrics.csv", "summary.md"):
+        assert (tmp_path / "runs" / "run" / file).exists() == trained, file
 
 
 def test_strategies_that_promise_nothing_leave_no_record(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from fl2ora.experiment.errors import UserError
 from fl2ora.server_app.callbacks.base import Callback, RunContext
+from fl2ora.server_app.run_plugins import build_callbacks
 from runs import SMALL, run_small
 
 QUICK = {"num_rounds": 1, "dataset": SMALL["dataset"].replace("96", "24")}
@@ -21,6 +22,22 @@ class FailsOnStart(Callback):
 class FailsOnEnd(Callback):
     def on_end(self, run: RunContext) -> None:
         raise KeyError("folders")
+
+
+class ReadsTraining(Callback):
+    parts = frozenset({"training", "validation"})
+
+
+class ReadsText(Callback):
+    parts = "validation"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("name", ["ReadsTraining", "ReadsText"])
+def test_parts_that_no_run_measures_are_refused(name: str) -> None:
+    words = rf"test_run_callbacks:{name}: parts: expected .*'validation'.*, found "
+    with pytest.raises(UserError, match=words):
+        build_callbacks(f"summary + test_run_callbacks:{name}")
+    assert len(build_callbacks("early_stop + summary")) == 2
 
 
 @pytest.mark.parametrize(("name", "saved"), [("FailsOnStart", False), ("FailsOnEnd", True)])

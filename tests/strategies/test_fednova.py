@@ -141,3 +141,19 @@ def test_updates_without_a_normaliser_are_refused(aux: dict[str, torch.Tensor]) 
 def test_impossible_momentum_is_refused(momentum: float) -> None:
     with pytest.raises(ValueError, match="momentum: expected"):
         FedNova(momentum=momentum)
+
+
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9}, {"momentum": 0.999}, {"shrink": 0.01}])
+def test_many_steps_are_counted_by_a_formula(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, float]
+) -> None:
+    one_by_one = [normaliser(steps, **settings) for steps in (1, 7, 5000)]
+    monkeypatch.setattr("fl2ora.strategies.averaging.fednova._MOST_ONE_BY_ONE", 0)
+    found = [normaliser(steps, **settings) for steps in (1, 7, 5000)]
+    assert found == pytest.approx(one_by_one, rel=1e-9)
+
+
+def test_a_client_that_claims_a_million_million_images_does_not_hold_up_the_run() -> None:
+    assert normaliser(10**15, momentum=0.5) == pytest.approx(2e15)
+    assert normaliser(10**15, shrink=1e-3) == pytest.approx(1000)
+    assert abs(normaliser(10**15, shrink=3.0)) == np.inf

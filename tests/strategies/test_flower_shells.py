@@ -258,6 +258,31 @@ def test_too_few_answers_keep_the_adapter() -> None:
     assert not result.train_metrics_clientapp
 
 
+def test_a_start_in_float64_is_taken_too() -> None:
+    clients = toy_clients(START, 2)
+
+    def end(start: Adapter) -> dict[str, torch.Tensor]:
+        grid = toy_grid(clients.__getitem__, 2, lambda index, server_round: False)
+        result = OursUnderFlower(FedAvg()).start(grid, ArrayRecord(start), num_rounds=1)
+        return result.arrays.to_torch_state_dict()
+
+    wide, plain = end({name: t.double() for name, t in START.items()}), end(START)
+    assert all(torch.equal(wide[name], plain[name]) for name in START)
+
+
+class Boastful(FedAvg):
+    def metrics(self) -> dict[str, float]:
+        return {"loss": -5.0, "pride": 1.0}
+
+
+def test_a_strategy_does_not_rewrite_what_clients_report_under_flower() -> None:
+    clients = toy_clients(START, 2)
+    grid = toy_grid(clients.__getitem__, 2, lambda index, server_round: False)
+    result = OursUnderFlower(Boastful()).start(grid, ArrayRecord(START), num_rounds=1)
+    found = result.train_metrics_clientapp[1]
+    assert (found["loss"], found["pride"]) == (1.0, 1.0)
+
+
 def test_client_metrics_are_averaged_by_examples_under_flower() -> None:
     clients = toy_clients(START, 2)
     grid = toy_grid(clients.__getitem__, 2, lambda index, server_round: False)

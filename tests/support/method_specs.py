@@ -32,6 +32,7 @@ SPECS = {
         "coop(length=4, position='front', class_specific=True)",
     ],
     "prompt": ["prompt"],
+    "promptfolio": ["promptfolio", "promptfolio(length=4, share=0.7, init='template')"],
     "prompt_src": ["prompt_src", "prompt_src(depth=1)"],
     "task_res": ["task_res", "task_res(scale=1.0)"],
     "tcp": ["tcp", "tcp(block=1, length=2)"],
