@@ -1,0 +1,101 @@
+"""What the data sets of several domains with official lists have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from fl2ora.experiment.arguments import LARGEST, choice, number, whole
+from fl2ora.federated_data.datasets._files import FilesDataset
+from fl2ora.federated_data.datasets.base import SplitName
+from fl2ora.federated_data.files import FileList
+from fl2ora.federated_data.layouts.domains import chosen_domains
+from fl2ora.federated_data.layouts.draw import TRAIN, VALIDATION, draw_parts
+from fl2ora.federated_data.layouts.lists import check_folders, read_numbered
+from fl2ora.federated_data.layouts.roots import find_root, inside, require_files
+
+
+class DomainLists(FilesDataset):
+    """A list of images for each domain and each of training and test.
+
+    There is no official validation list: it is drawn from the training list, stratified by domain
+    and class. A subclass names its folder, its domains and its lists.
+
+    Args:
+        root: the folder with all data sets, or the data set's own; empty: ``$FL2ORA_DATA_DIR``.
+        domains: names separated by commas; empty: all.
+        validation: share of each class of each domain's training list for the validation split.
+        seed: another one draws other images for validation.
+
+    Attributes:
+        folder: name of the data set's folder.
+        images: the folder in it that the lists' paths start from; ``.``: itself.
+        lists: names of the lists for training and for the test, ``{}`` for the domain.
+        first: the smallest label in them.
+        known: names of all domains.
+        broken: an image of the lists that is missing in some copies, or None.
+        how: how to get the data set.
+
+    Raises:
+        UserError: a list is missing, an unknown domain, or an argument out of its range; what is
+            wrong in the lists is found by ``files``.
+    """
+
+    folder: ClassVar[str]
+    images: ClassVar[str]
+    lists: ClassVar[tuple[str, str]]
+    first: ClassVar[int]
+    known: ClassVar[tuple[str, ...]]
+    broken: ClassVar[str | None] = None
+    how: ClassVar[str]
+    templates = ("a photo of a {}.",)
+
+    def __init__(
+        self, root: str = "", domains: str = "", validation: float = 0.1, seed: int = 0
+    ) -> None:
+        self.domains = chosen_domains(domains, self.known)
+        self._validation = number("validation", validation, at_least=0, at_most=0.5)
+        self._seed = whole("seed", seed, at_least=0, at_most=LARGEST)
+        lists = [name.format(domain) for domain in self.domains for name in self.lists]
+        images = [] if self.images == "." else [f"{self.images}/"]
+        self._base = find_root(root, self.folder, [*images, *lists], self.how)
+        self.notes = (
+            f"{self._validation:.0%} of each class of each domain's training list are drawn for "
+            f"validation, by file name and seed {self._seed}",
+        )
+
+    def files(self, name: SplitName) -> FileList:
+        """List one split's images, domain by domain in the order of the lists.
+
+        Raises:
+            UserError: there is no such split, a list is broken, or an image does not exist.
+        """
+        choice("split", name, ("train", "validation", "test"))
+        found = []
+        for index, domain in enumerate(self.domains):
+            source = self._base / self.lists[name == "test"].format(domain)
+            rows = self._rows(source)
+            if name != "test":
+                rows = self._drawn(rows, VALIDATION if name == "validation" else TRAIN)
+            own = [inside(source, self._base / self.images, path) for path, _ in rows]
+            require_files(source, own)
+            found += [(path, label, index) for path, (_, label) in zip(own, rows, strict=True)]
+        return FileList(
+            tuple(path for path, _, _ in found),
+            np.array([label for _, label, _ in found], dtype=np.int64),
+            np.array([domain for _, _, domain in found], dtype=np.int64),
+        )
+
+    def _rows(self, path: Path) -> list[tuple[str, int]]:
+        rows = read_numbered(path, self.first)
+        check_folders(path, rows, self.class_names)
+        if self.broken is None or (self._base / self.images / self.broken).is_file():
+            return rows
+        return [row for row in rows if row[0] != self.broken]
+
+    def _drawn(self, rows: list[tuple[str, int]], wanted: int) -> list[tuple[str, int]]:
+        groups, names = [(label,) for _, label in rows], [path for path, _ in rows]
+        parts = draw_parts(groups, names, self._validation, 0.0, self._seed)
+        return [row for row, part in zip(rows, parts, strict=True) if part == wanted]
