@@ -154,7 +154,7 @@ def _from_archive(path: Path, folder: str, names: Sequence[str]) -> list[tuple[s
     wanted = {f"{folder}/{name}": name for name in names}
     read: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r|gz") as archive:
+        with gzip.open(path) as plain, tarfile.open(fileobj=plain, mode="r|") as archive:
             for member in archive:
                 name = wanted.get(member.name.removeprefix("./"))
                 if name is None or not member.isfile() or name in read:

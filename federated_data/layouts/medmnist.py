@@ -53,9 +53,7 @@ def read_medmnist(
 
 def _arrays(path: Path, names: tuple[str, str]) -> tuple[NDArray[Any], NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it is one array")
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             lacking = [name for name in names if name not in archive.files]
             if lacking:
                 raise UserError(

@@ -99,7 +99,7 @@ def read_plain_pickle(content: bytes, path: Path) -> Any:
                 (value,) = machine.pop(1)
                 return _plain(value)
             _step(machine, opcode.name, argument)
-    except (_RefusedError, TypeError, KeyError, IndexError) as error:
+    except (_RefusedError, TypeError) as error:
         raise UserError(
             f"{path}: expected a pickle of numbers, texts, lists, dicts and byte arrays alone, "
             f"found {error}; nothing of it was executed"
@@ -126,6 +126,8 @@ def _step(machine: _Machine, name: str, argument: Any) -> None:
     elif name == "MEMOIZE":
         machine.memo[len(machine.memo)] = _top(machine)
     elif name in _GET:
+        if argument not in machine.memo:
+            raise _RefusedError("a value that was not kept")
         stack.append(machine.memo[argument])
     elif name == "MARK":
         machine.marks.append(len(stack))
