@@ -91,7 +91,7 @@ def food101(root: Path) -> Expected:
 
 def oxford_flowers(root: Path) -> Expected:
     return _coop(root, "oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json",
-                 ("pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea"),
+                 ("pink primrose", "tiger lily", "canterbury bells", "sweet pea"),
                  "image_{n:05d}.jpg")  # fmt: skip
 
 
@@ -340,7 +340,7 @@ def _files_of_cifar(
     version: str, coarse_of: Sequence[int] | None
 ) -> tuple[CifarParts, dict[str, bytes]]:
     """Return parts and the content of every file of a version."""
-    classes, each = (10, 4) if coarse_of is None else (100, 100)
+    classes, each = (10, 8) if coarse_of is None else (100, 100)
     names = {
         "cifar-10-python": [*[f"data_batch_{n}" for n in range(1, 6)], "test_batch"],
         "cifar-10-binary": [*[f"data_batch_{n}.bin" for n in range(1, 6)], "test_batch.bin"],
@@ -376,7 +376,7 @@ EXTRACTED = {
 
 
 def write_cifar(
-    root: Path, version: str, packed: bool, coarse_of: Sequence[int] | None
+    root: Path, version: str, packed: bool, coarse_of: Sequence[int] | None = None
 ) -> CifarParts:
     """Write a version such as ``cifar-10-python``, as its folder or as its archive."""
     parts, files = _files_of_cifar(version, coarse_of)
@@ -408,7 +408,7 @@ def write_medmnist(
         shape = (count, side, side) if channels == 1 else (count, side, side, 3)
         arrays[f"{part}_images"] = rng.integers(0, 256, shape, np.uint8)
         arrays[f"{part}_labels"] = (np.arange(count) % classes).astype(np.uint8)[:, None]
-    (root / "medmnist").mkdir(parents=True)
+    (root / "medmnist").mkdir(parents=True, exist_ok=True)
     file = f"{name}.npz" if side == 28 else f"{name}_{side}.npz"
     np.savez_compressed(root / "medmnist" / file, **arrays)  # type: ignore[arg-type]
     return arrays

@@ -36,6 +36,9 @@ class DomainFolders(FilesDataset):
         validation: share of each class of each domain for the validation split.
         test: share of each class of each domain for the test split.
         seed: another one draws other splits.
+        whole_domains: the test split is every image of each domain, those to train on too: for
+            ``leave_one_domain_out``, which trains on none of the domain it tests. Other protocols
+            would test on what they train on and are refused.
 
     Attributes:
         folder: name of the data set's folder.
@@ -62,6 +65,7 @@ class DomainFolders(FilesDataset):
         validation: float = 0.1,
         test: float = 0.2,
         seed: int = 0,
+        whole_domains: bool = False,
     ) -> None:
         self.domains = chosen_domains(domains, self.known)
         self._validation = number("validation", validation, at_least=0, at_most=0.5)
@@ -69,6 +73,7 @@ class DomainFolders(FilesDataset):
         self._seed = whole("seed", seed, at_least=0, at_most=LARGEST)
         names = dict(zip(self.known, self.names, strict=True))
         called = {domain: names[domain] for domain in self.domains}
+        self._whole = whole_domains
         self._base = find_root(
             root, self.folder, [f"{name}/" for name in called.values()], self.how
         )
@@ -78,6 +83,8 @@ class DomainFolders(FilesDataset):
             f"no official split: {self._test:.0%} of each class of each domain are drawn for the "
             f"test and {self._validation:.0%} for validation, by file name and seed {self._seed}",
         )
+        if whole_domains:
+            self.notes += ("the test split is every image of each domain",)
 
     def files(self, name: SplitName) -> FileList:
         """List one split's images, domain by domain and class by class.
@@ -86,7 +93,10 @@ class DomainFolders(FilesDataset):
             UserError: there is no such split, or a class has no image.
         """
         part = _PARTS[choice("split", name, _PARTS)]
-        rows = [row for row, own in zip(self._rows, self._drawn, strict=True) if own == part]
+        every = self._whole and part == TEST
+        rows = [
+            row for row, own in zip(self._rows, self._drawn, strict=True) if every or own == part
+        ]
         return FileList(
             tuple(path for path, _, _ in rows),
             np.array([label for _, label, _ in rows], dtype=np.int64),

@@ -16,6 +16,8 @@ from fl2ora.federated_data.layouts.draw import TRAIN, VALIDATION, draw_parts
 from fl2ora.federated_data.layouts.lists import check_folders, read_numbered
 from fl2ora.federated_data.layouts.roots import find_root, inside, require_files
 
+_Rows = list[tuple[str, int]]  # paths and labels
+
 
 class DomainLists(FilesDataset):
     """A list of images for each domain and each of training and test.
@@ -28,6 +30,9 @@ class DomainLists(FilesDataset):
         domains: names separated by commas; empty: all.
         validation: share of each class of each domain's training list for the validation split.
         seed: another one draws other images for validation.
+        whole_domains: the test split is every image of each domain, those to train on too: for
+            ``leave_one_domain_out``, which trains on none of the domain it tests. Other protocols
+            would test on what they train on and are refused.
 
     Attributes:
         folder: name of the data set's folder.
@@ -53,11 +58,17 @@ class DomainLists(FilesDataset):
     templates = ("a photo of a {}.",)
 
     def __init__(
-        self, root: str = "", domains: str = "", validation: float = 0.1, seed: int = 0
+        self,
+        root: str = "",
+        domains: str = "",
+        validation: float = 0.1,
+        seed: int = 0,
+        whole_domains: bool = False,
     ) -> None:
         self.domains = chosen_domains(domains, self.known)
         self._validation = number("validation", validation, at_least=0, at_most=0.5)
         self._seed = whole("seed", seed, at_least=0, at_most=LARGEST)
+        self._whole = whole_domains
         lists = [name.format(domain) for domain in self.domains for name in self.lists]
         images = [] if self.images == "." else [f"{self.images}/"]
         self._base = find_root(root, self.folder, [*images, *lists], self.how)
@@ -65,6 +76,8 @@ class DomainLists(FilesDataset):
             f"{self._validation:.0%} of each class of each domain's training list are drawn for "
             f"validation, by file name and seed {self._seed}",
         )
+        if whole_domains:
+            self.notes += ("the test split is every image of each domain",)
 
     def files(self, name: SplitName) -> FileList:
         """List one split's images, domain by domain in the order of the lists.
@@ -75,27 +88,33 @@ class DomainLists(FilesDataset):
         choice("split", name, ("train", "validation", "test"))
         found = []
         for index, domain in enumerate(self.domains):
-            source = self._base / self.lists[name == "test"].format(domain)
-            rows = self._rows(source)
-            if name != "test":
-                rows = self._drawn(rows, VALIDATION if name == "validation" else TRAIN)
-            own = [inside(source, self._base / self.images, path) for path, _ in rows]
-            require_files(source, own)
-            found += [(path, label, index) for path, (_, label) in zip(own, rows, strict=True)]
+            for source, rows in self._parts_of(domain, name):
+                own = [inside(source, self._base / self.images, path) for path, _ in rows]
+                require_files(source, own)
+                found += [(path, label, index) for path, (_, label) in zip(own, rows, strict=True)]
         return FileList(
             tuple(path for path, _, _ in found),
             np.array([label for _, label, _ in found], dtype=np.int64),
             np.array([domain for _, _, domain in found], dtype=np.int64),
         )
 
-    def _rows(self, path: Path) -> list[tuple[str, int]]:
+    def _parts_of(self, domain: str, name: SplitName) -> list[tuple[Path, _Rows]]:
+        """Return the lists that a split of a domain is made of, with their part of it."""
+        train, test = (self._base / names.format(domain) for names in self.lists)
+        if name == "test":
+            paths = (train, test) if self._whole else (test,)
+            return [(path, self._rows(path)) for path in paths]
+        wanted = VALIDATION if name == "validation" else TRAIN
+        return [(train, self._drawn(self._rows(train), wanted))]
+
+    def _rows(self, path: Path) -> _Rows:
         rows = read_numbered(path, self.first)
         check_folders(path, rows, self.class_names)
         if self.broken is None or (self._base / self.images / self.broken).is_file():
             return rows
         return [row for row in rows if row[0] != self.broken]
 
-    def _drawn(self, rows: list[tuple[str, int]], wanted: int) -> list[tuple[str, int]]:
+    def _drawn(self, rows: _Rows, wanted: int) -> _Rows:
         groups, names = [(label,) for _, label in rows], [path for path, _ in rows]
         parts = draw_parts(groups, names, self._validation, 0.0, self._seed)
         return [row for row, part in zip(rows, parts, strict=True) if part == wanted]

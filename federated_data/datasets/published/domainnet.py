@@ -26,9 +26,14 @@ class DomainNet(DomainLists):
     how = "get the six zip files and their lists from https://ai.bu.edu/M3SDA/ (cleaned version)"
 
     def __init__(
-        self, root: str = "", domains: str = "", validation: float = 0.1, seed: int = 0
+        self,
+        root: str = "",
+        domains: str = "",
+        validation: float = 0.1,
+        seed: int = 0,
+        whole_domains: bool = False,
     ) -> None:
-        super().__init__(root, domains, validation, seed)
+        super().__init__(root, domains, validation, seed, whole_domains)
         self.class_names = names_of_folders(self._present())
 
     def _present(self) -> list[Path]:

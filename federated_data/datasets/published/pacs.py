@@ -30,9 +30,14 @@ class PACS(DomainLists):
     )
 
     def __init__(
-        self, root: str = "", domains: str = "", validation: float = 0.1, seed: int = 0
+        self,
+        root: str = "",
+        domains: str = "",
+        validation: float = 0.1,
+        seed: int = 0,
+        whole_domains: bool = False,
     ) -> None:
-        super().__init__(root, domains, validation, seed)
+        super().__init__(root, domains, validation, seed, whole_domains)
         self.notes = (
             "PACS is tested on its crossval lists; its test lists hold the training images, too",
             *self.notes,

@@ -66,7 +66,7 @@ def test_images_and_labels_are_those_of_the_files(
 def test_the_extracted_folder_itself_may_be_the_root(tmp_path: Path) -> None:
     write(tmp_path, "cifar-10-binary", packed=False)
     found = read(tmp_path / "cifar-10-batches-bin", "cifar-10-binary", validation=0)
-    assert len(found.split("train")) == 20
+    assert len(found.split("train")) == 40
     assert len(found.split("validation")) == 0
 
 
@@ -208,9 +208,9 @@ def test_labels_that_do_not_fit_are_named(
 
 def test_validation_leaves_something_to_train_on(tmp_path: Path) -> None:
     write(tmp_path, "cifar-10-binary", packed=False)
-    with pytest.raises(UserError, match=r"validation: expected less than the 20 training images"):
-        read(tmp_path, "cifar-10-binary", validation=20).split("train")
-    assert len(read(tmp_path, "cifar-10-binary", validation=19).split("train")) == 1
+    with pytest.raises(UserError, match=r"validation: expected less than the 40 training images"):
+        read(tmp_path, "cifar-10-binary", validation=40).split("train")
+    assert len(read(tmp_path, "cifar-10-binary", validation=39).split("train")) == 1
     with pytest.raises(UserError, match="validation: expected a whole number >= 0, found -1"):
         read(tmp_path, "cifar-10-binary", validation=-1)
     assert torch.equal(

@@ -13,6 +13,7 @@ from fl2ora.federated_data.checks import check_names
 from fl2ora.federated_data.datasets._files import FilesDataset
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.datasets.published._imagenet_folders import ImageNetTestSet
+from fl2ora.federated_data.shares import load_federation
 from miniature_layouts import FILES, Expected, Row
 
 NO_OFFICIAL_SPLIT = ("office_home", "vlcs", "terra_incognita")
@@ -188,3 +189,15 @@ def test_pacs_is_not_tested_on_what_it_trains_on(root: Path, expected: dict[str,
 def test_a_template_may_be_given(root: Path, expected: dict[str, Expected]) -> None:
     for name in ("dtd", "fgvc_aircraft"):
         assert read(root, f"{name}(template='a {{}}.')").templates == ("a {}.",)
+
+
+@pytest.mark.parametrize("name", [*NO_OFFICIAL_SPLIT, "pacs", "domainnet"])
+def test_whole_domains_are_tested_on_where_asked_for(name: str, root: Path) -> None:
+    usual = read(root, name)
+    every = Counter(row for s in ("train", "validation", "test") for row in rows(usual, root, s))
+    whole = read(root, f"{name}(whole_domains=True)")
+    assert Counter(rows(whole, root, "test")) == every
+    for split in ("train", "validation"):
+        assert rows(whole, root, split) == rows(usual, root, split)
+    with pytest.raises(ValueError, match=r"server-test.* held-out images are .*trained on|images"):
+        load_federation(f"{name}(root={str(root)!r}, whole_domains=True)", "in_distribution")
