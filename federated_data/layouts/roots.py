@@ -27,15 +27,10 @@ def find_root(root: str, folder: str, expected: Sequence[str], how: str) -> Path
         how: how to get the data set, for the error.
 
     Raises:
-        UserError: no root is given, or neither folder has all that is expected.
+        UserError: no root is given, or neither folder has all that is expected; or the variable
+            holds a relative path.
     """
-    given = root or os.environ.get(DATA_DIR, "")
-    if not given:
-        raise UserError(
-            f"root: expected the folder that holds {folder}/, or ${DATA_DIR} to name it, found "
-            f"neither; {how}"
-        )
-    base = user_path(given)
+    base = user_path(root) if root else _data_dir(folder, how)
     candidates = (base / folder, base)
     missing = [[name for name in expected if not _has(path, name)] for path in candidates]
     for path, lacking in zip(candidates, missing, strict=True):
@@ -47,6 +42,20 @@ def find_root(root: str, folder: str, expected: Sequence[str], how: str) -> Path
         f"root: expected {folder}/ with {', '.join(expected)} in {base}, or {base} to be that "
         f"folder; {tried} lacks {', '.join(lacking)}, found there: {_contents(tried)}; {how}"
     )
+
+
+def _data_dir(folder: str, how: str) -> Path:
+    """Return the folder that the environment names."""
+    given = os.environ.get(DATA_DIR, "")
+    if not given:
+        raise UserError(
+            f"root: expected the folder that holds {folder}/, or ${DATA_DIR} to name it, found "
+            f"neither; {how}"
+        )
+    path = user_path(given)
+    if not path.is_absolute():  # processes of a run have directories of their own
+        raise UserError(f"{DATA_DIR}: expected an absolute path, found {given!r}")
+    return path
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -238,6 +238,15 @@ def test_bad_arguments_are_named(spec: str, message: str, whole: Path) -> None:
         load(f"{spec[:-1]}, root={str(whole)!r})", Dataset)
 
 
+def test_the_environment_names_an_absolute_folder(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(whole.parent)
+    monkeypatch.setenv("FL2ORA_DATA_DIR", whole.name)
+    with pytest.raises(UserError, match=r"FL2ORA_DATA_DIR: expected an absolute path, found '"):
+        load("vlcs", Dataset)
+
+
 @pytest.mark.parametrize("name", ["caltech101", "fgvc_aircraft", "imagenet_a", "pacs", "vlcs"])
 def test_an_unknown_split_is_named(name: str, whole: Path) -> None:
     dataset = load(f"{name}(root={str(whole)!r})", Dataset)
