@@ -12,6 +12,7 @@ from fl2ora.federated_data.datasets.base import SplitName
 from fl2ora.federated_data.files import FileList
 from fl2ora.federated_data.layouts.roots import find_root, inside, require_files
 from fl2ora.federated_data.layouts.split_zhou import read_split_zhou
+from fl2ora.federated_data.store.stored import OnBadImage
 
 GUIDE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md says how to get it"
 
@@ -25,7 +26,9 @@ class CoopDataset(FilesDataset):
 
     Args:
         root: the folder with all data sets, or the data set's own; empty: ``$FL2ORA_DATA_DIR``.
-        template: a prompt template in place of the data set's own; empty: its own.
+        templates: a prompt with ``{}`` for the class name, or a list of them; empty: the data
+            set's own.
+        on_bad_image: what to do about an image that cannot be decoded: ``stop``, or ``skip``.
 
     Attributes:
         folder: name of the data set's folder.
@@ -42,13 +45,19 @@ class CoopDataset(FilesDataset):
     split_file: ClassVar[str]
     templates = ("a photo of a {}.",)
 
-    def __init__(self, root: str = "", template: str = "") -> None:
+    def __init__(
+        self,
+        root: str = "",
+        templates: str | list[str] = "",
+        on_bad_image: OnBadImage = "stop",
+    ) -> None:
         images = [] if self.images == "." else [f"{self.images}/"]
         self._base = find_root(root, self.folder, [self.split_file, *images], GUIDE)
         self._split = read_split_zhou(self._base / self.split_file)
         self.class_names = self._split.class_names
-        if template:
-            self.templates = (template,)
+        if templates:
+            self.templates = (templates,) if isinstance(templates, str) else tuple(templates)
+        self.on_bad_image = on_bad_image
         self.notes = (f"splits of {self.split_file} (CoOp, arXiv 2109.01134)",)
 
     def files(self, name: SplitName) -> FileList:

@@ -21,6 +21,7 @@ from fl2ora.federated_data.layouts.domains import (
 )
 from fl2ora.federated_data.layouts.draw import TEST, TRAIN, VALIDATION, draw_parts
 from fl2ora.federated_data.layouts.roots import find_root
+from fl2ora.federated_data.store.stored import OnBadImage
 
 _PARTS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 
@@ -39,6 +40,7 @@ class DomainFolders(FilesDataset):
         whole_domains: the test split is every image of each domain, those to train on too: for
             ``leave_one_domain_out``, which trains on none of the domain it tests. Other protocols
             would test on what they train on and are refused.
+        on_bad_image: what to do about an image that cannot be decoded: ``stop``, or ``skip``.
 
     Attributes:
         folder: name of the data set's folder.
@@ -66,6 +68,7 @@ class DomainFolders(FilesDataset):
         test: float = 0.2,
         seed: int = 0,
         whole_domains: bool = False,
+        on_bad_image: OnBadImage = "stop",
     ) -> None:
         self.domains = chosen_domains(domains, self.known)
         self._validation = number("validation", validation, at_least=0, at_most=0.5)
@@ -73,7 +76,7 @@ class DomainFolders(FilesDataset):
         self._seed = whole("seed", seed, at_least=0, at_most=LARGEST)
         names = dict(zip(self.known, self.names, strict=True))
         called = {domain: names[domain] for domain in self.domains}
-        self._whole = whole_domains
+        self._whole, self.on_bad_image = whole_domains, on_bad_image
         self._base = find_root(
             root, self.folder, [f"{name}/" for name in called.values()], self.how
         )

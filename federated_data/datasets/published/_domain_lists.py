@@ -15,6 +15,7 @@ from fl2ora.federated_data.layouts.domains import chosen_domains
 from fl2ora.federated_data.layouts.draw import TRAIN, VALIDATION, draw_parts
 from fl2ora.federated_data.layouts.lists import check_folders, read_numbered
 from fl2ora.federated_data.layouts.roots import find_root, inside, require_files
+from fl2ora.federated_data.store.stored import OnBadImage
 
 _Rows = list[tuple[str, int]]  # paths and labels
 
@@ -33,6 +34,7 @@ class DomainLists(FilesDataset):
         whole_domains: the test split is every image of each domain, those to train on too: for
             ``leave_one_domain_out``, which trains on none of the domain it tests. Other protocols
             would test on what they train on and are refused.
+        on_bad_image: what to do about an image that cannot be decoded: ``stop``, or ``skip``.
 
     Attributes:
         folder: name of the data set's folder.
@@ -64,11 +66,12 @@ class DomainLists(FilesDataset):
         validation: float = 0.1,
         seed: int = 0,
         whole_domains: bool = False,
+        on_bad_image: OnBadImage = "stop",
     ) -> None:
         self.domains = chosen_domains(domains, self.known)
         self._validation = number("validation", validation, at_least=0, at_most=0.5)
         self._seed = whole("seed", seed, at_least=0, at_most=LARGEST)
-        self._whole = whole_domains
+        self._whole, self.on_bad_image = whole_domains, on_bad_image
         lists = [name.format(domain) for domain in self.domains for name in self.lists]
         images = [] if self.images == "." else [f"{self.images}/"]
         self._base = find_root(root, self.folder, [*images, *lists], self.how)

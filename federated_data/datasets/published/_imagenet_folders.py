@@ -16,6 +16,7 @@ from fl2ora.federated_data.datasets.published._coop import GUIDE
 from fl2ora.federated_data.files import FileList
 from fl2ora.federated_data.layouts.imagenet import images_of_classes, read_class_names
 from fl2ora.federated_data.layouts.roots import find_root, subfolders
+from fl2ora.federated_data.store.stored import OnBadImage
 
 _NAMES = "classnames.txt"
 
@@ -57,6 +58,7 @@ class ImageNetTestSet(FilesDataset):
 
     Args:
         root: the folder with all data sets, or the data set's own; empty: ``$FL2ORA_DATA_DIR``.
+        on_bad_image: what to do about an image that cannot be decoded: ``stop``, or ``skip``.
 
     Attributes:
         folder: name of the data set's folder.
@@ -70,7 +72,8 @@ class ImageNetTestSet(FilesDataset):
     images: ClassVar[str]
     templates = ("a photo of a {}.",)
 
-    def __init__(self, root: str = "") -> None:
+    def __init__(self, root: str = "", on_bad_image: OnBadImage = "stop") -> None:
+        self.on_bad_image = on_bad_image
         base = find_root(root, self.folder, [f"{self.images}/"], GUIDE)
         source, names = class_names_near(base)
         self._images = base / self.images

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fl2ora.federated_data.datasets.published._domain_lists import DomainLists
 from fl2ora.federated_data.layouts.lists import names_of_folders
+from fl2ora.federated_data.store.stored import OnBadImage
 
 
 class DomainNet(DomainLists):
@@ -32,8 +33,9 @@ class DomainNet(DomainLists):
         validation: float = 0.1,
         seed: int = 0,
         whole_domains: bool = False,
+        on_bad_image: OnBadImage = "stop",
     ) -> None:
-        super().__init__(root, domains, validation, seed, whole_domains)
+        super().__init__(root, domains, validation, seed, whole_domains, on_bad_image)
         self.class_names = names_of_folders(self._present())
 
     def _present(self) -> list[Path]:

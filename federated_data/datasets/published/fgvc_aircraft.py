@@ -15,6 +15,7 @@ from fl2ora.federated_data.datasets.published._coop import GUIDE
 from fl2ora.federated_data.files import FileList
 from fl2ora.federated_data.layouts.lists import read_named
 from fl2ora.federated_data.layouts.roots import find_root, inside, read_lines, require_files
+from fl2ora.federated_data.store.stored import OnBadImage
 
 _LISTS = {
     "train": "images_variant_train.txt",
@@ -29,7 +30,9 @@ class FGVCAircraft(FilesDataset):
     Args:
         root: the folder that holds ``fgvc_aircraft/`` (``data/`` of the archive, renamed), or that
             folder itself; empty: ``$FL2ORA_DATA_DIR``.
-        template: a prompt template in place of the data set's own; empty: its own.
+        templates: a prompt with ``{}`` for the class name, or a list of them; empty: the data
+            set's own.
+        on_bad_image: what to do about an image that cannot be decoded: ``stop``, or ``skip``.
 
     Raises:
         UserError: the folder lacks ``variants.txt``, one of the three lists or ``images/``.
@@ -37,12 +40,18 @@ class FGVCAircraft(FilesDataset):
 
     templates = ("a photo of a {}, a type of aircraft.",)
 
-    def __init__(self, root: str = "", template: str = "") -> None:
+    def __init__(
+        self,
+        root: str = "",
+        templates: str | list[str] = "",
+        on_bad_image: OnBadImage = "stop",
+    ) -> None:
         expected = ["variants.txt", *_LISTS.values(), "images/"]
         self._base = find_root(root, "fgvc_aircraft", expected, GUIDE)
         self.class_names = tuple(read_lines(self._base / "variants.txt"))
-        if template:
-            self.templates = (template,)
+        if templates:
+            self.templates = (templates,) if isinstance(templates, str) else tuple(templates)
+        self.on_bad_image = on_bad_image
 
     def files(self, name: SplitName) -> FileList:
         """List one split's images in the order of its list.

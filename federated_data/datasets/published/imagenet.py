@@ -16,6 +16,7 @@ from fl2ora.federated_data.files import FileList
 from fl2ora.federated_data.layouts.draw import TRAIN, VALIDATION, draw_parts
 from fl2ora.federated_data.layouts.imagenet import images_of_classes, read_class_names
 from fl2ora.federated_data.layouts.roots import find_root, subfolders
+from fl2ora.federated_data.store.stored import OnBadImage
 
 
 class ImageNet(FilesDataset):
@@ -28,6 +29,7 @@ class ImageNet(FilesDataset):
             ``images/val/``, or that folder itself; empty: ``$FL2ORA_DATA_DIR``.
         validation: share of each class's training images for the validation split.
         seed: another one draws other images for validation.
+        on_bad_image: what to do about an image that cannot be decoded: ``stop``, or ``skip``.
 
     Raises:
         UserError: one of them is missing, a folder is no class's, or an argument out of its range.
@@ -35,9 +37,16 @@ class ImageNet(FilesDataset):
 
     templates = ("a photo of a {}.",)
 
-    def __init__(self, root: str = "", validation: float = 0.01, seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: str = "",
+        validation: float = 0.01,
+        seed: int = 0,
+        on_bad_image: OnBadImage = "stop",
+    ) -> None:
         self._validation = number("validation", validation, at_least=0, at_most=0.5)
         self._seed = whole("seed", seed, at_least=0, at_most=LARGEST)
+        self.on_bad_image = on_bad_image
         expected = ["classnames.txt", "images/train/", "images/val/"]
         base = find_root(root, "imagenet", expected, GUIDE)
         self._train, self._test = base / "images" / "train", base / "images" / "val"

@@ -41,9 +41,9 @@ class MedMNIST(Dataset):
     ) -> None:
         template, self.class_names = SETS[choice("name", name, SETS)]
         self.templates = (template,)
-        file = f"{name}.npz" if size == 28 else f"{name}_{size}.npz"
+        file = f"{name}.npz" if size == 28 else f"{name}_{size:.0f}.npz"
         how = "get it from https://zenodo.org/records/10519652, or by the package medmnist"
-        self._path, self._size = find_root(root, "medmnist", [file], how) / file, size
+        self._path, self._size = find_root(root, "medmnist", [file], how) / file, int(size)
         self.notes = ("class names of MedMNIST in words of ours, template of ours",)
 
     def split(self, name: SplitName) -> LabelledImages:

@@ -7,6 +7,7 @@ stated).
 from __future__ import annotations
 
 from fl2ora.federated_data.datasets.published._domain_lists import DomainLists
+from fl2ora.federated_data.store.stored import OnBadImage
 
 
 class PACS(DomainLists):
@@ -36,8 +37,9 @@ class PACS(DomainLists):
         validation: float = 0.1,
         seed: int = 0,
         whole_domains: bool = False,
+        on_bad_image: OnBadImage = "stop",
     ) -> None:
-        super().__init__(root, domains, validation, seed, whole_domains)
+        super().__init__(root, domains, validation, seed, whole_domains, on_bad_image)
         self.notes = (
             "PACS is tested on its crossval lists; its test lists hold the training images, too",
             *self.notes,

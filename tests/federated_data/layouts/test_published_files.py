@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -188,7 +189,9 @@ def test_pacs_is_not_tested_on_what_it_trains_on(root: Path, expected: dict[str,
 
 def test_a_template_may_be_given(root: Path, expected: dict[str, Expected]) -> None:
     for name in ("dtd", "fgvc_aircraft"):
-        assert read(root, f"{name}(template='a {{}}.')").templates == ("a {}.",)
+        assert read(root, f"{name}(templates='a {{}}.')").templates == ("a {}.",)
+        both = read(root, f"{name}(templates=['a {{}}.', 'one {{}}.'])").templates
+        assert both == ("a {}.", "one {}.")
 
 
 @pytest.mark.parametrize("name", [*NO_OFFICIAL_SPLIT, "pacs", "domainnet"])
@@ -201,3 +204,16 @@ def test_whole_domains_are_tested_on_where_asked_for(name: str, root: Path) -> N
         assert rows(whole, root, split) == rows(usual, root, split)
     with pytest.raises(ValueError, match=r"server-test.* held-out images are .*trained on|images"):
         load_federation(f"{name}(root={str(root)!r}, whole_domains=True)", "in_distribution")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_image_that_is_none_stops_or_is_skipped(name: str, tmp_path: Path) -> None:
+    FILES[name](tmp_path)
+    usual = read(tmp_path, name)
+    bad = usual.files("test").paths[1]
+    bad.write_bytes(b"no image")
+    with pytest.raises(ValueError, match=f"{re.escape(str(bad))}: expected JPEG, PNG"):
+        usual.split("test")
+    skipping = read(tmp_path, f"{name}(on_bad_image='skip')")
+    assert len(skipping.split("test")) == len(skipping.files("test")) - 1
+    assert any(str(bad) in note for note in skipping.notes)
