@@ -43,7 +43,7 @@ class CoopDataset(FilesDataset):
     folder: ClassVar[str]
     images: ClassVar[str]
     split_file: ClassVar[str]
-    templates = ("a photo of a {}.",)
+    templates: tuple[str, ...] = ("a photo of a {}.",)
 
     def __init__(
         self,

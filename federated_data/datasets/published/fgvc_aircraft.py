@@ -38,7 +38,7 @@ class FGVCAircraft(FilesDataset):
         UserError: the folder lacks ``variants.txt``, one of the three lists or ``images/``.
     """
 
-    templates = ("a photo of a {}, a type of aircraft.",)
+    templates: tuple[str, ...] = ("a photo of a {}, a type of aircraft.",)
 
     def __init__(
         self,
