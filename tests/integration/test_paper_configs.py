@@ -64,8 +64,8 @@ def test_a_file_begins_with_its_command_data_and_time(file: Path) -> None:
     head = file.read_text(encoding="utf-8").partition("\nmodel =")[0]
     clients, _ = EXPECTED[file.stem]
     verb = "domains" if file.stem.endswith("leave-one-out") else "run"
-    command = f"#   fl2ora {verb} configs/paper/{file.name} --clients {clients} --client-gpus 0.25\n"
-    assert command in head
+    command = f"fl2ora {verb} configs/paper/{file.name} --clients {clients} --client-gpus 0.25"
+    assert f"#   {command}\n" in head
     assert "arXiv 2512.04305" in head
     assert "$FL2ORA_DATA_DIR" in head
     assert re.search(r"# Time: an estimate, \d+ minutes|# Time: an estimate, an hour", head)

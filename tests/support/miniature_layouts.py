@@ -143,8 +143,16 @@ CLIPS_NAMES = (
     ("n04008634", "missile"),
     ("n04355933", "sunglasses"),
     ("n04356056", "sunglasses"),
+    ("n04557648", "water bottle"),
+    ("n07747607", "orange"),
+    ("n07753275", "pineapple"),
+    ("n09246464", "cliff"),
+    ("n09472597", "volcano"),
 )
-APART = ("tench", "goldfish", "missile", "projectile", "sunglass", "sunglasses")
+APART = (
+    "tench", "goldfish", "missile", "projectile", "sunglass", "sunglasses", "water bottle",
+    "orange", "pineapple", "cliff", "volcano",
+)  # fmt: skip
 
 
 def _class_names(base: Path) -> None:
@@ -190,13 +198,13 @@ def imagenet_r(root: Path) -> Expected:
 
 
 def imagenet_sketch(root: Path) -> Expected:
-    return _imagenet_like(root, "imagenet-sketch", "images", range(6))
+    return _imagenet_like(root, "imagenet-sketch", "images", range(11))
 
 
 def imagenet_v2(root: Path) -> Expected:
     base = root / "imagenetv2"
     _class_names(base)
-    folders = [str(n) for n in range(6)]
+    folders = [str(n) for n in range(11)]
     rows = _folders(base, "imagenetv2-matched-frequency-format-val", folders, APART)
     return Expected(APART, {"test": rows})
 

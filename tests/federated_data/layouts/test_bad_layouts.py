@@ -134,7 +134,7 @@ CASES: list[tuple[str, Callable[[Path], object], str]] = [
     ("imagenet", removed("imagenet/classnames.txt"), r"lacks classnames.txt, found there: images"),
     ("imagenet", text("imagenet/classnames.txt", lambda t: t.replace("n01440764 ", "")),
      r"classnames.txt: line 1: expected a WordNet number of its own and a name.* found 'tench'"),
-    ("imagenet", text("imagenet/classnames.txt", lambda t: t + t), r"line 7: expected a WordNet"),
+    ("imagenet", text("imagenet/classnames.txt", lambda t: t + t), r"line 12: expected a WordNet"),
     ("imagenet", renamed("imagenet/images/train/n01440764", "n09999999"),
      r"images/train: expected folders named by WordNet numbers of .*found 'n09999999'"),
     ("imagenet", removed("imagenet/images/val/n01440764"), r"images/val: expected the folders of "
@@ -143,10 +143,10 @@ CASES: list[tuple[str, Callable[[Path], object], str]] = [
      r"n01440764: expected images, found none"),
     ("imagenet", text("imagenet/classnames.txt", lambda t: t.replace("goldfish", "tench")),
      r"class_names: .*'tench' at index 0 and 'tench' at index 1"),
-    ("imagenet_v2", renamed("imagenetv2/imagenetv2-matched-frequency-format-val/0", "6"),
-     r"expected folders 0 to 5, for the 6 classes of .*, found '6'"),
+    ("imagenet_v2", renamed("imagenetv2/imagenetv2-matched-frequency-format-val/0", "11"),
+     r"expected folders 0 to 10, for the 11 classes of .*, found '11'"),
     ("imagenet_v2", renamed("imagenetv2/imagenetv2-matched-frequency-format-val/0", "n01440764"),
-     r"expected folders 0 to 5, .*found 'n01440764'"),
+     r"expected folders 0 to 10, .*found 'n01440764'"),
     ("imagenet_a", removed("imagenet-adversarial/imagenet-a"), r"lacks imagenet-a/"),
     # domains with lists
     ("pacs", removed("pacs/splits/photo_crossval_kfold.txt"), r"lacks splits/photo_crossval_kfold"),
