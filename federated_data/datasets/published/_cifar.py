@@ -44,10 +44,11 @@ class Cifar(Dataset):
     def __init__(self, root: str = "", validation: int = 5000) -> None:
         self._validation = whole("validation", validation, at_least=0, at_most=49_999)
         self._found = find_cifar(root, self.versions, _HOW)
-        self.notes = (
-            f"the last {validation:,} training images are the validation split, which is neither "
-            "trained nor tested on",
-        )
+        if validation:
+            self.notes = (
+                f"the last {validation:,} training images are the validation split, which is "
+                "neither trained nor tested on",
+            )
 
     def split(self, name: SplitName) -> LabelledImages:
         """Return one split, images ``(N, 3, 32, 32)`` uint8.

@@ -82,9 +82,10 @@ class DomainFolders(FilesDataset):
         )
         self._folders = domain_folders(self._base, called)
         self.class_names = class_folders(self._folders, self.classes)
+        validating = f" and {self._validation:.0%} for validation" if self._validation else ""
         self.notes = (
             f"no official split: {self._test:.0%} of each class of each domain are drawn for the "
-            f"test and {self._validation:.0%} for validation, by file name and seed {self._seed}",
+            f"test{validating}, by file name and seed {self._seed}",
         )
         if whole_domains:
             self.notes += ("the test split is every image of each domain",)

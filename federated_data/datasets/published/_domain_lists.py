@@ -75,10 +75,12 @@ class DomainLists(FilesDataset):
         lists = [name.format(domain) for domain in self.domains for name in self.lists]
         images = [] if self.images == "." else [f"{self.images}/"]
         self._base = find_root(root, self.folder, [*images, *lists], self.how)
-        self.notes = (
-            f"{self._validation:.0%} of each class of each domain's training list are drawn for "
-            f"validation, by file name and seed {self._seed}",
-        )
+        self.notes = ()
+        if self._validation:
+            self.notes = (
+                f"{self._validation:.0%} of each class of each domain's training list are drawn "
+                f"for validation, by file name and seed {self._seed}",
+            )
         if whole_domains:
             self.notes += ("the test split is every image of each domain",)
 

@@ -59,10 +59,12 @@ class ImageNet(FilesDataset):
                 "them alone"
             )
         self.class_names = tuple(names[wnid] for wnid in self._classes)
-        self.notes = (
-            f"ImageNet is tested on its validation images; {self._validation:.0%} of each class's "
-            f"training images are drawn for validation, by file name and seed {self._seed}",
-        )
+        self.notes = ("ImageNet is tested on its validation images",)
+        if self._validation:
+            self.notes += (
+                f"{self._validation:.0%} of each class's training images are drawn for validation, "
+                f"by file name and seed {self._seed}",
+            )
 
     def files(self, name: SplitName) -> FileList:
         """List one split's images, class by class.

@@ -108,7 +108,10 @@ def test_validation_is_a_share_of_each_class_of_each_domain(name: str, root: Pat
     kept = Counter(tuple(row[1:]) for row in rows(dataset, root, "train"))
     assert set(held.values()) == {1}
     assert all(held[stratum] == 1 and count in (2, 3) for stratum, count in kept.items())
-    assert len(read(root, f"{name}(validation=0)").files("validation")) == 0
+    none = read(root, f"{name}(validation=0)")
+    assert len(none.files("validation")) == 0
+    assert not any("drawn for validation" in note for note in none.notes)
+    assert any("25% of each class" in note for note in dataset.notes)
 
 
 @pytest.mark.parametrize("name", [*NO_OFFICIAL_SPLIT, "pacs"])
