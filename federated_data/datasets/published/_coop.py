@@ -8,6 +8,7 @@ import numpy as np
 
 from fl2ora.experiment.arguments import choice
 from fl2ora.federated_data.datasets._files import FilesDataset
+from fl2ora.federated_data.datasets._templates import as_templates
 from fl2ora.federated_data.datasets.base import SplitName
 from fl2ora.federated_data.files import FileList
 from fl2ora.federated_data.layouts.roots import find_root, inside, require_files
@@ -56,7 +57,7 @@ class CoopDataset(FilesDataset):
         self._split = read_split_zhou(self._base / self.split_file)
         self.class_names = self._split.class_names
         if templates:
-            self.templates = (templates,) if isinstance(templates, str) else tuple(templates)
+            self.templates = as_templates(templates)
         self.on_bad_image = on_bad_image
         self.notes = (f"splits of {self.split_file} (CoOp, arXiv 2109.01134)",)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fl2ora.experiment.arguments import choice
 from fl2ora.federated_data.datasets._files import FilesDataset
+from fl2ora.federated_data.datasets._templates import as_templates
 from fl2ora.federated_data.datasets.base import SplitName
 from fl2ora.federated_data.datasets.published._coop import GUIDE
 from fl2ora.federated_data.files import FileList
@@ -50,7 +51,7 @@ class FGVCAircraft(FilesDataset):
         self._base = find_root(root, "fgvc_aircraft", expected, GUIDE)
         self.class_names = tuple(read_lines(self._base / "variants.txt"))
         if templates:
-            self.templates = (templates,) if isinstance(templates, str) else tuple(templates)
+            self.templates = as_templates(templates)
         self.on_bad_image = on_bad_image
 
     def files(self, name: SplitName) -> FileList:

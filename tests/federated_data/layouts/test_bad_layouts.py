@@ -230,6 +230,8 @@ def test_an_unreadable_folder_is_named(data: Path, monkeypatch: pytest.MonkeyPat
         ("vlcs(seed=-1)", r"seed: expected a whole number >= 0, found -1"),
         ("pacs(domains='photos')", r"found 'photos'; did you mean 'photo'"),
         ("imagenet(validation=1)", r"validation: .*found 1"),
+        ("caltech101(templates=5)", r"templates: expected a text with {} or a list .*found 5"),
+        ("fgvc_aircraft(templates=5)", r"templates: expected a text with {} or a list"),
         ("caltech101(folder='x')", r"unexpected keyword argument 'folder'"),
     ],
 )  # fmt: skip
