@@ -74,6 +74,11 @@ def described(settings: Mapping[str, Value], clients: int) -> tuple[RunConfig, t
             f"num-clients: expected {clients}, the number of clients, or 0 for all of them, "
             f"found {config.num_clients}",
         )
+    elif config.min_train_clients > clients:
+        problems += (
+            f"min-train-clients: expected at most {clients}, the number of clients, "
+            f"found {config.min_train_clients}",
+        )
     return config, problems
 
 

@@ -46,6 +46,12 @@ def test_the_number_of_clients_must_agree() -> None:
     assert [problem.partition(":")[0] for problem in problems] == ["seed", "num-clients"]
 
 
+def test_more_clients_cannot_be_needed_than_there_are() -> None:
+    assert described({"min-train-clients": 3}, 3)[1] == ()
+    (problem,) = described({"min-train-clients": 4}, 3)[1]
+    assert problem == "min-train-clients: expected at most 3, the number of clients, found 4"
+
+
 @pytest.mark.parametrize("clients", [0, -1, 2.5, True])
 def test_a_run_needs_a_client(here: Path, clients: int) -> None:
     """Without this check a run would wait for nodes that never come."""
