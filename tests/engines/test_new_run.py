@@ -39,6 +39,15 @@ def test_runs_go_where_the_settings_say_else_the_environment_else_here(
     assert described({}, 2)[0].output_dir == str(here / "mine")
 
 
+@pytest.mark.parametrize("folder", ["~nosuchuser/x", "a\nb", "x" * 300])
+def test_an_environment_that_names_no_folder_is_told(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setenv(OUTPUT_VARIABLE, folder)
+    _, problems = described({"seed": -1}, 2)
+    assert [problem.partition(":")[0] for problem in problems] == ["$FL2ORA_OUTPUT_DIR", "seed"]
+
+
 def test_the_number_of_clients_must_agree() -> None:
     assert described({}, 3)[0].num_clients == 3
     assert described({"num-clients": 0}, 3) == (described({"num-clients": 0}, 9)[0], ())
