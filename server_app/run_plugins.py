@@ -12,9 +12,9 @@ from fl2ora.calibration.calibrators.base import BASE_CLASSES, KNOWN_IN_A_RUN, Ca
 from fl2ora.calibration.losses.base import Loss
 from fl2ora.calibration.metrics.table import chosen_metrics
 from fl2ora.clip_tuning.classifier import ClipClassifier
-from fl2ora.clip_tuning.clip import check_model
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.model_names import check_model
 from fl2ora.clip_tuning.optimisers.base import load_optimiser
 from fl2ora.clip_tuning.schedules.base import Schedule
 from fl2ora.experiment.blame import blaming
