@@ -48,7 +48,9 @@ def test_the_version(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_option_has_a_help_text_and_every_argument_stands_in_the_docstring() -> None:
     group = typer.main.get_command(app.cli)
     assert isinstance(group, click.Group)
-    assert group.commands.keys() == {"run", "calibrate", "data", "keys", "doctor", "node"}
+    assert group.commands.keys() == {
+        "run", "calibrate", "data", "domains", "keys", "doctor", "node",
+    }  # fmt: skip
     below = group.commands["node"]
     assert isinstance(below, click.Group)
     for command in [*group.commands.values(), *below.commands.values()]:
@@ -201,3 +203,17 @@ def test_doctor_shows_problems_as_they_are(
     assert "[/x]" in text
     assert "no [/y]" in text
     assert text.endswith("1 thing amiss\n")
+
+
+def test_a_current_folder_that_is_gone_is_told(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert call("keys") == 2
+    assert capsys.readouterr().err == (
+        "error: the folder you are in was taken away: change to another one\n"
+    )
+    monkeypatch.chdir(tmp_path)
