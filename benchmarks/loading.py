@@ -1,11 +1,11 @@
-"""How fast images are loaded, against a DataLoader that decodes files, and how a million start.
+"""How fast images are loaded, against a DataLoader that decodes files, and how a run of many starts.
 
     python -m benchmarks.loading
-    python -m benchmarks.loading --million
+    python -m benchmarks.loading --start 1000000
 
 The first generates JPEGs of the size of ImageNet's and prints images per second and memory of both
 ways, and how far random crops from the store's larger squares are from crops of the files. The
-second generates a million empty files and a sparse store (no real pixels) as if they had been
+second generates so many empty files and a sparse store (no real pixels) as if they had been
 decoded, and prints how long a process needs until it may train, and its memory.
 """
 
@@ -46,7 +46,7 @@ VIT_B_16 = {"train": 272, "evaluate": 2544}  # images/s on an H200: results/acce
 
 def main(
     images: Annotated[int, typer.Option(help="JPEGs to generate.")] = 2000,
-    million: Annotated[bool, typer.Option(help="Start a million instead.")] = False,
+    start: Annotated[int, typer.Option(help="Start with so many instead.")] = 0,
     measured: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Print a table."""
@@ -55,8 +55,8 @@ def main(
         return
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["FL2ORA_CACHE_DIR"] = str(Path(scratch) / "cache")
-        if million:
-            _million(Path(scratch) / "data", 1_000_000)
+        if start:
+            _pretended(Path(scratch) / "data", start)
         else:
             _loading(Path(scratch) / "data", images)
 
@@ -171,7 +171,7 @@ def _crop_differences() -> None:
         print(f"  {width}x{height}: mean {np.mean(gaps):.1f}, largest mean {np.max(gaps):.1f}")
 
 
-def _million(folder: Path, count: int) -> None:
+def _pretended(folder: Path, count: int) -> None:
     """Make as if ``count`` images had been decoded, then start a process that trains on them."""
     paths = []
     for label in range(1000):
@@ -195,13 +195,17 @@ def _million(folder: Path, count: int) -> None:
 
 def _start(folder: Path) -> None:
     process = psutil.Process()
+    already = process.cpu_times().user + process.cpu_times().system
     before, began = process.memory_info().rss, time.perf_counter()
     federation = load_federation(f"folder({str(folder)!r}, test=0.1)", "in_distribution", Fit())
-    seconds = time.perf_counter() - began
+    seconds, used = time.perf_counter() - began, process.cpu_times()
     peak, now = process.memory_info(), process.memory_full_info()
     print(f"{len(federation.train):,} training images, {len(federation.test):,} test images")
-    print(f"start: {seconds:.1f} s; memory then: {(now.uss - before) / 2**20:,.0f} MiB of its own")
-    print(f"resident: {(peak.rss - before) / 2**20:,.0f} MiB")
+    print(f"start: {seconds:.1f} s, of the processor {used.user + used.system - already:.1f} s")
+    print(
+        f"memory then: {(now.uss - before) / 2**20:,.0f} MiB of its own, "
+        f"{(peak.rss - before) / 2**20:,.0f} MiB resident"
+    )
     del federation
 
 
