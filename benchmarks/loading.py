@@ -1,4 +1,4 @@
-"""How fast images are loaded, against a DataLoader that decodes files, and how a run of many starts.
+"""How fast images are loaded, against a DataLoader that decodes files, and how many start.
 
     python -m benchmarks.loading
     python -m benchmarks.loading --start 1000000
@@ -196,15 +196,15 @@ def _pretended(folder: Path, count: int) -> None:
 def _start(folder: Path) -> None:
     process = psutil.Process()
     already = process.cpu_times().user + process.cpu_times().system
-    before, began = process.memory_info().rss, time.perf_counter()
+    before, began = process.memory_full_info(), time.perf_counter()
     federation = load_federation(f"folder({str(folder)!r}, test=0.1)", "in_distribution", Fit())
     seconds, used = time.perf_counter() - began, process.cpu_times()
-    peak, now = process.memory_info(), process.memory_full_info()
+    now = process.memory_full_info()
     print(f"{len(federation.train):,} training images, {len(federation.test):,} test images")
     print(f"start: {seconds:.1f} s, of the processor {used.user + used.system - already:.1f} s")
     print(
-        f"memory then: {(now.uss - before) / 2**20:,.0f} MiB of its own, "
-        f"{(peak.rss - before) / 2**20:,.0f} MiB resident"
+        f"memory then: {(now.uss - before.uss) / 2**20:,.0f} MiB of its own, "
+        f"{(now.rss - before.rss) / 2**20:,.0f} MiB resident"
     )
     del federation
 
