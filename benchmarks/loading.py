@@ -200,9 +200,8 @@ def _start(folder: Path) -> None:
     federation = load_federation(f"folder({str(folder)!r}, test=0.1)", "in_distribution", Fit())
     seconds, used = time.perf_counter() - began, process.cpu_times()
     now = process.memory_full_info()
-    print(
-        f"{len(federation.train):,} training images, {len(federation.parts[0].images):,} test images"
-    )
+    held_out = federation.parts[0].images
+    print(f"{len(federation.train):,} training images, {len(held_out):,} test images")
     print(f"start: {seconds:.1f} s, of the processor {used.user + used.system - already:.1f} s")
     print(
         f"memory then: {(now.uss - before.uss) / 2**20:,.0f} MiB of its own, "
