@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
+import urllib.error
 from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +193,27 @@ def test_a_hub_that_does_not_answer_is_told_at_once(
     message = str(caught.value)
     assert message.startswith(f"model {name!r}: expected a model downloaded before, or a hub that")
     assert message.endswith(f"http://127.0.0.1:9 does not ([Errno 111] Connection refused){hint}")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        urllib.error.URLError(ssl.SSLCertVerificationError("unknown issuer")),
+        urllib.error.HTTPError("http://hub", 401, "Unauthorized", Message(), None),
+    ],
+)
+def test_what_the_hub_answers_and_whom_to_trust_is_for_transformers_to_judge(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def answer(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("fl2ora.clip_tuning.model_names.cached_file", lambda *_, **__: None)
+    monkeypatch.setattr("fl2ora.clip_tuning.model_names.is_offline_mode", lambda: False)
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    monkeypatch.setattr("fl2ora.clip_tuning.clip._read_family", _no_family)
+    with pytest.raises(UserError, match=r"expected config.json; none"):
+        load_clip("somebody/clip")
 
 
 def test_a_hub_name_downloaded_before_needs_no_hub(
