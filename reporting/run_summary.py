@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
-from fl2ora.reporting.events import EVENTS_FILE, read_lines
+from fl2ora.reporting.rewinding import RESUMED, lasting_events
 from fl2ora.reporting.tables import metrics_table, rows_with_calibrated, shown_metrics
 from fl2ora.reporting.whole_files import write_whole
 
@@ -39,7 +39,7 @@ def write_summary(folder: Path, config: RunConfig) -> Path:
     flat = config.flat()
     lines = [f"# Run {folder.name}", ""]
     lines += [f"- {key}: `{flat[key]}`" for key in _HEAD]
-    lines += [*_learning_rate(folder), *_averaged(folder), *_outcome(folder)]
+    lines += [*_learning_rate(folder), *_averaged(folder), *_outcome(folder), *_changes(folder)]
     table = metrics_table(folder)
     head = ["round", *(metric.title for metric in shown_metrics(table))]
     for source, title in _SOURCES.items():
@@ -61,7 +61,7 @@ def _learning_rate(folder: Path) -> list[str]:
     """Say which learning rate the clients had, as a run may leave it to the method."""
     return [
         f"- clients' learning rate: {event['learning_rate']:g}"
-        for event in read_lines(folder / EVENTS_FILE)
+        for event in lasting_events(folder)
         if event["event"] == "start" and "learning_rate" in event
     ]
 
@@ -71,7 +71,7 @@ def _averaged(folder: Path) -> list[str]:
     return [
         "- result: mean of the global adapters after each round, weighted "
         + ", ".join(f"{weight:.4g}" for weight in event["weights"])
-        for event in read_lines(folder / EVENTS_FILE)
+        for event in lasting_events(folder)
         if event["event"] == "averaged"
     ]
 
@@ -79,15 +79,26 @@ def _averaged(folder: Path) -> list[str]:
 def _outcome(folder: Path) -> list[str]:
     """Say how many updates were used, and what is odd about the result."""
     lines = []
-    for event in read_lines(folder / EVENTS_FILE):
+    for event in lasting_events(folder):
         if event["event"] == "outcome" and event["asked"]:
             lines.append(f"- updates: {event['updates']} of {event['asked']} used")
             lines += [f"- warning: {event['warning']}"] if event["warning"] else []
     return lines
 
 
+def _changes(folder: Path) -> list[str]:
+    """Say what was changed where the run went on after an interruption, by ``force-resume``."""
+    lines = []
+    for event in lasting_events(folder):
+        if event["event"] == RESUMED and event.get("changed"):
+            names = (f"{n}: {a} -> {b}" for kind in event["changed"].values()
+                     for n, (a, b) in kind.items())  # fmt: skip
+            lines.append(f"- changed after round {event['round']}: {'; '.join(names)}")
+    return lines
+
+
 def _drops(folder: Path) -> list[str]:
-    events = read_lines(folder / EVENTS_FILE)
+    events = lasting_events(folder)
     lost = [event for event in events if event["event"] in ("drop", "adapter-kept")]
     if not lost:
         return []

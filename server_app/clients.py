@@ -18,6 +18,7 @@ from fl2ora.messages.calibrate import CalibrateTask, decode_sums, encode_calibra
 from fl2ora.messages.evaluate import VALIDATION, EvaluateTask, decode_measured, encode_evaluate
 from fl2ora.messages.exchange import collect
 from fl2ora.messages.hello import NodeInfo
+from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.records import UnusableMessageError, one_line
 from fl2ora.messages.train import decode_update, encode_train
 from fl2ora.reporting.events import Tracker
@@ -37,16 +38,23 @@ class Clients:
         peers: the nodes, sorted by client key.
         config: of the run.
         tracker: told of every reply and every drop.
+        lineage: says which of what the nodes remember counts, whenever they are asked.
     """
 
     def __init__(
-        self, grid: Grid, peers: Sequence[Peer], config: RunConfig, tracker: Tracker
+        self,
+        grid: Grid,
+        peers: Sequence[Peer],
+        config: RunConfig,
+        tracker: Tracker,
+        lineage: Callable[[], Lineage] = Lineage,
     ) -> None:
         self.infos: dict[str, NodeInfo] = {peer.client: peer.info for peer in peers}
         self._nodes = {peer.client: peer.node for peer in peers}
         self._grid = grid
         self._config = config
         self._tracker = tracker
+        self._lineage = lineage
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -77,7 +85,8 @@ class Clients:
                 raise UnusableMessageError(refusal)
             return update
 
-        messages = encode_train(plan, nodes, self._config.num_rounds)
+        settings = self._lineage().settings()
+        messages = encode_train(plan, nodes, self._config.num_rounds, settings)
         for client, update in self._ask(plan.round, messages, nodes, decode):
             self._tracker.log(
                 "client",
@@ -102,7 +111,7 @@ class Clients:
             }
             return decode_measured(reply, images, spec)
 
-        messages = encode_evaluate(task, nodes)
+        messages = encode_evaluate(replace(task, lineage=self._lineage()), nodes)
         answers = dict(self._ask(task.round, messages, nodes, decode, "evaluation: "))
         return {
             part: {key: answers[key][part] for key in self.keys if key in answers}

@@ -102,6 +102,12 @@ class Evaluation:
         """Measure the untuned model as round 0, by the same code on the same images."""
         return self._measure(0, self._zero_shot, {})
 
+    def go_on(self, past: Mapping[int, CalibrationStats]) -> None:
+        """Take up the central test set's sums of an interrupted run, and score zero-shot again."""
+        central, test = self._held_out.test_logits(self._zero_shot)
+        self._scores = {0: _Scores(central, test, _class_features(self._zero_shot))}
+        self.history = {0: self._sums(central, self._held_out.central), **past}
+
     def measure(self, number: int, adapter: Adapter) -> Sources:
         """Measure the adapter after a round; return the metrics of every source."""
         self._adapter = adapter
