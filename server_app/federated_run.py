@@ -35,11 +35,11 @@ from fl2ora.server_app.handshake import shake_hands
 from fl2ora.server_app.local_work import local_work
 from fl2ora.server_app.outcome import Outcome, outcome_of
 from fl2ora.server_app.privacy_record import save_spent, spent_before
-from fl2ora.server_app.resuming import STOP_FILE, Past, opened, refuse_other_clients
+from fl2ora.server_app.resuming import Past, opened, refuse_other_clients
 from fl2ora.server_app.rounds import Run, RunState, is_over, rows_of, run_rounds
 from fl2ora.server_app.run_log import LoggedRecord
 from fl2ora.server_app.run_plugins import RunPlugins, build_plugins, check_views
-from fl2ora.server_app.stopping import listening
+from fl2ora.server_app.stopping import asked_to_end
 from fl2ora.strategies.base import RunInfo
 
 logger = logging.getLogger(__name__)
@@ -168,13 +168,13 @@ def _rounds(run: Run, state: RunState) -> RunState:
         RunInterruptedError: the process was asked to end before the last one.
     """
     folder, num_rounds = run.context.folder, run.context.config.num_rounds
-    with listening(folder / STOP_FILE) as asked_to_end:
-        state = run_rounds(state, run, asked_to_end)
+    with asked_to_end(folder) as asked:
+        state = run_rounds(state, run, asked)
         if is_over(state, num_rounds):
             return state
         raise RunInterruptedError(
-            f"ended after round {state.round} of {num_rounds}, asked to by {asked_to_end()}; to "
-            f"go on: fl2ora run --resume {folder}"
+            f"ended after round {state.round} of {num_rounds}, asked to by {asked()}; to go on: "
+            f"fl2ora run --resume {folder}"
         )
 
 

@@ -20,8 +20,8 @@ from fl2ora.reporting.run_directory import create_run_directory, held
 from fl2ora.reporting.run_file import RunFile, write_resume_file
 from fl2ora.server_app.checkpoint import Checkpoint, discard, rounds_saved
 from fl2ora.server_app.rounds import is_over
+from fl2ora.server_app.stopping import STOP_FILE
 
-STOP_FILE = "stop"
 # What may differ: it changes no number of the run.
 _FREE = frozenset(
     {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import threading
 import time
@@ -11,39 +10,46 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-_ONE_REQUEST = 1.0  # seconds; `timeout` sends the same signal twice at once
+STOP_FILE = "stop"
+"""In the run directory: whoever makes it asks for the end, from another process too."""
 
-logger = logging.getLogger(__name__)
+_ONE_REQUEST = 1.0  # seconds; `timeout` sends the same signal twice at once
 
 
 @contextlib.contextmanager
-def listening(stop_file: Path) -> Iterator[Callable[[], str]]:
-    """Yield a function that returns who asked for the end, or nothing.
+def asked_to_end(folder: Path) -> Iterator[Callable[[], str]]:
+    """Yield a function that returns who asked for the end of the run in a folder, or nothing.
 
-    Asked is by SIGTERM, where this is the main thread of its process, or by a file. The first
-    signal is noted; a second one does what it did before, which is to end at once.
-
-    Args:
-        stop_file: whoever makes it asks for the end, from another process too.
+    Asked is by SIGTERM, where this is the main thread of its process, or by ``STOP_FILE``.
     """
+    asked: list[str] = []
+    stop_file = folder / STOP_FILE
+    with on_sigterm(lambda: asked.append("SIGTERM")):
+        yield lambda: asked[0] if asked else f"the file {stop_file}" if stop_file.exists() else ""
+
+
+@contextlib.contextmanager
+def on_sigterm(then: Callable[[], object]) -> Iterator[None]:
+    """Call ``then`` on a first SIGTERM; a second one does what it did before, which ends at once.
+
+    Only the main thread of a process can listen; elsewhere nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     first: list[float] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if first and now - first[0] > _ONE_REQUEST:
-            signal.signal(number, before)
-            if callable(before):
-                before(number, frame)
-            else:
-                signal.raise_signal(number)
-        elif not first:
+        if not first:
             first.append(now)
-            logger.warning("SIGTERM: ending after this round; a second one ends at once")
+            then()
+        elif now - first[0] > _ONE_REQUEST:
+            signal.signal(number, before)
+            signal.raise_signal(number)
 
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, note) if is_main else None
+    before = signal.signal(signal.SIGTERM, note)
     try:
-        yield lambda: "SIGTERM" if first else f"{stop_file}" if stop_file.exists() else ""
+        yield
     finally:
-        if is_main:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
