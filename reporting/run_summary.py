@@ -39,7 +39,8 @@ def write_summary(folder: Path, config: RunConfig) -> Path:
     flat = config.flat()
     lines = [f"# Run {folder.name}", ""]
     lines += [f"- {key}: `{flat[key]}`" for key in _HEAD]
-    lines += [*_learning_rate(folder), *_averaged(folder), *_outcome(folder), *_changes(folder)]
+    for said in (_learning_rate, _averaged, _best, _outcome, _changes):
+        lines += said(folder)
     table = metrics_table(folder)
     head = ["round", *(metric.title for metric in shown_metrics(table))]
     for source, title in _SOURCES.items():
@@ -73,6 +74,16 @@ def _averaged(folder: Path) -> list[str]:
         + ", ".join(f"{weight:.4g}" for weight in event["weights"])
         for event in lasting_events(folder)
         if event["event"] == "averaged"
+    ]
+
+
+def _best(folder: Path) -> list[str]:
+    """Say which round was best on validation data, and where its adapter is."""
+    found = {e["kept"]: e for e in lasting_events(folder) if e["event"] == "best-round"}
+    return [
+        f"- best round: {event['round']}, by {event['metric']} of clients-validation "
+        f"({event['value']:.6g}); its adapter is in `{kept}/`, the last round's in `adapter/`"
+        for kept, event in found.items()
     ]
 
 

@@ -1,0 +1,152 @@
+"""Kill a run at random moments, resume it each time, and compare it with one that was left alone.
+
+    python -m benchmarks.kill_anywhere --moments 20 --rounds 10
+
+Each run is a process of its own, ended by SIGKILL. Moments are drawn from its whole course: while
+it loads, trains, measures, saves, and while it writes its results at the end. In which rounds
+that was is printed, so that one sees what was tried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from fl2ora.engines.new_run import run, settings_of
+from fl2ora.experiment.config import Value
+from fl2ora.reporting.events import EVENTS_FILE, read_lines
+from fl2ora.reporting.run_file import RUN_FILE
+
+RUNS: dict[str, dict[str, Value]] = {
+    "fedavg": {"strategy": "fedavg"},
+    "feddyn": {"strategy": "feddyn"},
+    "fedpgp": {"method": "fedpgp(length=2)", "learning-rate": 0.01},
+}
+SMALL: dict[str, Value] = {
+    "dataset": "shapes(styles='held-back', train=60, validation=16, test=32)",
+    "partition": "iid",
+    "learning-rate": 0.3,
+    "resamples": 5,
+    "metrics": "default + classwise_ece",
+    "fraction-train": 0.7,
+    "callbacks": "default + early_stop(patience=99)",
+}
+COMPARED = (
+    "global.safetensors", "metrics.jsonl", "metrics.csv", "classwise.csv", "logits.safetensors",
+    "adapter-best-nll/best.json", "adapter-best-nll/adapter_model.safetensors",
+)  # fmt: skip
+CLIENTS = 3
+
+
+def begin(settings: Mapping[str, Value]) -> multiprocessing.Process:
+    """Start a run in a process of its own."""
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(dict(settings),))
+    process.start()
+    return process  # type: ignore[return-value]
+
+
+def kill(process: multiprocessing.Process) -> None:
+    """End a process as a power cut would."""
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+
+def kill_and_resume(settings: Mapping[str, Value], seconds: float) -> tuple[Path, int]:
+    """Start a run, kill it after some seconds, and let it go on to its end.
+
+    Args:
+        settings: with ``output-dir`` and ``run-name``.
+        seconds: at most; a run that ends before is not killed.
+
+    Returns:
+        Its folder, and how many rounds it had begun when it was killed.
+    """
+    folder = Path(str(settings["output-dir"])) / str(settings["run-name"])
+    process = begin(settings)
+    process.join(seconds)
+    if process.is_alive():
+        kill(process)
+    begun = [e for e in read_lines(folder / EVENTS_FILE) if e["event"] == "round-start"]
+    if ended(folder):
+        return folder, len(begun)
+    if not (folder / RUN_FILE).exists():  # killed before there was a run to go on with
+        finish(begin(settings))
+    else:
+        finish(begin(settings_of(folder)))
+    return folder, len(begun)
+
+
+def finish(process: multiprocessing.Process) -> None:
+    """Wait for a run that must end well."""
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"the run ended with {process.exitcode}")
+
+
+def ended(folder: Path) -> bool:
+    """Return whether the run in a folder says that it has finished."""
+    events = read_lines(folder / EVENTS_FILE)
+    return bool(events) and events[-1]["event"] == "finished"
+
+
+def differences(folder: Path, whole: Path) -> list[str]:
+    """Return the names of the files that are not the same bytes."""
+    names = [name for name in COMPARED if (whole / name).exists()]
+    return [
+        name
+        for name in names
+        if not (folder / name).exists()
+        or (folder / name).read_bytes() != (whole / name).read_bytes()
+    ]
+
+
+def try_moments(
+    settings: Mapping[str, Value], root: Path, moments: int, seed: int
+) -> tuple[Counter[int], list[str]]:
+    """Kill a run at so many moments, one each; return the rounds begun, and what differed."""
+    rng = random.Random(seed)
+    base = {**SMALL, **settings, "output-dir": str(root)}
+    started = time.monotonic()
+    finish(begin({**base, "run-name": "whole"}))
+    seconds = time.monotonic() - started
+    rounds: Counter[int] = Counter()
+    wrong: list[str] = []
+    for number in range(moments):
+        named = {**base, "run-name": f"killed-{number}"}
+        folder, begun = kill_and_resume(named, rng.uniform(0, seconds))
+        rounds[begun] += 1
+        wrong += [f"moment {number}: {name}" for name in differences(folder, root / "whole")]
+    return rounds, wrong
+
+
+def _run(settings: dict[str, Value]) -> None:
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    run(settings, CLIENTS)
+
+
+def main() -> None:
+    """Try all three runs and print what came out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--moments", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    for name, settings in RUNS.items():
+        with tempfile.TemporaryDirectory() as root:
+            told = {**settings, "num-rounds": arguments.rounds}
+            rounds, wrong = try_moments(told, Path(root), arguments.moments, arguments.seed)
+        found = ", ".join(f"{count} in round {begun}" for begun, count in sorted(rounds.items()))
+        print(f"{name}: {arguments.moments} kills ({found}); {len(wrong)} files differ", *wrong)
+
+
+if __name__ == "__main__":
+    main()
