@@ -17,7 +17,7 @@ from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import with_absolute_paths
-from fl2ora.reporting.run_directory import RUN_FILE
+from fl2ora.reporting.run_file import RUN_FILE
 from fl2ora.reporting.run_lines import UNCONVERGED
 from fl2ora.reporting.tables import CALIBRATED, shown_metrics, shown_rows
 from fl2ora.reporting.whole_files import write_whole

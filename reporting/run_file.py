@@ -76,7 +76,7 @@ class RunFile:
 
     def text(self) -> str:
         """Return it as JSON."""
-        content = {
+        content: dict[str, object] = {
             "config": dict(self.config),
             "run_id": str(self.run_id),
             "fingerprint": self.fingerprint,

@@ -149,7 +149,7 @@ def refuse_other_clients(
 
 def _newest(folder: Path) -> tuple[Checkpoint | None, tuple[str, ...]]:
     """Return the newest whole checkpoint, and what is wrong with later ones."""
-    damaged = []
+    damaged: list[str] = []
     for number in reversed(rounds_saved(folder)):
         try:
             return Checkpoint.load(folder, number), tuple(damaged)
@@ -188,7 +188,7 @@ def _changes(described: RunFile, config: RunConfig) -> dict[str, dict[str, list[
         if described.versions.get(name) != version
     }
     code = [described.fingerprint, code_fingerprint()]
-    found = {
+    found: dict[str, dict[str, list[Any]]] = {
         "config": keys,
         "versions": libraries,
         "code": {"code": code} if code[0] != code[1] else {},
