@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import random
-import signal
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Mapping
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from fl2ora.engines.new_run import run, settings_of
@@ -46,18 +46,13 @@ COMPARED = (
 CLIENTS = 3
 
 
-def begin(settings: Mapping[str, Value]) -> multiprocessing.Process:
+def begin(settings: Mapping[str, Value]) -> ForkServerProcess:
     """Start a run in a process of its own."""
-    process = multiprocessing.get_context("fork").Process(target=_run, args=(dict(settings),))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fl2ora.engines.in_process"])  # loads torch once
+    process = context.Process(target=_run, args=(dict(settings),))
     process.start()
-    return process  # type: ignore[return-value]
-
-
-def kill(process: multiprocessing.Process) -> None:
-    """End a process as a power cut would."""
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    return process
 
 
 def kill_and_resume(settings: Mapping[str, Value], seconds: float) -> tuple[Path, int]:
@@ -73,8 +68,8 @@ def kill_and_resume(settings: Mapping[str, Value], seconds: float) -> tuple[Path
     folder = Path(str(settings["output-dir"])) / str(settings["run-name"])
     process = begin(settings)
     process.join(seconds)
-    if process.is_alive():
-        kill(process)
+    process.kill()
+    process.join()
     begun = [e for e in read_lines(folder / EVENTS_FILE) if e["event"] == "round-start"]
     if ended(folder):
         return folder, len(begun)
@@ -85,7 +80,7 @@ def kill_and_resume(settings: Mapping[str, Value], seconds: float) -> tuple[Path
     return folder, len(begun)
 
 
-def finish(process: multiprocessing.Process) -> None:
+def finish(process: ForkServerProcess) -> None:
     """Wait for a run that must end well."""
     process.join()
     if process.exitcode:
@@ -129,7 +124,7 @@ def try_moments(
 
 
 def _run(settings: dict[str, Value]) -> None:
-    os.environ["PYTHONWARNINGS"] = "ignore"
+    warnings.simplefilter("ignore")
     run(settings, CLIENTS)
 
 
