@@ -2,9 +2,9 @@
 
     python -m benchmarks.kill_anywhere --moments 20 --rounds 10
 
-Each run is a process of its own, ended by SIGKILL. Moments are drawn from its whole course: while
-it loads, trains, measures, saves, and while it writes its results at the end. In which rounds
-that was is printed, so that one sees what was tried.
+Each run is a process of its own, ended by SIGKILL. Moments are drawn from the lines of its record
+and a little time after them: while it loads, trains, measures, saves, and writes its results at
+the end. In which rounds that was is printed, so that one sees what was tried.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ COMPARED = (
     "adapter-best-nll/best.json", "adapter-best-nll/adapter_model.safetensors",
 )  # fmt: skip
 CLIENTS = 3
+_LOOK_SECONDS, _MOST_SECONDS = 0.005, 0.3
 
 
 def begin(settings: Mapping[str, Value]) -> ForkServerProcess:
@@ -55,18 +56,21 @@ def begin(settings: Mapping[str, Value]) -> ForkServerProcess:
     return process
 
 
-def kill_and_resume(settings: Mapping[str, Value], seconds: float) -> tuple[Path, int]:
-    """Start a run, kill it after some seconds, and let it go on to its end.
+def kill_and_resume(settings: Mapping[str, Value], lines: int, seconds: float) -> tuple[Path, int]:
+    """Start a run, kill it at some moment, and let it go on to its end.
 
     Args:
         settings: with ``output-dir`` and ``run-name``.
-        seconds: at most; a run that ends before is not killed.
+        lines: of ``events.jsonl`` to wait for.
+        seconds: to wait further; a run that ends before is not killed.
 
     Returns:
         Its folder, and how many rounds it had begun when it was killed.
     """
     folder = Path(str(settings["output-dir"])) / str(settings["run-name"])
     process = begin(settings)
+    while process.is_alive() and len(read_lines(folder / EVENTS_FILE)) < lines:
+        time.sleep(_LOOK_SECONDS)
     process.join(seconds)
     process.kill()
     process.join()
@@ -110,14 +114,14 @@ def try_moments(
     """Kill a run at so many moments, one each; return the rounds begun, and what differed."""
     rng = random.Random(seed)
     base = {**SMALL, **settings, "output-dir": str(root)}
-    started = time.monotonic()
     finish(begin({**base, "run-name": "whole"}))
-    seconds = time.monotonic() - started
+    lines = len(read_lines(root / "whole" / EVENTS_FILE))
     rounds: Counter[int] = Counter()
     wrong: list[str] = []
     for number in range(moments):
         named = {**base, "run-name": f"killed-{number}"}
-        folder, begun = kill_and_resume(named, rng.uniform(0, seconds))
+        seconds = rng.uniform(0, _MOST_SECONDS)
+        folder, begun = kill_and_resume(named, rng.randrange(lines), seconds)
         rounds[begun] += 1
         wrong += [f"moment {number}: {name}" for name in differences(folder, root / "whole")]
     return rounds, wrong

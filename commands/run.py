@@ -74,7 +74,8 @@ def run(
     if force and resume is None:
         raise UserError("--force: expected --resume RUN_DIR with it")
     before = {} if resume is None else {**settings_of(resume), "force-resume": force}
-    clients = clients or int(before.get("num-clients", 0)) or 10
+    known = before.get("num-clients", 0)
+    clients = clients or (known if isinstance(known, int) and known > 0 else 10)
     settings = {**before, **settings}
     given, problems = described(settings, clients)
     # Imported here so that a mistake on the command line is answered before torch is loaded.
