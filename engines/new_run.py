@@ -14,7 +14,13 @@ from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.paths import made_absolute, with_absolute_settings
 from fl2ora.experiment.spec import parse_spec
-from fl2ora.reporting.run_directory import OUTPUT_VARIABLE, check_free, claim_name, runs_root
+from fl2ora.reporting.run_directory import (
+    OUTPUT_VARIABLE,
+    check_free,
+    claim_name,
+    held,
+    runs_root,
+)
 from fl2ora.reporting.run_file import RunFile
 
 
@@ -105,8 +111,11 @@ def claimed(config: RunConfig) -> Iterator[tuple[RunConfig, Path]]:
     if config.resume:
         from fl2ora.server_app.resuming import look_back  # loads torch
 
-        look_back(Path(config.resume), config)
-        yield config, Path(config.resume)
+        folder = Path(config.resume)
+        RunFile.read(folder)
+        with held(folder):
+            look_back(folder, config)
+        yield config, folder
         return
     root = runs_root(config.output_dir)
     if config.run_name:

@@ -72,9 +72,9 @@ def check_free(folder: Path) -> None:
         last = _last_event(folder)
         what = {
             "finished": "a finished run",
-            "interrupted": f"an interrupted run, to go on with by --resume {folder}",
+            "interrupted": f"an interrupted run, which --resume {folder} goes on with",
             "": "other files",
-        }.get(last, "a run that may still be going on")
+        }.get(last, f"a run that may still be going on; if not, --resume {folder} goes on with it")
     raise UserError(
         f"run-name: {folder} holds {what}: choose another name, or take the folder away"
     )

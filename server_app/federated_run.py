@@ -172,9 +172,11 @@ def _rounds(run: Run, state: RunState) -> RunState:
         state = run_rounds(state, run, asked)
         if is_over(state, num_rounds):
             return state
+        hint = f"to go on: fl2ora run --resume {folder}"
+        if not run.context.config.checkpoint_every:
+            hint = "nothing was saved, since checkpoint-every is 0"
         raise RunInterruptedError(
-            f"ended after round {state.round} of {num_rounds}, asked to by {asked()}; to go on: "
-            f"fl2ora run --resume {folder}"
+            f"ended after round {state.round} of {num_rounds}, asked to by {asked()}; {hint}"
         )
 
 

@@ -70,9 +70,9 @@ def opened(config: RunConfig, run_id: int) -> Iterator[tuple[Path, Past | None]]
             yield folder, None
         return
     folder = Path(config.resume)
-    described = RunFile.read(folder)
+    RunFile.read(folder)
     with held(folder):
-        past = look_back(folder, config)
+        described, past = RunFile.read(folder), look_back(folder, config)
         changed = {"round": past.round, "run_id": described.run_id, **past.changed}
         earlier = tuple(
             {**entry, "round": min(entry["round"], past.round)} for entry in described.resumed
@@ -100,6 +100,7 @@ def look_back(folder: Path, config: RunConfig) -> Past:
         _refuse_done(folder, checkpoint, config)
     changed = _changes(described, config)
     problems = [
+        *(damaged if checkpoint is None else ()),
         *(f"{key}: expected {shown(old)}, found {shown(new)}" for key, (old, new) in
           changed.get("config", {}).items() if key != "num-rounds" or new < old),
         *(f"{key}: expected {old}, found {new}" for key, (old, new) in

@@ -148,10 +148,13 @@ def test_of_a_damaged_checkpoint_the_one_before_is_used(
 def test_a_checkpoint_whose_metrics_were_changed_is_not_used(
     tmp_path: Path, copied: Path, whole: Path
 ) -> None:
-    """No checkpoint fits them, so the run begins anew rather than with somebody's numbers."""
+    """No checkpoint fits them; only by force the run begins anew, as all rounds are lost then."""
     record = copied / "metrics.jsonl"
     record.write_bytes(record.read_bytes().replace(b'"round": 1', b'"round": 9'))
-    assert_same_results(going_on(tmp_path), whole)
+    with pytest.raises(UserError, match=r"metrics\.jsonl does not begin as it did"):
+        going_on(tmp_path)
+    assert len(list((copied / "checkpoints").glob("*.json"))) == 2
+    assert_same_results(going_on(tmp_path, force_resume=True), whole)
     (resumed,) = events(copied, "resumed")
     assert resumed["round"] == 0
     assert "metrics.jsonl does not begin as it did then" in resumed["damaged"][0]

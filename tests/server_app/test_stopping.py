@@ -46,7 +46,9 @@ def test_a_run_ends_after_its_round_with_a_checkpoint_and_goes_on(tmp_path: Path
     (told,) = events(folder, "interrupted")
     assert told["message"].endswith(f"to go on: fl2ora run --resume {folder}")
     assert not events(folder, "failed")
-    with pytest.raises(UserError, match=f"an interrupted run, to go on with by --resume {folder}"):
+    with pytest.raises(
+        UserError, match=f"an interrupted run, which --resume {folder} goes on with"
+    ):
         check_free(folder)
     found = going_on(tmp_path, checkpoint_every=3, strategy="feddyn")
     assert_same_results(found, undisturbed(tmp_path, strategy="feddyn"))
