@@ -62,6 +62,14 @@ def test_a_restarted_node_goes_on_from_its_folder(tmp_path: Path) -> None:
     assert files(tmp_path) == ["0000003-7.safetensors"]
 
 
+def test_what_was_kept_in_a_round_is_not_there_before_it(tmp_path: Path) -> None:
+    folder = {"state-dir": str(tmp_path)}
+    here = context(**folder)
+    ClientState(here, "a").keep(3, kept(1.0))
+    assert ClientState(here, "a").load(3) == {}
+    assert ClientState(context(**folder), "a").load(3) == {}
+
+
 @pytest.mark.parametrize("client", ["..", ".", "a/../../b", "\N{SNOWMAN}" * 100, "x" * 100])
 def test_no_client_s_name_leads_out_of_the_folder(tmp_path: Path, client: str) -> None:
     folder = {"state-dir": str(tmp_path / "state")}
