@@ -40,16 +40,16 @@ def hello(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the received adapter on this node's images."""
-    node = _node(context, message)
-    update = tasks.train(node, ClientState(context, node.key), decode_train(message))
+    node, task = _node(context, message), decode_train(message)
+    update = tasks.train(node, ClientState(context, node.key, task.lineage), task)
     return encode_update(message, update)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Measure the received adapter on this node's held-out images."""
-    node = _node(context, message)
-    measured = tasks.evaluate(node, ClientState(context, node.key), decode_evaluate(message))
+    node, task = _node(context, message), decode_evaluate(message)
+    measured = tasks.evaluate(node, ClientState(context, node.key, task.lineage), task)
     return encode_measured(message, node.key, measured)
 
 

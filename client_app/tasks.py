@@ -63,12 +63,13 @@ def train(node: Node, kept: ClientState, task: TrainTask) -> ClientUpdate:
     """Train the received adapter; what stays on the node is kept only if all went well."""
     classifier = node.classifier()
     classifier.restore(task.adapter)
-    plan = training_plan(node, task, kept.load(_STATE), kept.load(_RECEIVED))
+    remembered = kept.load(task.round)
+    plan = training_plan(node, task, remembered.get(_STATE), remembered.get(_RECEIVED))
     terms = plan.loss.pairs if isinstance(plan.loss, WeightedSum) else [(1.0, plan.loss)]
     losses, schedule = [loss for _, loss in terms], load(plan.schedule, Schedule)
     with (
         blaming_whoever(*losses, plan.rule, schedule, classifier),
-        classifier.as_client(kept.load(_PERSONAL)),
+        classifier.as_client(remembered.get(_PERSONAL, {})),
     ):
         update, state = local_train(
             classifier,
@@ -78,13 +79,10 @@ def train(node: Node, kept: ClientState, task: TrainTask) -> ClientUpdate:
             image_table=lambda: node.prefix_features("train"),
         )
         personal = classifier.export_personal()
+    received = task.adapter if "update_similarity" in plan.loss.needs else {}
+    new = {_PERSONAL: personal, _STATE: state, _RECEIVED: received}
     # Last, because a deployment keeps whatever was changed before an error.
-    if personal:
-        kept.keep(_PERSONAL, personal)
-    if state:
-        kept.keep(_STATE, state)
-    if "update_similarity" in plan.loss.needs:
-        kept.keep(_RECEIVED, task.adapter)
+    kept.keep(task.round, {**remembered, **{name: part for name, part in new.items() if part}})
     return update
 
 
@@ -115,10 +113,11 @@ def evaluate(node: Node, kept: ClientState, task: EvaluateTask) -> dict[str, Cal
 
     found = {part: measured(part) for part in task.parts if part != PERSONAL}
     if PERSONAL in task.parts:
+        remembered = kept.load(task.round + 1)
         if task.rule:
-            own = load(task.rule, ClientRule).personal(task.adapter, kept.load(_STATE))
-            classifier.restore(own)
-        with classifier.as_client(kept.load(_PERSONAL)):
+            state = remembered.get(_STATE, {})
+            classifier.restore(load(task.rule, ClientRule).personal(task.adapter, state))
+        with classifier.as_client(remembered.get(_PERSONAL, {})):
             found[PERSONAL] = measured(PERSONAL)
     return found
 

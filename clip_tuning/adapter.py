@@ -94,6 +94,26 @@ def check_finite(adapter: Mapping[str, Tensor], what: str) -> None:
             )
 
 
+def in_three(name: str, tensor: Tensor) -> Adapter:
+    """Return a finite float64 tensor, exactly, as three of float32 that add up to it.
+
+    >>> x = torch.tensor([0.1], dtype=torch.float64)
+    >>> bool(from_three("x", in_three("x", x)) == x), bool(x.float().double() == x)
+    (True, False)
+    """
+    parts: Adapter = {}
+    for number in range(3):
+        parts[f"{name}/{number}"] = tensor.to(torch.float32)
+        tensor = tensor - parts[f"{name}/{number}"].double()
+    return parts
+
+
+def from_three(name: str, parts: Mapping[str, Tensor]) -> Tensor:
+    """Return the float64 tensor that ``in_three`` took apart."""
+    first, second, third = (parts[f"{name}/{number}"].double() for number in range(3))
+    return first + second + third
+
+
 def num_bytes(adapter: Mapping[str, Tensor]) -> int:
     """Return the bytes of the tensors, without names and headers."""
     return sum(tensor.numel() * tensor.element_size() for tensor in adapter.values())

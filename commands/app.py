@@ -28,7 +28,7 @@ from fl2ora.commands.keys import keys
 from fl2ora.commands.node_check import check
 from fl2ora.commands.run import run
 from fl2ora.commands.verbosity import is_verbose
-from fl2ora.experiment.errors import UserError, printable
+from fl2ora.experiment.errors import RunInterruptedError, UserError, printable
 
 _INTERRUPTED = 130
 
@@ -92,6 +92,9 @@ def main() -> None:
         signal.signal(number, _interrupt)
     try:
         code = cli(prog_name="fl2ora", standalone_mode=False) or 0
+    except RunInterruptedError as error:
+        print(f"interrupted: {printable(str(error))}", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
     except UserError as error:
         _fail(str(error))
     except click.exceptions.NoArgsIsHelpError as error:

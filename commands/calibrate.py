@@ -18,7 +18,7 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import with_absolute_paths
 from fl2ora.experiment.plugins import load
-from fl2ora.reporting.run_directory import RUN_FILE
+from fl2ora.reporting.run_file import RUN_FILE
 from fl2ora.reporting.run_lines import UNCONVERGED
 from fl2ora.reporting.sources import (
     CALIBRATED,

@@ -23,7 +23,8 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError, listed, shown
 from fl2ora.experiment.spec import parse_spec
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
-from fl2ora.reporting.run_directory import RUN_FILE, runs_root
+from fl2ora.reporting.run_directory import runs_root
+from fl2ora.reporting.run_file import RUN_FILE
 from fl2ora.reporting.tables import shown_metrics, shown_rows
 from fl2ora.reporting.whole_files import whole_file, write_whole
 

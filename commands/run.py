@@ -17,7 +17,7 @@ from fl2ora.commands.consoles import console_for
 from fl2ora.commands.metric_tables import print_metrics
 from fl2ora.commands.settings import read_settings
 from fl2ora.commands.verbosity import Verbose, set_verbosity
-from fl2ora.engines.new_run import claimed, described
+from fl2ora.engines.new_run import claimed, described, settings_of
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError, printable
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
@@ -54,13 +54,22 @@ def run(
     engine: Annotated[
         Engine, typer.Option(help="Flower's Ray simulation, or everything in this process.")
     ] = Engine.RAY,
-    clients: Annotated[int, typer.Option(min=1, help="Number of clients.")] = 10,
+    clients: Annotated[
+        int | None, typer.Option(min=1, help="Number of clients; 10 if it is not given.")
+    ] = None,
     client_cpus: Annotated[
         int, typer.Option(min=1, help="Ray: CPUs reserved for each client at work.")
     ] = 1,
     client_gpus: Annotated[
         float, typer.Option(min=0, help="Ray: share of a GPU for each client; 0 hides the GPU.")
     ] = 0.0,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN_DIR", help="Go on with an interrupted run, with its settings."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Resume with changed settings or code, on record.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="End the output with one JSON line.")
     ] = False,
@@ -70,10 +79,17 @@ def run(
 
     FILE is a TOML file with keys such as num-rounds and strategy; what it leaves out has its
     default ('fl2ora keys'). Without output-dir the run's folder is made in $FL2ORA_OUTPUT_DIR, or
-    in ./runs.
+    in ./runs. A run that was interrupted goes on by --resume.
     """
     set_verbosity(verbose)
-    given, problems = described(read_settings(file, assignments or []), clients)
+    settings = read_settings(file, assignments or [])
+    if force and resume is None:
+        raise UserError("--force: expected --resume RUN_DIR with it")
+    before = {} if resume is None else {**settings_of(resume), "force-resume": force}
+    known = before.get("num-clients", 0)
+    clients = clients or (known if isinstance(known, int) and known > 0 else 10)
+    settings = {**before, **settings}
+    given, problems = described(settings, clients)
     # Imported here so that a mistake on the command line is answered before torch is loaded.
     from fl2ora.server_app.run_plugins import build_plugins
 

@@ -41,7 +41,8 @@ def run_in_process(config: RunConfig, num_clients: int, folder: Path, console: C
         run_id=run_id, node_id=0, node_config={}, state=RecordDict(), run_config=dict(flat)
     )
     done = threading.Event()
-    with RoundsView(folder, console, config.num_rounds) as view, _without(RUN_LOG):
+    shown = RoundsView(folder, console, config.num_rounds, resumed=bool(config.resume))
+    with shown as view, _without(RUN_LOG):
         watcher = threading.Thread(target=_watch, args=(view, done), daemon=True)
         watcher.start()
         try:

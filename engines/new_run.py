@@ -14,7 +14,14 @@ from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.paths import made_absolute, with_absolute_settings
 from fl2ora.experiment.spec import parse_spec
-from fl2ora.reporting.run_directory import OUTPUT_VARIABLE, check_free, claim_name, runs_root
+from fl2ora.reporting.run_directory import (
+    OUTPUT_VARIABLE,
+    check_free,
+    claim_name,
+    held,
+    runs_root,
+)
+from fl2ora.reporting.run_file import RunFile
 
 
 def run(
@@ -87,16 +94,39 @@ def described(settings: Mapping[str, Value], clients: int) -> tuple[RunConfig, t
     return config, problems
 
 
+def settings_of(folder: Path) -> dict[str, Value]:
+    """Return the settings with which the run in a folder goes on there.
+
+    Raises:
+        UserError: there is no run.
+    """
+    path = Path(made_absolute(str(folder)))
+    here: dict[str, Value] = {
+        "resume": str(path), "output-dir": str(path.parent), "run-name": path.name,
+    }  # fmt: skip
+    return {**RunFile.read(path).config, **here}
+
+
 @contextlib.contextmanager
 def claimed(config: RunConfig) -> Iterator[tuple[RunConfig, Path]]:
     """Yield the configuration with a run name, and the folder it leads to.
 
-    A name that was given must be free. One that was not says when and what; its folder is made at
+    A run that goes on has its folder, and whether it can is found out here, without touching it. A
+    name that was given must be free. One that was not says when and what; its folder is made at
     once, so that no other run gets it, and taken away again if the run leaves it empty.
 
     Raises:
-        UserError: the name is taken, or the folder cannot be made.
+        UserError: the name is taken, the folder cannot be made, or its run cannot go on.
     """
+    if config.resume:
+        from fl2ora.server_app.resuming import look_back  # loads torch
+
+        folder = Path(config.resume)
+        RunFile.read(folder)
+        with held(folder):
+            look_back(folder, config)
+        yield config, folder
+        return
     root = runs_root(config.output_dir)
     if config.run_name:
         check_free(root / config.run_name)

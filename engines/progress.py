@@ -13,7 +13,7 @@ from fl2ora.experiment.errors import printable
 from fl2ora.reporting.events import EVENTS_FILE, NewLines
 from fl2ora.reporting.run_lines import RunLines
 
-_WARNINGS = ("drop", "adapter-kept", "stopped")
+_WARNINGS = ("drop", "adapter-kept", "stopped", "checkpoint-failed", "resumed")
 
 
 class RoundsView:
@@ -23,10 +23,15 @@ class RoundsView:
         folder: the run directory; it may not exist yet.
         console: where to show it.
         num_rounds: how many there will be.
+        resumed: what the file holds already is of before an interruption, and not shown.
     """
 
-    def __init__(self, folder: Path, console: Console, num_rounds: int) -> None:
+    def __init__(
+        self, folder: Path, console: Console, num_rounds: int, *, resumed: bool = False
+    ) -> None:
         self._events = NewLines(folder / EVENTS_FILE)
+        if resumed:
+            self._events.read()
         self._lines = RunLines(num_rounds)
         self._console = console
         self._num_rounds = num_rounds
@@ -41,6 +46,7 @@ class RoundsView:
         self._task = self._progress.add_task("starting", total=None)
         self.ended = False
         self.failure: str | None = None
+        self.interrupted = False
 
     def __enter__(self) -> RoundsView:
         """Start the live display."""
@@ -73,8 +79,9 @@ class RoundsView:
                 self._progress.advance(self._task)
             case "finished":
                 self.ended = True
-            case "failed":
+            case "failed" | "interrupted":
                 self.ended, self.failure = True, printable(str(event.get("message", "")))
+                self.interrupted = kind == "interrupted"
         line = self._lines.line_of(event)
         if line is not None:
             style = "yellow" if kind in _WARNINGS else None

@@ -19,8 +19,10 @@ from rich.console import Console
 from fl2ora.engines.private_superlink import PrivateSuperLink
 from fl2ora.engines.progress import RoundsView
 from fl2ora.experiment.config import RunConfig, Value
-from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.errors import RunInterruptedError, UserError
 from fl2ora.experiment.fingerprint import ROOMS, code_root
+from fl2ora.reporting.run_file import RUN_FILE
+from fl2ora.server_app.stopping import STOP_FILE, on_sigterm
 
 _POLL_SECONDS = 0.3
 _STATUS_SECONDS = 20.0
@@ -97,12 +99,15 @@ def run_on_ray(config: RunConfig, resources: Resources, folder: Path, console: C
         app = _app_folder(Path(scratch))
         with (
             PrivateSuperLink(_python_path(config)) as superlink,
-            RoundsView(folder, console, config.num_rounds) as view,
+            RoundsView(folder, console, config.num_rounds, resumed=bool(config.resume)) as view,
         ):
             try:
-                run_id = superlink.submit(app, settings, resources.federation())
-                status = _follow(superlink, run_id, view)
+                with on_sigterm(lambda: _pass_on(folder)):
+                    run_id = superlink.submit(app, settings, resources.federation())
+                    status = _follow(superlink, run_id, view)
                 view.update()
+                if view.interrupted:
+                    raise RunInterruptedError(view.failure or "interrupted")
                 if status != "finished:completed":
                     superlink.add_run_log(run_id)
                     reason = view.failure or _reason(superlink, status)
@@ -139,6 +144,13 @@ def _follow(superlink: PrivateSuperLink, run_id: str, view: RoundsView) -> str:
         if not superlink.alive():
             return "superlink ended"
         time.sleep(_POLL_SECONDS)
+
+
+def _pass_on(folder: Path) -> None:
+    """Ask the ServerApp, which is in a process of Flower's, to end after its round."""
+    if not (folder / RUN_FILE).exists():  # nothing to wait for
+        raise KeyboardInterrupt
+    (folder / STOP_FILE).touch()
 
 
 def _reason(superlink: PrivateSuperLink, status: str) -> str:

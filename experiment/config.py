@@ -138,6 +138,12 @@ class RunConfig(BaseModel):
     """folder of all runs; empty: $FL2ORA_OUTPUT_DIR or ~/fl2ora-runs"""
     run_name: NameText = ""
     """name of the run's folder; empty: the run id"""
+    checkpoint_every: int = Field(default=1, ge=0, le=1_000_000)
+    """rounds between checkpoints, of which two are kept; 0: none"""
+    resume: FolderText = ""
+    """folder of an interrupted run to go on with; empty: a new run"""
+    force_resume: bool = False
+    """whether to go on although settings, code or clients have changed"""
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Value]) -> RunConfig:

@@ -12,6 +12,10 @@ class UserError(ValueError):
     """A mistake in what the user gave: shown as its message alone, without a traceback."""
 
 
+class RunInterruptedError(UserError):
+    """A run that was asked to end and did so between two rounds: it can go on from there."""
+
+
 class ConfigError(UserError):
     """Everything that is wrong with a run configuration, all at once.
 

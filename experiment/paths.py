@@ -17,7 +17,7 @@ from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.spec import Spec, parse_sum, split_outside
 
 NAMES = ("folder", "path", "file", "dir", "root", "start")
-_FOLDERS = ("cache-dir", "output-dir")  # keys of the run config
+_FOLDERS = ("cache-dir", "output-dir", "resume")  # keys of the run config
 _MARKS = ("./", "../")
 _HOME = re.compile(r"~[\w.-]*/")
 _PART, _WHOLE = 255, 4096  # bytes a file system takes

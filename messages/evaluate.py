@@ -14,6 +14,7 @@ from fl2ora.calibration.plausibility import check_plausible
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.config import Value
+from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.records import (
     ARRAYS,
     CALIBRATOR,
@@ -48,6 +49,7 @@ class EvaluateTask:
         parameters: of that calibrator.
         rule: spec of the client half that knows the client's own model; empty: what the node keeps
             of the method is all that is its own.
+        lineage: what of the node's memory counts.
     """
 
     adapter: Adapter
@@ -56,6 +58,7 @@ class EvaluateTask:
     calibrator: str = ""
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     rule: str = ""
+    lineage: Lineage = field(default_factory=Lineage)
 
 
 def encode_evaluate(task: EvaluateTask, nodes: Mapping[int, str]) -> list[Message]:
@@ -65,6 +68,7 @@ def encode_evaluate(task: EvaluateTask, nodes: Mapping[int, str]) -> list[Messag
         CALIBRATOR: task.calibrator,
         PARTS: ",".join(task.parts),
         CLIENT_RULE: task.rule,
+        **task.lineage.settings(),
     }
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
         ARRAYS: encode_tensors(task.adapter)
@@ -93,6 +97,7 @@ def decode_evaluate(message: Message) -> EvaluateTask:
         str(settings.get(CALIBRATOR, "")),
         decode_tensors(parameters, PARAMETERS, torch.float64) if parameters is not None else {},
         str(settings.get(CLIENT_RULE, "")),
+        Lineage.from_settings(settings),
     )
 
 

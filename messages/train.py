@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter, AdapterError, check_finite, check_like
 from fl2ora.experiment.config import Value
+from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.records import (
     ARRAYS,
     AUX,
@@ -45,6 +46,7 @@ class TrainTask:
         rule: spec of the client rule; empty: plain local training.
         round: from 1.
         num_rounds: of the run, which a learning-rate schedule needs.
+        lineage: what of the node's memory counts.
     """
 
     adapter: Adapter
@@ -52,6 +54,7 @@ class TrainTask:
     rule: str = ""
     round: int = 1
     num_rounds: int = 1
+    lineage: Lineage = field(default_factory=Lineage)
 
 
 def encode_train(
@@ -100,6 +103,7 @@ def decode_train(message: Message) -> TrainTask:
         rule,
         server_round,
         int(settings.get(NUM_ROUNDS, server_round)),  # type: ignore[arg-type]
+        Lineage.from_settings(settings),
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,16 +25,42 @@ class Tracker(Protocol):
         """Take note of the metrics of one source after one round (0 is zero-shot)."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """How far a record has come.
+
+    Attributes:
+        metrics: bytes of ``metrics.jsonl``.
+        digest: SHA-256 of them.
+        events: bytes of ``events.jsonl``.
+    """
+
+    metrics: int = 0
+    digest: str = hashlib.sha256().hexdigest()
+    events: int = 0
+
+
 class JsonLines:
     """Writes every event to ``events.jsonl`` and every metric to ``metrics.jsonl`` at once.
 
     Args:
-        folder: existing run directory.
+        folder: existing run directory; what its files hold already stays.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._start = time.monotonic()
+        self._sizes = {EVENTS_FILE: 0, METRICS_FILE: 0}
+        self._digest = hashlib.sha256()
+        for name in self._sizes:
+            path = folder / name
+            if path.exists():
+                self._count(name, path.read_bytes())
+
+    def place(self) -> Place:
+        """Return how far the record has come."""
+        sizes = self._sizes
+        return Place(sizes[METRICS_FILE], self._digest.hexdigest(), sizes[EVENTS_FILE])
 
     def log(self, event: str, /, **fields: Any) -> None:
         """Append one object with ``event`` and ``seconds`` since the start."""
@@ -46,9 +74,15 @@ class JsonLines:
         self.log("metrics", **row)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        line = json.dumps(_json_safe(row))
-        with (self._folder / name).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        line = (json.dumps(_json_safe(row)) + "\n").encode()
+        with (self._folder / name).open("ab") as file:
+            file.write(line)
+        self._count(name, line)
+
+    def _count(self, name: str, written: bytes) -> None:
+        self._sizes[name] += len(written)
+        if name == METRICS_FILE:
+            self._digest.update(written)
 
 
 class NewLines:

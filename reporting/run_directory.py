@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
-from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError
-from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
 from fl2ora.experiment.paths import user_path
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
+from fl2ora.reporting.run_file import RUN_FILE, RunFile, write_resume_file
 
 OUTPUT_VARIABLE = "FL2ORA_OUTPUT_DIR"
-RUN_FILE = "run.json"
 LOG_FILE = "superlink.log"
 
 logger = logging.getLogger(__name__)
@@ -71,10 +69,12 @@ def check_free(folder: Path) -> None:
     with _writing(folder):
         if not folder.exists() or not any(folder.iterdir()) or _has_failed(folder):
             return
-        events = _last_event(folder)
-        what = {"finished": "a finished run", "": "other files"}.get(
-            events, "a run that may still be going on"
-        )
+        last = _last_event(folder)
+        what = {
+            "finished": "a finished run",
+            "interrupted": f"an interrupted run, which --resume {folder} goes on with",
+            "": "other files",
+        }.get(last, f"a run that may still be going on; if not, --resume {folder} goes on with it")
     raise UserError(
         f"run-name: {folder} holds {what}: choose another name, or take the folder away"
     )
@@ -92,13 +92,6 @@ def create_run_directory(config: RunConfig, run_id: int) -> Path:
     """
     root = runs_root(config.output_dir)
     folder = root / (config.run_name or str(run_id))
-    description = {
-        "config": config.flat(),
-        "run_id": str(run_id),
-        "fingerprint": code_fingerprint(),
-        "versions": library_versions(),
-    }
-    text = json.dumps(description, indent=2) + "\n"
     with _writing(folder):
         root.mkdir(parents=True, exist_ok=True)
         with _alone_in(root):
@@ -106,8 +99,53 @@ def create_run_directory(config: RunConfig, run_id: int) -> Path:
             if folder.exists() and any(folder.iterdir()):
                 _set_aside(folder)
             folder.mkdir(exist_ok=True)
-            _write_first(folder / RUN_FILE, text)
+            _write_first(folder / RUN_FILE, RunFile.of(config, run_id).text())
+        write_resume_file(folder, config)
     return folder
+
+
+def shared_directory(run_config: Mapping[str, Value], run_id: int) -> Path | None:
+    """Return the run's directory as a node sees it; None where it is on another machine.
+
+    Args:
+        run_config: flat, as the node was given it.
+        run_id: Flower's.
+    """
+    resumed, output, name = (
+        str(run_config.get(key, "")) for key in ("resume", "output-dir", "run-name")
+    )
+    try:
+        folder = Path(resumed) if resumed else runs_root(output) / (name or str(run_id))
+        return folder if RunFile.read(folder).run_id == run_id else None
+    except UserError:
+        return None
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run's directory against other processes; a process that ends lets go of it.
+
+    Raises:
+        UserError: another one works on the run.
+    """
+    descriptor: int | None = None
+    try:
+        with contextlib.suppress(ImportError):  # Windows
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{folder}: this run is still going on, in another process"
+                ) from None
+            except OSError:  # some network file systems have no locks
+                logger.debug("No lock on %s", folder)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _write_first(path: Path, text: str) -> None:

@@ -59,6 +59,13 @@ class RunLines:
                 return f"{line}; warning: {event['warning']}" if event["warning"] else line
             case "calibrated" if not event["converged"]:
                 return f"  calibrator {event['calibrator']}: {UNCONVERGED}"
+            case "resumed":
+                lost = event["lost_rounds"]
+                line = f"  going on after round {event['round']}"
+                line += f"; {lost} rounds begun after it are run again" if lost else ""
+                return line + "".join(f"\n  passed over: {text}" for text in event["damaged"])
+            case "checkpoint-failed":
+                return f"  no checkpoint of round {event['round']}: {event['reason']}"
             case "stopped":
                 return f"  stopped after round {event['round']}: {event['reason']}"
         return None

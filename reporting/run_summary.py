@@ -9,6 +9,7 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import printable
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
+from fl2ora.reporting.rewinding import RESUMED, lasting_events
 from fl2ora.reporting.sources import central_sources, part_of
 from fl2ora.reporting.tables import (
     last_rows,
@@ -45,7 +46,8 @@ def write_summary(folder: Path, config: RunConfig) -> Path:
     flat = config.flat()
     lines = [f"# Run {folder.name}", ""]
     lines += [f"- {key}: `{flat[key]}`" for key in _HEAD]
-    lines += [*_learning_rate(folder), *_averaged(folder), *_outcome(folder)]
+    for said in (_learning_rate, _averaged, _best, _outcome, _changes):
+        lines += said(folder)
     table = metrics_table(folder)
     head = ["round", *(metric.title for metric in shown_metrics(table))]
     central = {source: _central_title(source) for source in central_sources(table["source"])}
@@ -72,7 +74,7 @@ def _learning_rate(folder: Path) -> list[str]:
     """Say which learning rate the clients had, as a run may leave it to the method."""
     return [
         f"- clients' learning rate: {event['learning_rate']:g}"
-        for event in read_lines(folder / EVENTS_FILE)
+        for event in lasting_events(folder)
         if event["event"] == "start" and "learning_rate" in event
     ]
 
@@ -82,15 +84,25 @@ def _averaged(folder: Path) -> list[str]:
     return [
         "- result: mean of the global adapters after each round, weighted "
         + ", ".join(f"{weight:.4g}" for weight in event["weights"])
-        for event in read_lines(folder / EVENTS_FILE)
+        for event in lasting_events(folder)
         if event["event"] == "averaged"
+    ]
+
+
+def _best(folder: Path) -> list[str]:
+    """Say which round was best on validation data, and where its adapter is."""
+    found = {e["kept"]: e for e in lasting_events(folder) if e["event"] == "best-round"}
+    return [
+        f"- best round: {event['round']}, by {event['metric']} of clients-validation "
+        f"({event['value']:.6g}); its adapter is in `{kept}/`, the last round's in `adapter/`"
+        for kept, event in found.items()
     ]
 
 
 def _outcome(folder: Path) -> list[str]:
     """Say how many updates were used, and what is odd about the result."""
     lines = []
-    for event in read_lines(folder / EVENTS_FILE):
+    for event in lasting_events(folder):
         if event["event"] == "outcome" and event["asked"]:
             lines.append(f"- updates: {event['updates']} of {event['asked']} used")
             lines += [f"- warning: {event['warning']}"] if event["warning"] else []
@@ -110,8 +122,19 @@ def _not_calibrated(folder: Path) -> list[str]:
     ]
 
 
+def _changes(folder: Path) -> list[str]:
+    """Say what was changed where the run went on after an interruption, by ``force-resume``."""
+    lines = []
+    for event in lasting_events(folder):
+        if event["event"] == RESUMED and event.get("changed"):
+            names = (f"{n}: {a} -> {b}" for kind in event["changed"].values()
+                     for n, (a, b) in kind.items())  # fmt: skip
+            lines.append(f"- changed after round {event['round']}: {'; '.join(names)}")
+    return lines
+
+
 def _drops(folder: Path) -> list[str]:
-    events = read_lines(folder / EVENTS_FILE)
+    events = lasting_events(folder)
     lost = [event for event in events if event["event"] in ("drop", "adapter-kept")]
     if not lost:
         return []

@@ -58,6 +58,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
+def flush(path: Path) -> None:
+    """Have the disk hold what was written to a file or folder, should the power fail next.
+
+    Raises:
+        OSError: it cannot.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a text file in UTF-8 by ``whole_file``."""
     with whole_file(path) as part:

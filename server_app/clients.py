@@ -19,6 +19,7 @@ from fl2ora.messages.evaluate import VALIDATION, EvaluateTask, decode_measured, 
 from fl2ora.messages.exchange import collect
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.messages.label_space import with_classes
+from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.records import UnusableMessageError, one_line
 from fl2ora.messages.train import decode_update, encode_train
 from fl2ora.reporting.events import Tracker
@@ -40,6 +41,7 @@ class Clients:
         tracker: told of every reply and every drop.
         class_names: of the run; nodes that have them in another order are told theirs. None: all
             have them in this one.
+        lineage: says which of what the nodes remember counts, whenever they are asked.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Clients:
         config: RunConfig,
         tracker: Tracker,
         class_names: Sequence[str] | None = None,
+        lineage: Callable[[], Lineage] = Lineage,
     ) -> None:
         self.infos: dict[str, NodeInfo] = {peer.client: peer.info for peer in peers}
         self._nodes = {peer.client: peer.node for peer in peers}
@@ -61,6 +64,7 @@ class Clients:
             for peer in peers
             if self._class_names and peer.info.class_names != self._class_names
         }
+        self._lineage = lineage
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -91,7 +95,9 @@ class Clients:
                 raise UnusableMessageError(refusal)
             return update
 
-        messages = _blamed(strategy, encode_train(plan, nodes, self._config.num_rounds))
+        settings = self._lineage().settings()
+        encoded = encode_train(plan, nodes, self._config.num_rounds, settings)
+        messages = _blamed(strategy, encoded)
         for client, update in self._ask(plan.round, messages, nodes, decode):
             self._tracker.log(
                 "client",
@@ -116,7 +122,7 @@ class Clients:
             }
             return decode_measured(reply, images, spec)
 
-        messages = encode_evaluate(task, nodes)
+        messages = encode_evaluate(replace(task, lineage=self._lineage()), nodes)
         answers = dict(self._ask(task.round, messages, nodes, decode, "evaluation: "))
         return {
             part: {key: answers[key][part] for key in self.keys if key in answers}

@@ -107,6 +107,11 @@ class Evaluation:
         """Measure the untuned model as round 0, by the same code on the same images."""
         return self._measure(0, self._zero_shot, {})
 
+    def go_on(self, past: Mapping[int, Sums]) -> None:
+        """Take up the sums of an interrupted run, zero-shot's too; score zero-shot again."""
+        self._scores = {0: score(0, self._held_out, self._zero_shot)}
+        self.history = dict(past)
+
     def measure(self, number: int, adapter: Adapter) -> Sources:
         """Measure the adapter after a round; return the metrics of every source."""
         self._adapter = adapter

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from flwr.serverapp import Grid
 
 from fl2ora.calibration.calibrators.base import Calibrator
+from fl2ora.clip_tuning.adapter import check_like
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import image_fit
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.errors import RunInterruptedError, UserError
 from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.federated_data.shares import NO_DATA, check_division, load_federation
 from fl2ora.messages.evaluate import VALIDATION
 from fl2ora.messages.hello import NodeInfo
+from fl2ora.messages.lineage import Lineage
 from fl2ora.reporting.events import EVENTS_FILE, JsonLines, read_lines
 from fl2ora.reporting.logits import SavedLogits
 from fl2ora.reporting.model_card import ADAPTER, write_model_card
-from fl2ora.reporting.run_directory import create_run_directory
+from fl2ora.reporting.rewinding import RESUMED
 from fl2ora.reporting.sources import part_source
 from fl2ora.reporting.tables import write_classwise, write_csv
 from fl2ora.server_app.artifacts import save_exported, save_fitted, save_global
 from fl2ora.server_app.calibrating import fit_in_federation
 from fl2ora.server_app.callbacks.base import RunContext
+from fl2ora.server_app.checkpoint import Checkpoint
+from fl2ora.server_app.checkpoints import Checkpoints
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.evaluation import Evaluation
 from fl2ora.server_app.handshake import shake_hands
@@ -37,9 +42,11 @@ from fl2ora.server_app.local_work import local_work
 from fl2ora.server_app.outcome import Outcome, outcome_of
 from fl2ora.server_app.part_models import check_part_classes
 from fl2ora.server_app.privacy_record import save_spent, spent_before
-from fl2ora.server_app.rounds import Run, RunState, rows_of, run_rounds
+from fl2ora.server_app.resuming import Past, opened, refuse_other_clients
+from fl2ora.server_app.rounds import Run, RunState, is_over, rows_of, run_rounds
 from fl2ora.server_app.run_log import LoggedRecord
 from fl2ora.server_app.run_plugins import RunPlugins, build_plugins, check_views
+from fl2ora.server_app.stopping import asked_to_end
 from fl2ora.strategies.base import RunInfo
 
 logger = logging.getLogger(__name__)
@@ -51,30 +58,42 @@ def run_experiment(grid: Grid, config: RunConfig, run_id: int) -> Path:
     Raises:
         UserError: a mistake in the configuration, the data or the nodes, before anything was
             trained; or a run that failed by ``outcome_of``, of which everything is saved.
+        RunInterruptedError: it was asked to end, and can go on by ``resume``.
     """
     plugins = build_plugins(config)
-    folder = create_run_directory(config, run_id)
-    tracker = LoggedRecord(folder, config.num_rounds)
-    try:
-        torch.set_num_threads(config.threads)
-        run, state = _begin(grid, config, plugins, folder, tracker)
-        state = run_rounds(state, run)
-        outcome = _finish(run, state, plugins)
-    except BaseException as error:
-        kind = type(error).__name__
-        tracker.log("failed", kind=kind, message=str(error) or f"interrupted by {kind}")
-        raise
-    tracker.log("finished", **_said(outcome))
+    with opened(config, run_id) as (folder, past):
+        tracker = LoggedRecord(folder, config.num_rounds)
+        try:
+            torch.set_num_threads(config.threads)
+            run, state = _begin(grid, config, plugins, folder, tracker, past)
+            state = _rounds(run, state)
+            outcome = _finish(run, state, plugins)
+        except RunInterruptedError as error:
+            tracker.log("interrupted", message=str(error))
+            raise
+        except BaseException as error:
+            kind = type(error).__name__
+            tracker.log("failed", kind=kind, message=str(error) or f"interrupted by {kind}")
+            raise
+        tracker.log("finished", **_said(outcome))
     return folder
 
 
 def _begin(
-    grid: Grid, config: RunConfig, plugins: RunPlugins, folder: Path, tracker: JsonLines
+    grid: Grid,
+    config: RunConfig,
+    plugins: RunPlugins,
+    folder: Path,
+    tracker: JsonLines,
+    past: Past | None,
 ) -> tuple[Run, RunState]:
-    """Load model and data, meet the nodes, measure zero-shot; return what round 1 starts from."""
+    """Load model and data, meet the nodes; return what the next round starts from."""
+    if past is not None:
+        _say_resumed(tracker, past)
     rate = learning_rate_for(config.method, config.model, config.optimiser, config.learning_rate)
     tracker.log("start", config=config.flat(), learning_rate=rate)
-    clients, federation = _meet(grid, config, tracker)
+    checkpoints = Checkpoints(folder, config.checkpoint_every, tracker, past)
+    clients, federation = _meet(grid, config, tracker, lambda: checkpoints.lineage)
     classifier = _tuned(config, federation)
     check_views(config, classifier)
     zero_shot = zero_shot_classifier(
@@ -94,14 +113,67 @@ def _begin(
     for callback in plugins.callbacks:
         with blaming(callback):
             callback.on_start(context)
+    run = Run(context, clients, plugins.strategy, plugins.callbacks, checkpoints)
+    if past is not None and past.checkpoint is not None:
+        return run, _take_up(run, past, past.checkpoint)
+    with blaming(plugins.strategy):
+        plugins.strategy.lost_rounds(() if past is None else past.lost)
     rows = evaluation.measure_zero_shot()
     for source, values in rows.items():
         tracker.metrics(0, source, values)
-    state = RunState(0, adapter, history=rows_of(0, rows))
-    return Run(context, clients, plugins.strategy, plugins.callbacks), state
+    return run, RunState(0, adapter, history=rows_of(0, rows))
 
 
-def _meet(grid: Grid, config: RunConfig, tracker: JsonLines) -> tuple[Clients, Federation]:
+def _say_resumed(tracker: JsonLines, past: Past) -> None:
+    for problem in past.damaged:
+        logger.warning("Passed over: %s", problem)
+    tracker.log(
+        RESUMED,
+        round=past.round,
+        lost_rounds=len(past.lost),
+        changed=past.changed,
+        damaged=list(past.damaged),
+    )
+
+
+def _take_up(run: Run, past: Past, checkpoint: Checkpoint) -> RunState:
+    """Go on from a checkpoint: nothing is measured again but what only memory held."""
+    context, state = run.context, checkpoint.state
+    sizes = {key: info.num_train for key, info in run.clients.infos.items()}
+    if others := refuse_other_clients(checkpoint, sizes, context.config):
+        context.tracker.log("other-clients", **others)
+    check_like(state.adapter, context.classifier.export(), "the checkpoint's adapter")
+    run.load(state)
+    with blaming(run.strategy):
+        run.strategy.lost_rounds(past.lost)
+    context.evaluation.go_on(checkpoint.sums)
+    if is_over(state, context.config.num_rounds):
+        context.evaluation.measure(state.round, state.adapter)
+    return state
+
+
+def _rounds(run: Run, state: RunState) -> RunState:
+    """Run the rounds that are left.
+
+    Raises:
+        RunInterruptedError: the process was asked to end before the last one.
+    """
+    folder, num_rounds = run.context.folder, run.context.config.num_rounds
+    with asked_to_end(folder) as asked:
+        state = run_rounds(state, run, asked)
+        if is_over(state, num_rounds):
+            return state
+        hint = f"to go on: fl2ora run --resume {folder}"
+        if not run.context.config.checkpoint_every:
+            hint = "nothing was saved, since checkpoint-every is 0"
+        raise RunInterruptedError(
+            f"ended after round {state.round} of {num_rounds}, asked to by {asked()}; {hint}"
+        )
+
+
+def _meet(
+    grid: Grid, config: RunConfig, tracker: JsonLines, lineage: Callable[[], Lineage]
+) -> tuple[Clients, Federation]:
     """Load the server's data, if it has any, and meet the nodes."""
     data = None
     if config.dataset != NO_DATA:
@@ -114,7 +186,7 @@ def _meet(grid: Grid, config: RunConfig, tracker: JsonLines) -> tuple[Clients, F
         check_views(config, classifier)  # before anyone is waited for
         check_part_classes(classifier, config, data.parts)
     peers, federation = shake_hands(grid, config, data)
-    clients = Clients(grid, peers, config, tracker, federation.class_names)
+    clients = Clients(grid, peers, config, tracker, federation.class_names, lineage)
     tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])
     if config.min_train_clients > len(clients.keys):
         raise UserError(

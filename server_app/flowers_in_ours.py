@@ -60,7 +60,8 @@ class FlowersInOurs(Strategy):
 
     It sees the round's clients as nodes ``1, 2, ...``, and of their answers, which were checked
     before, the adapter, the number of examples and the metrics that all of them report, in the
-    order of the client keys. What it remembers is its own: nothing of it can be saved.
+    order of the client keys. What it remembers is its own: nothing of it can be saved, and
+    ``unsaved`` names it.
 
     Args:
         strategy: Flower's, or a subclass; it must ask all nodes it is shown for the same.
@@ -69,6 +70,7 @@ class FlowersInOurs(Strategy):
     def __init__(self, strategy: FlowerStrategy) -> None:
         self.strategy = strategy
         self._metrics: dict[str, float] = {}
+        self._at_first: dict[str, object] = {}
 
     @property
     def spec_name(self) -> str:
@@ -79,6 +81,7 @@ class FlowersInOurs(Strategy):
         """Refuse a strategy that would wait for more nodes than there are clients."""
         super().begin(run)
         self._refuse_waiting(len(run.clients), "clients in this run")
+        self._at_first = {**vars(self.strategy)}
 
     def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
         """Ask Flower's strategy what it would send; ``proximal-mu`` becomes the rule ``fedprox``.
@@ -133,6 +136,11 @@ class FlowersInOurs(Strategy):
     def metrics(self) -> dict[str, float]:
         """Return what Flower's strategy made of the clients' metrics."""
         return self._metrics
+
+    def unsaved(self) -> tuple[str, ...]:
+        """Return the attributes of Flower's strategy that have been set since the run began."""
+        now = vars(self.strategy)
+        return tuple(sorted(n for n in now if now[n] is not self._at_first.get(n)))
 
     def _reply(self, node: int, update: ClientUpdate, names: Sequence[str]) -> Message:
         """Return an update as a reply that holds nothing else."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite, check_like
 from fl2ora.experiment.blame import blaming
@@ -16,6 +16,9 @@ from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.sampling import sample
 from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.updates import ClientUpdate, checked_metrics
+
+if TYPE_CHECKING:
+    from fl2ora.server_app.checkpoints import Checkpoints
 
 TRAINING = "training"
 Row = Mapping[str, float | str]
@@ -57,12 +60,14 @@ class Run:
         clients: the nodes.
         strategy: plans rounds and aggregates updates.
         callbacks: in the order in which they are asked.
+        checkpoints: save its state after a round; None: nobody does.
     """
 
     context: RunContext
     clients: Clients
     strategy: Strategy
     callbacks: Sequence[Callback]
+    checkpoints: Checkpoints | None = None
 
     def load(self, state: RunState) -> None:
         """Let strategy and callbacks take up where a saved state left off."""
@@ -73,11 +78,24 @@ class Run:
                 callback.load_state(remembered)
 
 
-def run_rounds(state: RunState, run: Run) -> RunState:
-    """Run all rounds that are left."""
-    while state.round < run.context.config.num_rounds and not state.stop:
+def run_rounds(
+    state: RunState, run: Run, asked_to_end: Callable[[], object] = lambda: False
+) -> RunState:
+    """Run all rounds that are left, or until the process is asked to end; save each state."""
+    while not is_over(state, run.context.config.num_rounds):
         state = run_round(state, run)
+        ends = bool(asked_to_end())
+        if run.checkpoints is not None:
+            last = ends or is_over(state, run.context.config.num_rounds)
+            run.checkpoints.save(state, run, last=last)
+        if ends:
+            break
     return state
+
+
+def is_over(state: RunState, num_rounds: int) -> bool:
+    """Return whether no round is left."""
+    return state.round >= num_rounds or bool(state.stop)
 
 
 def run_round(state: RunState, run: Run) -> RunState:
@@ -114,7 +132,7 @@ def _train(run: Run, plan: RoundPlan) -> tuple[RoundReport, int]:
     started, means = time.monotonic(), ClientMeans()
     updates = _watched(run.clients.train(plan, run.strategy), plan, means, run.callbacks)
     adapter, metrics = _aggregate(run, plan, updates), means.result()
-    if means.updates:
+    if adapter is not plan.current:  # else the strategy's numbers would be of an earlier round
         with blaming(run.strategy):
             # What clients report is counted here, whatever a strategy calls its own numbers.
             metrics = {**checked_metrics(run.strategy.metrics()), **metrics}

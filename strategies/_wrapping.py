@@ -66,6 +66,14 @@ class Wrapping(Strategy):
         """Load the inner strategy's state."""
         self.inner.load_state(state)
 
+    def unsaved(self) -> tuple[str, ...]:
+        """Return what the inner strategy cannot save."""
+        return self.inner.unsaved()
+
+    def lost_rounds(self, asked: Sequence[Sequence[str]]) -> None:
+        """Tell the inner strategy."""
+        self.inner.lost_rounds(asked)
+
 
 def own_tensors(strategy: Strategy) -> Iterator[tuple[str, Adapter, Adapter]]:
     """Try out a strategy's client half, without training; it has begun.

@@ -191,6 +191,19 @@ class Strategy(ABC):
         """Return what the strategy remembers between rounds."""
         return {}
 
+    def unsaved(self) -> tuple[str, ...]:
+        """Return names of what it remembers beside ``state``, which a resume would lose."""
+        return ()
+
+    def lost_rounds(self, asked: Sequence[Sequence[str]]) -> None:  # noqa: B027
+        """Take note of rounds that were begun and then lost when the server ended.
+
+        They are run again, but nodes have seen their adapters. Called after ``load_state``.
+
+        Args:
+            asked: the clients of each.
+        """
+
     def load_state(self, state: Adapter) -> None:
         """Take up what ``state`` returned.
 

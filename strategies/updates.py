@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.adapter import Adapter, in_three
 
 RESERVED_METRICS = frozenset({"round", "client", "event", "source", "seconds"})
 """Names the run's record uses itself; no metric of a client or a strategy may have them."""
@@ -125,10 +125,7 @@ class WeightedMean:
         sums = {f"high/{n}": t for n, t in self._high.items()}
         sums |= {f"low/{n}": t for n, t in self._low.items()}
         for name, tensor in {**sums, "weight": weight}.items():
-            rest = tensor
-            for part in range(3):
-                parts[f"{name}/{part}"] = rest.to(torch.float32)
-                rest = rest - parts[f"{name}/{part}"].double()
+            parts |= in_three(name, tensor)
         return parts
 
     @classmethod

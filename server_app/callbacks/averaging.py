@@ -46,7 +46,7 @@ class Averaging(Callback):
             return None
         mean = self._mean.result()
         weights = [round(weight, 6) for weight in self._weights]
-        self._tracker.log("averaged", weights=weights, **scale_metrics(mean))
+        self._tracker.log("averaged", round=number, weights=weights, **scale_metrics(mean))
         return Reaction(adapter=mean)
 
     def state(self) -> Adapter:

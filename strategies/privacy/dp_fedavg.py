@@ -152,6 +152,12 @@ class DPFedAvg(Strategy):
         """Return mu of all releases so far; see ``Strategy.spent``."""
         return self._ledger.mu()
 
+    def lost_rounds(self, asked: Sequence[Sequence[str]]) -> None:
+        """Charge them: run again, they bear other noise, unless it has a seed."""
+        if self.seed is None:
+            for clients in asked:
+                self._ledger.charge(clients, len(self.run.clients))
+
     def state(self) -> Adapter:
         """Return what was spent, and the clip."""
         clip = {"value": torch.tensor([self._clip.value])} if self._clip.quantile else {}

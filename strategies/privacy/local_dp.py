@@ -110,6 +110,13 @@ class LocalDP(Wrapping):
             metrics["epsilon"] = self._ledger.epsilon(self._delta, _SENSITIVITY)
         return metrics
 
+    def lost_rounds(self, asked: Sequence[Sequence[str]]) -> None:
+        """Charge them: run again, they bear other noise, unless it has a seed."""
+        super().lost_rounds(asked)
+        if self._noise["seed"] is None:
+            for clients in asked:
+                self._ledger.spend(clients)
+
     def state(self) -> Adapter:
         """Return the inner strategy's state and what was spent."""
         return join_parts({"inner": self.inner.state(), "spent": self._ledger.state()})

@@ -126,7 +126,7 @@ def test_nucfl_keeps_the_received_adapter_for_the_next_round() -> None:
     one, kept = node(loss="cross_entropy + nucfl"), memory()
     sent = fresh_adapter(one)
     tasks.train(one, kept, TrainTask(sent))
-    found = kept.load("received")
+    found = kept.load(2)["received"]
     assert found.keys() == sent.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in sent.items())
 
@@ -134,7 +134,7 @@ def test_nucfl_keeps_the_received_adapter_for_the_next_round() -> None:
 def test_other_losses_keep_no_adapter() -> None:
     one, kept = node(), memory()
     tasks.train(one, kept, TrainTask(fresh_adapter(one)))
-    assert kept.load("received") == {}
+    assert kept.load(2) == {}
 
 
 def test_a_failed_training_keeps_nothing() -> None:
@@ -142,7 +142,7 @@ def test_a_failed_training_keeps_nothing() -> None:
     broken = {name: tensor * 1e30 for name, tensor in fresh_adapter(one).items()}
     with pytest.raises(UserError, match="the loss is nan"):
         tasks.train(one, kept, TrainTask(broken))
-    assert kept.load("received") == {}
+    assert kept.load(2) == {}
 
 
 @pytest.mark.parametrize("num_bins", [4, 15])

@@ -138,7 +138,7 @@ def settings_of(command: Command) -> tuple[RunConfig, tuple[str, ...]]:
     context = group.commands[name].make_context(name, command.words[2:])
     file = context.params["file"]
     values = read_settings(Path(file) if file else None, context.params["assignments"] or [])
-    return RunConfig.usable({"num-clients": context.params["clients"], **values})
+    return RunConfig.usable({"num-clients": context.params["clients"] or 10, **values})
 
 
 @pytest.mark.parametrize("command", starting("fl2ora run", "fl2ora domains"), ids=str)

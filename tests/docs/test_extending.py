@@ -13,11 +13,9 @@ import pytest
 import torch
 
 from documented import ROOT, Block, blocks, patched, patched_file, save_files
-from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.reporting.events import read_lines
 from fl2ora.reporting.tables import metrics_table
-from fl2ora.server_app import federated_run, rounds
-from fl2ora.server_app.rounds import Run, RunState
+from power_cuts import assert_same_results, going_on, interrupted, undisturbed
 from runs import events, final_adapter, run_small
 
 PAGE = ROOT / "docs" / "extending.md"
@@ -130,31 +128,15 @@ def test_5_a_tracker_writes_every_number(lab: Path) -> None:
                 assert row[name] is None or found == row[name]
 
 
-def test_6_a_saved_state_goes_on_where_it_was(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from my_lab.checkpoint import load_state, save_state  # type: ignore[import-not-found]
-
-    saved = lab / "state"
-
-    def begin(state: RunState, run: Run) -> RunState:
-        state = rounds.run_round(state, run)
-        save_state(state, saved)
-        return state
-
-    def go_on(state: RunState, run: Run) -> RunState:
-        state = load_state(saved)
-        run.load(state)
-        return rounds.run_rounds(state, run)
-
-    def adapter(name: str, how: object) -> Adapter:
-        monkeypatch.setattr(federated_run, "run_rounds", how)
-        settings = {"clients": 2, "num_rounds": 2, "strategy": "fedavgm", "callbacks": "traffic"}
-        return final_adapter(run_small(lab / name, **settings))
-
-    whole = adapter("whole", rounds.run_rounds)
-    half = adapter("half", begin)
-    resumed = adapter("resumed", go_on)
-    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
-    assert any(not torch.equal(half[name], tensor) for name, tensor in whole.items())
+def test_6_what_a_callback_remembers_survives_a_resume(lab: Path) -> None:
+    settings = {"clients": 2, "num_rounds": 3, "callbacks": "my_lab.smooth_loss:SmoothLoss"}
+    whole = undisturbed(lab, **settings)
+    interrupted(lab, 5, **settings)
+    assert_same_results(going_on(lab, **settings), whole)
+    smooth = [row["smooth_loss"] for row in read_lines(whole / "metrics.jsonl") if "loss" in row]
+    losses = [row["loss"] for row in read_lines(whole / "metrics.jsonl") if "loss" in row]
+    expected = 0.9 * (0.9 * losses[0] + 0.1 * losses[1]) + 0.1 * losses[2]
+    assert smooth[2] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.slow

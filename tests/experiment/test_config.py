@@ -117,6 +117,7 @@ LIMITS = {
     "num_bins": (1, 10**4), "resamples": (0, 10**5), "eval_every": (1, 10**6),
     "eval_batch_size": (1, 65536), "seed": (0, 2147483647), "threads": (1, 1024),
     "cache_gib": (0, 10**4), "round_timeout": (0, 10**7), "start_timeout": (0, 10**7),
+    "checkpoint_every": (0, 10**6),
 }  # fmt: skip
 
 

@@ -89,7 +89,8 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path) -> None
     with pytest.raises(UserError) as caught:
         create_run_directory(config, 2)
     assert str(caught.value) == (
-        f"run-name: {tmp_path / 'run'} holds a run that may still be going on: "
+        f"run-name: {tmp_path / 'run'} holds a run that may still be going on; if not, "
+        f"--resume {tmp_path / 'run'} goes on with it: "
         "choose another name, or take the folder away"
     )
     assert (tmp_path / "run" / "run.json").read_bytes() == before
@@ -106,7 +107,7 @@ def test_a_run_that_did_not_fail_keeps_its_name(
     folder = create_run_directory(config, 1)
     for event in events:
         JsonLines(folder).log(event)
-    with pytest.raises(UserError, match=f"holds {words}: "):
+    with pytest.raises(UserError, match=f"holds {words}"):
         create_run_directory(config, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

@@ -34,6 +34,7 @@ def run_small(
     clients: int = 3,
     client_app: ClientApp = real_client_app,
     node_configs: dict[int, dict[str, Any]] | None = None,
+    run_id: int = 1,
     **settings: Any,
 ) -> Path:
     """Run the real ServerApp in this process and return the run directory."""
@@ -41,8 +42,8 @@ def run_small(
     config = RunConfig.from_flat(
         {**SMALL, "output-dir": str(tmp_path / "runs"), "run-name": "run", **keys}
     ).flat()
-    grid = InProcessGrid(client_app, config, clients, node_configs=node_configs)
-    context = Context(1, 0, {}, RecordDict(), dict(config))
+    grid = InProcessGrid(client_app, config, clients, run_id, node_configs)
+    context = Context(run_id, 0, {}, RecordDict(), dict(config))
     server_app(grid, context)
     return tmp_path / "runs" / config["run-name"]
 
