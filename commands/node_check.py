@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from flwr.common.config import parse_config_args
 
 from fl2ora.commands.checks_table import Check, run_checks
 from fl2ora.commands.consoles import console_for
@@ -88,6 +87,8 @@ class _Checked:
 
     @cached_property
     def _values(self) -> dict[str, Any]:
+        from flwr.common.config import parse_config_args
+
         try:
             return parse_config_args([self._text] if self._text else None)
         except OSError as error:

@@ -48,7 +48,9 @@ def test_the_version(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_option_has_a_help_text_and_every_argument_stands_in_the_docstring() -> None:
     group = typer.main.get_command(app.cli)
     assert isinstance(group, click.Group)
-    assert group.commands.keys() == {"run", "calibrate", "data", "keys", "doctor", "node"}
+    assert group.commands.keys() == {
+        "run", "calibrate", "data", "domains", "keys", "doctor", "node",
+    }  # fmt: skip
     below = group.commands["node"]
     assert isinstance(below, click.Group)
     for command in [*group.commands.values(), *below.commands.values()]:
