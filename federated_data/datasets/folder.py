@@ -11,6 +11,7 @@ from fl2ora.experiment.arguments import LARGEST, choice, number, whole
 from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.paths import user_file, user_path, what_is_at
 from fl2ora.federated_data.datasets._files import FilesDataset
+from fl2ora.federated_data.datasets._templates import as_templates
 from fl2ora.federated_data.datasets.base import SplitName
 from fl2ora.federated_data.files import FileList
 from fl2ora.federated_data.folders.class_names import named_classes
@@ -75,7 +76,7 @@ class Folder(FilesDataset):
         self._levels = parse_layout(layout)
         if self._table and self._levels:
             raise UserError("layout: expected auto beside a table_file, which says what images are")
-        self.templates = (templates,) if isinstance(templates, str) else tuple(templates)
+        self.templates = as_templates(templates)
         self._validation = number("validation", validation, at_least=0, below=1)
         self._test = number("test", test, above=0, below=1)
         if self._validation + self._test >= 1:

@@ -11,6 +11,7 @@ from fl2ora.experiment.arguments import LARGEST, choice, number, whole
 from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.paths import user_file
 from fl2ora.federated_data.datasets._files import StoredDataset
+from fl2ora.federated_data.datasets._templates import as_templates
 from fl2ora.federated_data.datasets.base import SplitName
 from fl2ora.federated_data.files import Numbers
 from fl2ora.federated_data.folders.class_names import named_classes, readable
@@ -78,7 +79,7 @@ class Hub(StoredDataset):
         self._test = number("test", test, above=0, below=1)
         self._seed = whole("seed", seed, at_least=0, at_most=LARGEST)
         self._classes_file = user_file("classes_file", classes_file)
-        self.templates = (templates,) if isinstance(templates, str) else tuple(templates)
+        self.templates = as_templates(templates)
         self.on_bad_image = on_bad_image
 
     @cached_property

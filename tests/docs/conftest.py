@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from documented import ROOT
+from miniature_root import write_all
 
 
 @pytest.fixture
@@ -25,6 +26,18 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             getattr(module, "__file__", None) or getattr(module, "__path__", "")
         ):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a root with a miniature of every published data set."""
+    return write_all(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def published(miniatures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for published data sets, which need not be on this machine."""
+    monkeypatch.setenv("FL2ORA_DATA_DIR", str(miniatures))
 
 
 @pytest.fixture

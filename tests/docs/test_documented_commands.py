@@ -142,7 +142,9 @@ def settings_of(command: Command) -> tuple[RunConfig, tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("command", starting("fl2ora run", "fl2ora domains"), ids=str)
-def test_runs_can_be_built(command: Command, scratch: Path, fashion_mnist: None) -> None:
+def test_runs_can_be_built(
+    command: Command, scratch: Path, fashion_mnist: None, published: None
+) -> None:
     save_files(BY_NAME[command.page], scratch, before=command.line)
     for block in blocks(BY_NAME[command.page]):  # data a page makes, at once
         if block.language == "python" and "np.savez" in block.text and block.line < command.line:

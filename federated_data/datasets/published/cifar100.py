@@ -1,0 +1,46 @@
+"""CIFAR-100 from its python or binary version, with its twenty superclasses.
+
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009
+(https://www.cs.toronto.edu/~kriz/cifar.html, no licence is stated).
+"""
+
+from __future__ import annotations
+
+from fl2ora.federated_data.datasets.published._cifar import Cifar
+from fl2ora.federated_data.layouts.cifar import CIFAR100 as VERSIONS
+
+# Superclasses in the order of the coarse labels, each with its five classes.
+_SUPERCLASSES = {
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food_containers": "bottle bowl can cup plate",
+    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+    "household_electrical_devices": "clock keyboard lamp telephone television",
+    "household_furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large_carnivores": "bear leopard lion tiger wolf",
+    "large_man-made_outdoor_things": "bridge castle house road skyscraper",
+    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium_mammals": "fox porcupine possum raccoon skunk",
+    "non-insect_invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small_mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
+_CLASSES = {name: group.split() for name, group in _SUPERCLASSES.items()}
+
+
+class CIFAR100(Cifar):
+    """100 kinds of things in twenty superclasses, ``coarse_of``; arguments as ``Cifar``."""
+
+    class_names = tuple(sorted(name for group in _CLASSES.values() for name in group))
+    coarse_of = tuple(
+        next(label for label, group in enumerate(_CLASSES.values()) if name in group)
+        for name in class_names
+    )
+    versions = VERSIONS
