@@ -19,6 +19,8 @@ from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.digests import run_digests
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.prediction import predict
+from fl2ora.clip_tuning.schedules.base import Schedule
+from fl2ora.experiment.blame import blaming_whoever
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.experiment.spec import parse_sum
@@ -62,7 +64,12 @@ def train(node: Node, kept: ClientState, task: TrainTask) -> ClientUpdate:
     classifier = node.classifier()
     classifier.restore(task.adapter)
     plan = training_plan(node, task, kept.load(_STATE), kept.load(_RECEIVED))
-    with classifier.as_client(kept.load(_PERSONAL)):
+    terms = plan.loss.pairs if isinstance(plan.loss, WeightedSum) else [(1.0, plan.loss)]
+    losses, schedule = [loss for _, loss in terms], load(plan.schedule, Schedule)
+    with (
+        blaming_whoever(*losses, plan.rule, schedule, classifier),
+        classifier.as_client(kept.load(_PERSONAL)),
+    ):
         update, state = local_train(
             classifier,
             node.data.train,

@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fl2ora.experiment.errors import shown
+
 Adapter = dict[str, Tensor]
 
 
@@ -22,11 +24,31 @@ class AdapterError(ValueError):
 
 
 def as_adapter(tensors: Mapping[str, Tensor]) -> Adapter:
-    """Return detached float32 CPU copies of ``tensors`` under sorted names."""
+    """Return detached float32 CPU copies of ``tensors`` under sorted names.
+
+    Raises:
+        TypeError: they are no tensors by name.
+    """
+    as_tensors(tensors)
     return {
         name: tensors[name].detach().to("cpu", torch.float32, copy=True).contiguous()
         for name in sorted(tensors)
     }
+
+
+def as_tensors(value: object) -> Adapter:
+    """Return what someone else's code returned, as it is, if it is tensors by name.
+
+    Raises:
+        TypeError: says what was found.
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"expected tensors by name, found {type(value).__name__}")
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            kind = type(tensor).__name__
+            raise TypeError(f"expected tensors by name, found {kind} under {shown(name)}")
+    return dict(value)
 
 
 def check_like(adapter: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:

@@ -9,9 +9,10 @@ from functools import lru_cache
 import torch
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
-from fl2ora.clip_tuning.clip import load_clip
+from fl2ora.clip_tuning.clip import Clip, load_clip
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.towers import recompute_activations
+from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
@@ -43,13 +44,28 @@ def build_classifier(
     clip = load_clip(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initial-adapter"))
-        try:
-            classifier = tuning.attach(clip, class_names, templates).eval()
-        except ValueError as error:
-            raise UserError(f"method {method!r} on model {model!r}: {error}") from error
+        with blaming(tuning):
+            classifier = _attached(tuning, clip, class_names, templates, method)
     if gradient_checkpointing:
         recompute_activations(classifier.clip)
     return classifier
+
+
+def _attached(
+    tuning: TuningMethod,
+    clip: Clip,
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    method: str,
+) -> ClipClassifier:
+    try:
+        classifier: object = tuning.attach(clip, class_names, templates)
+    except ValueError as error:
+        raise UserError(f"method {method!r} on model {clip.name!r}: {error}") from error
+    if not isinstance(classifier, ClipClassifier):
+        kind = type(classifier).__name__
+        raise TypeError(f"attach: expected a ClipClassifier, found {kind}")
+    return classifier.eval()
 
 
 def tuned_classifier(

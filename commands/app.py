@@ -80,7 +80,10 @@ def options(
 def main() -> None:
     """Run the command line; what goes wrong ends in one message and exit code 2."""
     # Last, so that a plug-in in this folder is found and nothing of ours is hidden by it.
-    sys.path.append(os.getcwd())
+    try:
+        sys.path.append(os.getcwd())
+    except FileNotFoundError:
+        _fail("the folder you are in was taken away: change to another one")
     # Third parties' deprecations are for developers, and tests turn them into errors.
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -64,15 +64,25 @@ def described(settings: Mapping[str, Value], clients: int) -> tuple[RunConfig, t
     """
     whole = isinstance(clients, int) and not isinstance(clients, bool) and clients >= 1
     given = {**({"num-clients": clients} if whole else {}), **settings}
+    problems: tuple[str, ...] = ()
     if not given.get("output-dir"):
-        given["output-dir"] = made_absolute(os.environ.get(OUTPUT_VARIABLE, "") or "runs")
-    config, problems = RunConfig.usable(given)
+        try:
+            given["output-dir"] = made_absolute(os.environ.get(OUTPUT_VARIABLE, "") or "runs")
+        except UserError as error:
+            problems += (f"${OUTPUT_VARIABLE}: {error}",)
+    config, found = RunConfig.usable(given)
+    problems += found
     if not whole:
         problems += (f"clients: expected a whole number of at least 1, found {clients!r}",)
     elif config.num_clients not in (0, clients):
         problems += (
             f"num-clients: expected {clients}, the number of clients, or 0 for all of them, "
             f"found {config.num_clients}",
+        )
+    elif config.min_train_clients > clients:
+        problems += (
+            f"min-train-clients: expected at most {clients}, the number of clients, "
+            f"found {config.min_train_clients}",
         )
     return config, problems
 

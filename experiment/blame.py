@@ -29,13 +29,40 @@ def blaming(plugin: object) -> Iterator[None]:
         raise UserError(f"{cls.__module__}:{cls.__name__}: {what} ({place})") from error
 
 
+@contextmanager
+def blaming_whoever(*plugins: object) -> Iterator[None]:
+    """Blame the plug-in from outside in whose file the error arose; else it passes unchanged.
+
+    For code that several plug-ins have a hand in, and ours. The innermost such file counts.
+
+    Raises:
+        UserError: see ``blaming``.
+    """
+    try:
+        yield
+    except Exception as error:
+        outside = [p for p in plugins if not type(p).__module__.startswith("fl2ora.")]
+        for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+            code = frame.f_code
+            there = [p for p in outside if _file(type(p)) == code.co_filename]
+            # Of several in one file, the one in whose method it was.
+            there.sort(key=lambda p: type(p).__name__ != code.co_qualname.partition(".")[0])
+            if there:
+                with blaming(there[0]):
+                    raise
+        raise
+
+
 def _place(cls: type, error: Exception) -> str:
     """Return file and line of the innermost frame in the plug-in's file, else of the innermost."""
     frames = traceback.extract_tb(error.__traceback__)
-    try:
-        file = inspect.getfile(cls)
-    except (TypeError, OSError):
-        file = ""
-    own = [frame for frame in frames if frame.filename == file]
+    own = [frame for frame in frames if frame.filename == _file(cls)]
     frame = (own or list(frames))[-1]
     return f"{frame.filename}:{frame.lineno}"
+
+
+def _file(cls: type) -> str:
+    try:
+        return inspect.getfile(cls)
+    except (TypeError, OSError):  # built in, or made where there is no file
+        return "?"

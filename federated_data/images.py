@@ -95,8 +95,10 @@ class ImageRows:
         if isinstance(index, tuple):
             found = self[index[0]]
             return found[index[1:] if isinstance(index[0], int) else (slice(None), *index[1:])]
-        found = self.pool.pixels[self.numbers[index]]
-        return found.clone() if isinstance(index, int) else found  # never a view of the pool
+        if isinstance(index, int):
+            return self.pool.pixels[self.numbers[index]].clone()  # never a view of the pool
+        # Whole images at a time, where indexing would go byte by byte.
+        return self.pool.pixels.index_select(0, self.numbers[index])
 
     def for_crops(self, index: slice | Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the images at ``index`` that random crops are cut from.
@@ -108,7 +110,7 @@ class ImageRows:
         if self.pool.larger is None or self.pool.shapes is None:
             return self[index], None
         numbers = self.numbers[index]
-        return self.pool.larger[numbers], self.pool.shapes[numbers]
+        return self.pool.larger.index_select(0, numbers), self.pool.shapes[numbers]
 
     def key(self) -> str:
         """Return a text that differs where any image does."""

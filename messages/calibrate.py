@@ -88,7 +88,7 @@ def decode_sums(
     reply: Message,
     expected: Mapping[str, Tensor],
     images: int | None = None,
-    check: Callable[[dict[str, Tensor]], None] | None = None,
+    refusal: Callable[[dict[str, Tensor]], str] | None = None,
 ) -> dict[str, Tensor]:
     """Return a node's statistics, decoded and checked once.
 
@@ -96,7 +96,7 @@ def decode_sums(
         reply: to a calibrate message.
         expected: statistics of no images: the right names and shapes.
         images: how many calibration images the node said it has; None where it did not say.
-        check: raises a ValueError for sums that no images have.
+        refusal: returns why no images have such sums, or nothing.
 
     Raises:
         UnusableMessageError: an error, other names or shapes, values that are not finite, or sums
@@ -114,11 +114,9 @@ def decode_sums(
     except AdapterError as error:
         raise UnusableMessageError(one_line(error)) from None
     _refuse_impossible(sums, images)
-    if check is not None:
-        try:
-            check(sums)
-        except ValueError as error:
-            raise UnusableMessageError(f"{SUMS}: {error}") from None
+    reason = refusal(sums) if refusal is not None else ""
+    if reason:
+        raise UnusableMessageError(f"{SUMS}: {reason}")
     return sums
 
 

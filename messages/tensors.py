@@ -12,6 +12,7 @@ from flwr.app import Array, ArrayRecord
 from numpy.lib import format as npy
 from torch import Tensor
 
+from fl2ora.clip_tuning.adapter import as_tensors
 from fl2ora.messages.records import UnusableMessageError
 
 _STYPE = "numpy.ndarray"
@@ -24,7 +25,12 @@ _DTYPES: dict[torch.dtype, np.dtype[Any]] = {
 def encode_tensors(
     tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> ArrayRecord:
-    """Return the tensors under sorted names."""
+    """Return the tensors under sorted names.
+
+    Raises:
+        TypeError: they are no tensors by name.
+    """
+    tensors = as_tensors(tensors)
     return ArrayRecord(
         {
             name: Array(tensors[name].detach().to("cpu", dtype).contiguous().numpy())

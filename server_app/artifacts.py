@@ -12,6 +12,7 @@ from fl2ora.calibration.calibrators.files import DESCRIPTION, save_calibrator
 from fl2ora.clip_tuning.adapter import Adapter, save_adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.experiment.blame import blaming
 from fl2ora.reporting.model_card import ADAPTER
 from fl2ora.reporting.whole_files import whole_file, whole_folder
 
@@ -19,14 +20,22 @@ CALIBRATORS = "calibrators"
 _LONGEST = 80  # characters of a folder's name
 
 
-def save_model(
-    folder: Path, method: TuningMethod, classifier: ClipClassifier, adapter: Adapter
-) -> None:
-    """Write the global adapter as it travels, and in its method's own format."""
+def save_global(folder: Path, adapter: Adapter) -> None:
+    """Write the global adapter as it travels."""
     with whole_file(folder / "global.safetensors") as part:
         save_adapter(adapter, part)
+
+
+def save_exported(
+    folder: Path, method: TuningMethod, classifier: ClipClassifier, adapter: Adapter
+) -> None:
+    """Write the global adapter in its method's own format.
+
+    Raises:
+        UserError: the method failed to; nothing is left then.
+    """
     classifier.restore(adapter)
-    with whole_folder(folder / ADAPTER) as part:
+    with blaming(method), whole_folder(folder / ADAPTER) as part:
         method.save(classifier, part)
 
 

@@ -14,7 +14,7 @@ from fl2ora.calibration.calibrators.base import (
     Sums,
 )
 from fl2ora.calibration.calibrators.fitting import add_sums, fit_to_the_end
-from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.clip_tuning.adapter import Adapter, as_tensors
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.errors import UserError
 from fl2ora.messages.calibrate import CalibrateTask
@@ -44,21 +44,23 @@ def fit_in_federation(
     Raises:
         UserError: no client has a calibration image, or none answers.
     """
-    state, took_part = calibrator.start(num_classes), None
-    for step in range(1, calibrator.max_steps + 1):
+    with blaming(calibrator):
+        state, steps = calibrator.start(num_classes), range(1, calibrator.max_steps + 1)
+    took_part = None
+    for step in steps:
         if state.done:
             break
         expected = _statistics_of_nothing(calibrator, state, num_classes)
         task = CalibrateTask(adapter, spec, state.parameters)
-        check = partial(_check_sums, calibrator, state, num_classes)
-        answers = clients.calibration_sums(task, expected, check)
+        refusal = partial(_refusal, calibrator, state, num_classes)
+        answers = clients.calibration_sums(task, expected, refusal)
         tracker.log("calibrate", step=step, clients=list(answers))
         if not answers:
             raise UserError(f"calibrator {spec!r}: no client answered")
-        if took_part not in (None, list(answers)):
-            state = calibrator.restart(state)
-        took_part = list(answers)
         with blaming(calibrator):
+            if took_part not in (None, list(answers)):
+                state = calibrator.restart(state)
+            took_part = list(answers)
             try:
                 state = calibrator.update(state, add_sums(list(answers.values())))
             except ValueError as error:
@@ -72,20 +74,14 @@ def met_tolerance(state: FitState) -> bool:
     return state.done and state.converged
 
 
-def _check_sums(calibrator: Calibrator, state: FitState, num_classes: int, sums: Sums) -> None:
-    """Let the calibrator refuse what no images have.
-
-    Raises:
-        ValueError: it did; anything else that goes wrong in it names it.
-    """
+def _refusal(calibrator: Calibrator, state: FitState, num_classes: int, sums: Sums) -> str:
+    """Return why no images have such sums; nothing if they may."""
     with blaming(calibrator):
         try:
             calibrator.check_sums(sums, state, num_classes)
         except ValueError as error:
-            reason = str(error)
-        else:
-            return
-    raise ValueError(reason)
+            return str(error)
+    return ""
 
 
 def _statistics_of_nothing(calibrator: Calibrator, state: FitState, num_classes: int) -> Sums:
@@ -93,7 +89,8 @@ def _statistics_of_nothing(calibrator: Calibrator, state: FitState, num_classes:
     nothing = torch.zeros((0, num_classes), dtype=torch.float64)
     context = CalibrationContext(zero_shot_logits=nothing)
     labels = torch.zeros(0, dtype=torch.int64)
-    return calibrator.statistics(nothing, labels, state, context=context)
+    with blaming(calibrator):
+        return as_tensors(calibrator.statistics(nothing, labels, state, context=context))
 
 
 def fit_saved(calibrator: Calibrator, saved: SavedLogits) -> FitState:
@@ -110,11 +107,12 @@ def fit_saved(calibrator: Calibrator, saved: SavedLogits) -> FitState:
             "fit in the federation instead: fl2ora run --set calibrator=..."
         )
     parts = list(saved.calibration.values())
-    try:
-        return fit_to_the_end(
-            calibrator,
-            [(part.logits, part.labels) for part in parts],
-            [saved.context(part) for part in parts],
-        )
-    except ValueError as error:
-        raise UserError(f"calibrator: {error}") from error
+    with blaming(calibrator):
+        try:
+            return fit_to_the_end(
+                calibrator,
+                [(part.logits, part.labels) for part in parts],
+                [saved.context(part) for part in parts],
+            )
+        except ValueError as error:
+            raise UserError(f"calibrator: {error}") from error

@@ -91,7 +91,7 @@ class Clients:
                 raise UnusableMessageError(refusal)
             return update
 
-        messages = encode_train(plan, nodes, self._config.num_rounds)
+        messages = _blamed(strategy, encode_train(plan, nodes, self._config.num_rounds))
         for client, update in self._ask(plan.round, messages, nodes, decode):
             self._tracker.log(
                 "client",
@@ -127,19 +127,20 @@ class Clients:
         self,
         task: CalibrateTask,
         expected: Mapping[str, Tensor],
-        check: Callable[[dict[str, Tensor]], None] | None = None,
+        refusal: Callable[[dict[str, Tensor]], str] | None = None,
     ) -> dict[str, dict[str, Tensor]]:
         """Let every node sum what a calibrator asks for; in the clients' order.
 
         Args:
             task: what is asked for.
             expected: statistics of no images.
-            check: raises a ValueError for sums that no images have; see ``Calibrator.check_sums``.
+            refusal: returns why no images have such sums, or nothing; see
+                ``Calibrator.check_sums``.
         """
         nodes = {node: client for client, node in self._nodes.items()}
 
         def decode(reply: Message, client: str) -> dict[str, Tensor]:
-            return decode_sums(reply, expected, self.infos[client].num_calibration, check)
+            return decode_sums(reply, expected, self.infos[client].num_calibration, refusal)
 
         messages, rounds = encode_calibrate(task, nodes), self._config.num_rounds
         answers = dict(self._ask(rounds, messages, nodes, decode, "calibration: "))
@@ -160,6 +161,12 @@ class Clients:
         timeout = self._config.round_timeout
         messages = with_classes(messages, self._class_names, self._other_order)
         return collect(self._grid, messages, nodes, decode, drop, timeout)
+
+
+def _blamed(strategy: Strategy, messages: Iterable[Message]) -> Iterator[Message]:
+    """Yield messages that are made of what a strategy returned."""
+    with blaming(strategy):
+        yield from messages
 
 
 def _refusal(strategy: Strategy, plan: RoundPlan, update: ClientUpdate) -> str | None:

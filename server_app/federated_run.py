@@ -20,13 +20,13 @@ from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.federated_data.shares import NO_DATA, check_division, load_federation
 from fl2ora.messages.evaluate import VALIDATION
 from fl2ora.messages.hello import NodeInfo
-from fl2ora.reporting.events import JsonLines
+from fl2ora.reporting.events import EVENTS_FILE, JsonLines, read_lines
 from fl2ora.reporting.logits import SavedLogits
 from fl2ora.reporting.model_card import ADAPTER, write_model_card
 from fl2ora.reporting.run_directory import create_run_directory
 from fl2ora.reporting.sources import part_source
 from fl2ora.reporting.tables import write_classwise, write_csv
-from fl2ora.server_app.artifacts import save_fitted, save_model
+from fl2ora.server_app.artifacts import save_exported, save_fitted, save_global
 from fl2ora.server_app.calibrating import fit_in_federation
 from fl2ora.server_app.callbacks.base import RunContext
 from fl2ora.server_app.clients import Clients
@@ -149,11 +149,12 @@ def _finish(run: Run, state: RunState, plugins: RunPlugins) -> Outcome:
         UserError: the run failed by ``outcome_of``; what there is has been saved.
     """
     context, outcome = run.context, outcome_of(state)
-    save_model(context.folder, plugins.method, context.classifier, state.adapter)
+    save_global(context.folder, state.adapter)
     saved = context.evaluation.saved_logits()
     saved.save(context.folder)
     context.tracker.log("outcome", **_said(outcome))
     try:
+        save_exported(context.folder, plugins.method, context.classifier, state.adapter)
         save_spent(context.folder / ADAPTER, context.config.strategy, run.strategy)
         if plugins.calibrator is not None:
             _calibrate(run, state, plugins.calibrator, saved)
@@ -162,14 +163,30 @@ def _finish(run: Run, state: RunState, plugins: RunPlugins) -> Outcome:
         write_csv(context.folder)
         write_classwise(context.folder, evaluation.class_names, evaluation.by_source())
         write_model_card(context.folder, context.config)
-        for callback in run.callbacks:
-            with blaming(callback):
-                callback.on_end(context)
+        _let_callbacks_end(run)
     if outcome.failure:
-        raise UserError(
-            f"{outcome.failure}: the reasons are under 'drop' in {context.folder / 'events.jsonl'}"
-        )
+        events = context.folder / EVENTS_FILE
+        drops = [event for event in read_lines(events) if event["event"] == "drop"]
+        last = f", such as of client {drops[-1]['client']}: {drops[-1]['reason']}" if drops else ""
+        raise UserError(f"{outcome.failure}: the reasons are under 'drop' in {events}{last}")
     return outcome
+
+
+def _let_callbacks_end(run: Run) -> None:
+    """Let every callback leave what it leaves, also after one that failed, whose error is raised.
+
+    Raises:
+        UserError: names the first callback that failed.
+    """
+    errors: list[Exception] = []
+    for callback in run.callbacks:
+        try:
+            with blaming(callback):
+                callback.on_end(run.context)
+        except UserError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def _said(outcome: Outcome) -> dict[str, object]:

@@ -21,6 +21,7 @@ from fl2ora.server_app.label_space import run_classes, without_data
 
 _POLL_SECONDS = 0.5
 _MOST_PROBLEMS = 20
+_MOST_NAMED = 5
 _SHARES = 10**6
 
 
@@ -73,9 +74,9 @@ def shake_hands(
     infos = [peer.info for peer in peers if not peer.info.problem]
     names, templates, misfits = run_classes(federation, infos, config.label_space)
     problems = [
-        *_problems(peers),
+        *_together(_problems(peers)),
         *misfits,
-        *_differences(infos, config, templates),
+        *_together(_differences(infos, config, templates)),
         *_claims(peers),
         *_duplicates(peers),
         *_partitions(peers),
@@ -121,38 +122,50 @@ def _ask(grid: Grid, nodes: list[int], timeout: float) -> list[Peer]:
     return peers
 
 
-def _problems(peers: Iterable[Peer]) -> Iterator[str]:
+def _together(problems: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield each problem once, after the clients that have it."""
+    having: dict[str, list[str]] = {}
+    for client, problem in problems:
+        having.setdefault(problem, []).append(client)
+    for problem, clients in having.items():
+        names = ", ".join(clients[:_MOST_NAMED])
+        if len(clients) > _MOST_NAMED:
+            names += f" and {len(clients) - _MOST_NAMED} more"
+        yield f"client{'s' if len(clients) > 1 else ''} {names}: {problem}"
+
+
+def _problems(peers: Iterable[Peer]) -> Iterator[tuple[str, str]]:
+    """Yield clients, and what keeps each from working with this server."""
     versions = {name: _public(v) for name, v in library_versions().items()}
     for peer in peers:
         info = peer.info
         if info.fingerprint and info.fingerprint != code_fingerprint():
             yield (
-                f"client {peer.client}: its code {info.fingerprint} at {info.code_root} differs "
-                f"from the server's {code_fingerprint()} at {code_root()}"
+                peer.client,
+                f"its code {info.fingerprint} at {info.code_root} differs "
+                f"from the server's {code_fingerprint()} at {code_root()}",
             )
         theirs = dict(info.versions)
         for name, version in versions.items():
             if name != "python" and name in theirs and _public(theirs[name]) != version:
-                yield (
-                    f"client {peer.client}: {name} {theirs[name]} differs from the server's "
-                    f"{version}"
-                )
+                yield (peer.client, f"{name} {theirs[name]} differs from the server's {version}")
         if info.problem:
-            yield f"client {peer.client}: {info.problem}"
+            yield peer.client, info.problem
 
 
 def _differences(
     infos: Iterable[NodeInfo], config: RunConfig, templates: Sequence[str]
-) -> Iterator[str]:
-    """Say where a node has another model than the server, or other templates than the run."""
+) -> Iterator[tuple[str, str]]:
+    """Yield clients with another model than the server, or other templates than the run."""
     for info in infos:
         said = dict(info.digests)
         digests = run_digests(config.model, config.method, info.class_names, templates)
         for name, digest in digests.items():
             if said.get(name) != digest:
                 yield (
-                    f"client {info.client}: {name}: expected the server's, digest {digest}, "
-                    f"found {said.get(name, 'none')}"
+                    info.client,
+                    f"{name}: expected the server's, digest {digest}, "
+                    f"found {said.get(name, 'none')}",
                 )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fl2ora.calibration.calibrated import calibrated_stats
 from fl2ora.calibration.calibrators.base import Calibrator, Parameters
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.experiment.blame import blaming
 from fl2ora.reporting.logits import SavedLogits, Scored
 
 SpecOf = Callable[[int], StatsSpec]
@@ -40,7 +41,8 @@ def measure_saved(
 
     def sums(part: Scored) -> CalibrationStats:
         spec, context = spec_of(part.num_classes), saved.context(part)
-        return calibrated_stats(calibrator, parameters, part.logits, part.labels, spec, context)
+        with blaming(calibrator):
+            return calibrated_stats(calibrator, parameters, part.logits, part.labels, spec, context)
 
     reasons = {
         source: _unfit(calibrator, parameters, saved.num_classes, part.num_classes)

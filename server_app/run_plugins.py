@@ -12,11 +12,12 @@ from fl2ora.calibration.calibrators.base import BASE_CLASSES, KNOWN_IN_A_RUN, Ca
 from fl2ora.calibration.losses.base import Loss
 from fl2ora.calibration.metrics.table import chosen_metrics
 from fl2ora.clip_tuning.classifier import ClipClassifier
-from fl2ora.clip_tuning.clip import check_model
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.model_names import check_model
 from fl2ora.clip_tuning.optimisers.base import load_optimiser
 from fl2ora.clip_tuning.schedules.base import Schedule
+from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError, problems_of, shown
 from fl2ora.experiment.plugins import find, load
@@ -84,8 +85,9 @@ def build_plugins(config: RunConfig, problems: Iterable[str] = ()) -> RunPlugins
     found = [*problems, *problems_of(checks)]
     if found:
         raise ConfigError(found)
-    weights = built["method"].round_weights(config.num_rounds)
-    brought = [] if weights is None else [Averaging(weights.tolist())]
+    with blaming(built["method"]):
+        weights = built["method"].round_weights(config.num_rounds)
+        brought = [] if weights is None else [Averaging(weights.tolist())]
     callbacks = [*built["callbacks"], *brought]
     return RunPlugins(built["method"], built["strategy"], callbacks, built["calibrator"])
 
@@ -101,9 +103,10 @@ def build_strategy(config: RunConfig) -> Strategy:
     if spec.module is not None and issubclass(find(spec, object), FlowerStrategy):
         return load_flowers(config.strategy)
     strategy = load(spec, Strategy)
-    if strategy.personal_rule:
-        load(strategy.personal_rule, ClientRule)
-    strategy.accepts(config.optimiser, config.schedule, config.gradient_clip)
+    with blaming(strategy):
+        if strategy.personal_rule:
+            load(strategy.personal_rule, ClientRule)
+        strategy.accepts(config.optimiser, config.schedule, config.gradient_clip)
     return strategy
 
 
@@ -120,7 +123,8 @@ def build_callbacks(text: str) -> list[Callback]:
         found += groups.get(spec.name, [spec]) if spec.module is None else [spec]
     callbacks = [load(spec, Callback) for spec in found]
     for callback in callbacks:
-        parts = callback.parts
+        with blaming(callback):
+            parts = callback.parts
         if isinstance(parts, str) or not {VALIDATION}.issuperset(parts):
             kind = type(callback)
             raise UserError(
@@ -144,12 +148,14 @@ def build_run_calibrator(text: str, *, new_classes: bool = False) -> Calibrator 
     if text == "none":
         return None
     calibrator = load(text, Calibrator)
-    if unknown := sorted(calibrator.needs - KNOWN_IN_A_RUN - BASE_CLASSES):
+    with blaming(calibrator):
+        needs = frozenset(calibrator.needs)
+    if unknown := sorted(needs - KNOWN_IN_A_RUN - BASE_CLASSES):
         raise UserError(
             f"expected one that reads what a run knows, found {text!r}, which needs "
             f"{', '.join(unknown)}"
         )
-    if calibrator.needs & BASE_CLASSES and not new_classes:
+    if needs & BASE_CLASSES and not new_classes:
         raise UserError(
             f"{text!r} corrects classes that are not trained on, and a run with this protocol has "
             "none: expected another calibrator, or a protocol such as base_to_new"
@@ -163,10 +169,13 @@ def check_views(config: RunConfig, classifier: ClipClassifier) -> None:
     Raises:
         UserError: the method has no image prefix, or the loss mixes images.
     """
-    terms = [load(spec, Loss) for _, spec in parse_sum(config.loss)]
+    mixes = False
+    for _, spec in parse_sum(config.loss):
+        with blaming(term := load(spec, Loss)):
+            mixes |= term.mixes
     for key, found, fits in (
         ("method", config.method, classifier.image_prefix is not None),
-        ("loss", config.loss, not any(term.mixes for term in terms)),
+        ("loss", config.loss, not mixes),
     ):
         if config.fixed_views and not fits:
             raise UserError(

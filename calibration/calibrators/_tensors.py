@@ -11,6 +11,9 @@ from torch import Tensor
 
 from fl2ora.calibration.row_blocks import ArrayLike
 
+LARGEST = 1e100
+"""Of a logit: fits sum squares, which are numbers still."""
+
 PROBABILITY_FLOOR = 1e-12
 """Calibrated probabilities of 0 and 1 are drawn in by this much: logarithms stay finite."""
 
@@ -24,7 +27,8 @@ def as_logits(logits: ArrayLike) -> Tensor:
     """Return ``logits (N, K)`` detached, on the CPU, in float64; N may be 0.
 
     Raises:
-        ValueError: not numbers in rows of two or more classes, or values that are not finite.
+        ValueError: not numbers in rows of two or more classes, or values that are not finite or
+            beyond ``LARGEST``.
     """
     values = _as_tensor("logits", logits)
     if values.ndim != 2 or values.shape[1] < 2:
@@ -36,6 +40,10 @@ def as_logits(logits: ArrayLike) -> Tensor:
         raise ValueError(
             "logits: expected finite values, found NaN or infinity (drop the columns of masked "
             "classes instead of setting them to -inf)"
+        )
+    if wide.numel() and not float(wide.abs().max()) <= LARGEST:
+        raise ValueError(
+            f"logits: expected none beyond {LARGEST:g}, found {float(wide.abs().max()):g}"
         )
     return wide
 

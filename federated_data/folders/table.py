@@ -74,7 +74,7 @@ def _read(table: Path) -> pd.DataFrame:
 
 
 def _texts(column: Any, table: Path, name: str) -> list[str]:
-    """Return a column as text; whole numbers without a point."""
+    """Return a column as text."""
     lacking = column.isna().to_numpy()
     texts = [
         "" if gone else str(value).strip() for value, gone in zip(column, lacking, strict=True)

@@ -74,6 +74,7 @@ def test_context_reaches_the_fit():
         ([[0j, 1j]], [0], "logits: expected real numbers"),
         ([[0.0, 1.0]], [0.0], "labels: expected integers"),
         ([[0.0, -np.inf]], [0], "logits: expected finite values.*masked classes"),
+        ([[0.0, -1e300]], [0], "logits: expected none beyond 1e\\+100, found 1e\\+300"),
         ([[0.0, 1.0]], [[0]], r"labels: expected shape \(1,\), found \(1, 1\)"),
         ([[0.0, 1.0]], ["a"], "labels: expected numbers, found list"),
     ],

@@ -183,8 +183,8 @@ def test_a_hub_that_does_not_answer_is_told_at_once(
     monkeypatch: pytest.MonkeyPatch, name: str, hint: str
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("fl2ora.clip_tuning.clip.cached_file", lambda *_, **__: None)
-    monkeypatch.setattr("fl2ora.clip_tuning.clip.is_offline_mode", lambda: False)
+    monkeypatch.setattr("fl2ora.clip_tuning.model_names.cached_file", lambda *_, **__: None)
+    monkeypatch.setattr("fl2ora.clip_tuning.model_names.is_offline_mode", lambda: False)
     with pytest.raises(UserError) as caught:
         load_clip(name)
     message = str(caught.value)
@@ -196,7 +196,7 @@ def test_a_hub_name_downloaded_before_needs_no_hub(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("fl2ora.clip_tuning.clip.cached_file", lambda *_, **__: str(folder))
+    monkeypatch.setattr("fl2ora.clip_tuning.model_names.cached_file", lambda *_, **__: str(folder))
     monkeypatch.setattr("fl2ora.clip_tuning.clip._read_family", _no_family)
     with pytest.raises(UserError, match=r"expected config.json; none; did you mean 'openai/clip-v"):
         load_clip("openai/clip-vit-base-patch61")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fl2ora.clip_tuning.clip import check_model, load_clip
+from fl2ora.clip_tuning.clip import load_clip
+from fl2ora.clip_tuning.model_names import check_model
 from fl2ora.experiment.errors import UserError
 
 

@@ -203,3 +203,17 @@ def test_doctor_shows_problems_as_they_are(
     assert "[/x]" in text
     assert "no [/y]" in text
     assert text.endswith("1 thing amiss\n")
+
+
+def test_a_current_folder_that_is_gone_is_told(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert call("keys") == 2
+    assert capsys.readouterr().err == (
+        "error: the folder you are in was taken away: change to another one\n"
+    )
+    monkeypatch.chdir(tmp_path)

@@ -39,11 +39,26 @@ def test_runs_go_where_the_settings_say_else_the_environment_else_here(
     assert described({}, 2)[0].output_dir == str(here / "mine")
 
 
+@pytest.mark.parametrize("folder", ["~nosuchuser/x", "a\nb", "x" * 300])
+def test_an_environment_that_names_no_folder_is_told(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setenv(OUTPUT_VARIABLE, folder)
+    _, problems = described({"seed": -1}, 2)
+    assert [problem.partition(":")[0] for problem in problems] == ["$FL2ORA_OUTPUT_DIR", "seed"]
+
+
 def test_the_number_of_clients_must_agree() -> None:
     assert described({}, 3)[0].num_clients == 3
     assert described({"num-clients": 0}, 3) == (described({"num-clients": 0}, 9)[0], ())
     _, problems = described({"num-clients": 20, "seed": -1}, 3)
     assert [problem.partition(":")[0] for problem in problems] == ["seed", "num-clients"]
+
+
+def test_more_clients_cannot_be_needed_than_there_are() -> None:
+    assert described({"min-train-clients": 3}, 3)[1] == ()
+    (problem,) = described({"min-train-clients": 4}, 3)[1]
+    assert problem == "min-train-clients: expected at most 3, the number of clients, found 4"
 
 
 @pytest.mark.parametrize("clients", [0, -1, 2.5, True])

@@ -87,9 +87,9 @@ def test_torch_builds_for_other_devices_may_work_together(tmp_path: Path) -> Non
 def test_asking_for_cuda_without_cuda_stops_before_training(tmp_path: Path) -> None:
     app = Wrapped()
     nodes = {index: {"device": "cuda"} for index in range(3)}
-    with pytest.raises(UserError, match="client 2: device 'cuda' was asked for") as caught:
+    with pytest.raises(UserError, match="clients 0, 1, 2: device 'cuda' was asked for") as caught:
         run_small(tmp_path, client_app=app, node_configs=nodes)
-    assert str(caught.value).count("torch sees no CUDA device") == 3
+    assert str(caught.value).count("torch sees no CUDA device") == 1
     assert not app.of("train")
 
 
@@ -161,3 +161,17 @@ def test_more_clients_cannot_be_needed_than_there_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"min-train-clients: expected at most 3, .* found 7"):
         run_small(tmp_path, client_app=app, min_train_clients=7)
     assert not app.of("train")
+
+
+@pytest.mark.parametrize(
+    ("clients", "names"),
+    [(1, "client 0"), (3, "clients 0, 1, 2"), (9, "clients 0, 1, 2, 3, 4 and 4 more")],
+)
+def test_what_all_clients_have_amiss_is_told_once(tmp_path: Path, clients: int, names: str) -> None:
+    partition = "dirichlet(minimum=1000)"
+    with pytest.raises(UserError) as caught:
+        run_small(tmp_path, clients=clients, partition=partition)
+    first, *lines = str(caught.value).splitlines()
+    assert first == "the nodes cannot train together:"
+    assert len(lines) == 1
+    assert lines[0].startswith(f"  - {names}: partition {partition!r}: ")
