@@ -25,6 +25,10 @@ class HeldOutPart:
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        """Make lists tuples, which can be told apart by."""
+        _freeze(self, "class_names", "templates")
+
 
 @dataclass(frozen=True)
 class PartMean:
@@ -69,6 +73,16 @@ class Federation:
     coarse_of: tuple[int, ...] | None = None
     shots: int | None = None
     repeated: bool = False
+
+    def __post_init__(self) -> None:
+        """Make lists tuples, which can be told apart by."""
+        _freeze(self, "parts", "class_names", "templates", "domains", "notes", "means")
+
+
+def _freeze(described: HeldOutPart | Federation, *names: str) -> None:
+    for name in names:
+        if isinstance(value := getattr(described, name), list):
+            object.__setattr__(described, name, tuple(value))
 
 
 class Protocol(ABC):

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.checks import check_federation
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.leaks import OnLeak, leaks_among_clients, without_leaks
-from fl2ora.federated_data.protocols.base import Federation, HeldOutPart
+from fl2ora.federated_data.protocols.base import Federation, HeldOutPart, PartMean
 from fl2ora.federated_data.shares import ClientData, check_division, load_federation
 
 MODES = get_args(OnLeak)
@@ -139,3 +140,27 @@ def test_a_run_says_which_choice_there_is() -> None:
     assert len(load_federation(spec, "in_distribution", on_leak="report").train) == 40
     with pytest.raises(UserError, match="on-leak: expected stop, drop or report, found 'ignore'"):
         load_federation(spec, "in_distribution", on_leak="ignore")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("", "new"), ("a", "a"), ("a/b",), (" a",), ("a\n",), ("a-calibrated",), ("a", "mean")],
+)
+def test_parts_need_names_of_their_own(names: tuple[str, ...]) -> None:
+    part = HeldOutPart("", images(4), ("a", "b"), ("{}",))
+    whole = federation(images(1))
+    named = tuple(replace(part, name=name) for name in names)
+    with pytest.raises(UserError, match="held-out parts: expected names that differ"):
+        check_federation(replace(whole, parts=named, means=(PartMean("mean", names),)))
+    check_federation(replace(whole, parts=(part,)))
+
+
+def test_parts_need_images_and_labels_of_their_classes() -> None:
+    whole = federation(images(1), test=images())
+    with pytest.raises(UserError, match="test test: expected at least one image to measure on"):
+        check_federation(whole)
+    wrong = LabelledImages(images(4).images, torch.tensor([2]), torch.tensor([0]))
+    with pytest.raises(UserError, match=r"test test: labels: expected 0 to 1, .* found 2"):
+        check_federation(federation(images(1), test=wrong))
+    with pytest.raises(UserError, match="coarse_of: expected the superclass of 2 classes, found 1"):
+        check_federation(replace(federation(images(1)), coarse_of=(0,)))

@@ -243,3 +243,14 @@ def test_percentages_and_wrapped_titles():
 def test_pyplot_is_not_loaded():
     code = "import sys, fl2ora.reporting.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_held_out_parts_are_lines_of_their_own():
+    rows = [
+        {"round": number, "source": source, "accuracy": 0.5, "ece": 0.1}
+        for number in (0, 1)
+        for source in ("server-test/base", "server-test/new", "server-test/new-calibrated")
+    ]
+    found = texts(draw_rounds, pd.DataFrame(rows))
+    assert {"base", "new"} <= set(found)
+    assert not [text for text in found if "calibrated" in text or "server" in text]

@@ -16,7 +16,8 @@ from fl2ora.clip_tuning.prediction import predict
 from fl2ora.commands.calibrate import calibrate
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
-from fl2ora.federated_data.protocols.base import HeldOutPart
+from fl2ora.federated_data.datasets.base import Dataset
+from fl2ora.federated_data.protocols.base import Federation, HeldOutPart, Protocol
 from fl2ora.federated_data.shares import load_federation
 from fl2ora.reporting.logits import SavedLogits
 from fl2ora.reporting.tables import metrics_table
@@ -240,6 +241,27 @@ def test_few_shots_and_base_to_new_together(tmp_path: Path) -> None:
     )  # fmt: skip
     nodes = events(each, "nodes")[0]["nodes"]
     assert all(node["train"] <= 16 and node["test"] >= 9 for node in nodes)
+
+
+class WithLists(Protocol):
+    """Gives lists where tuples are asked for, as somebody's own protocol may."""
+
+    def arrange(self, dataset: Dataset) -> Federation:
+        names, templates = list(dataset.class_names), list(dataset.templates)
+        test = dataset.split("test")
+        few = test.select((test.labels < 2).nonzero()[:, 0])
+        parts: Any = [
+            HeldOutPart("all", test, names, templates),  # type: ignore[arg-type]
+            HeldOutPart("two", few, names[:2], templates),  # type: ignore[arg-type]
+        ]
+        return Federation(dataset.split("train"), parts, names, templates, list(dataset.domains))  # type: ignore[arg-type]
+
+
+def test_a_protocol_of_ones_own_may_give_lists(tmp_path: Path) -> None:
+    folder = run_small(tmp_path, 2, protocol=f"{__name__}:WithLists()", num_rounds=1)
+    found = source(folder, "server-test/two")
+    assert found["accuracy"] >= 0.5
+    assert found["num_examples"] < source(folder, "server-test/all")["num_examples"]
 
 
 def test_the_only_part_keeps_its_name(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""Lines of a run's record: one for each held-out part, or for the clients where there is none."""
+
+from __future__ import annotations
+
+from fl2ora.reporting.run_lines import RunLines
+
+
+def event(source: str, number: int = 1) -> dict[str, object]:
+    return {"event": "metrics", "source": source, "round": number, "accuracy": 0.5, "ece": 0.25}
+
+
+def test_each_part_has_a_line_and_the_first_tells_of_the_training() -> None:
+    lines = RunLines(3)
+    assert lines.line_of({"event": "round-end", "loss": 0.5, "duration": 2.0}) is None
+    assert lines.line_of(event("server-test/base")) == (
+        " round 1/3  base  accuracy  50.00 %  ECE  25.00 %  loss 0.5000  2.0 s".lstrip()
+    )
+    assert lines.line_of(event("server-test/new")) == (
+        "round 1/3  new  accuracy  50.00 %  ECE  25.00 %"
+    )
+    assert lines.line_of(event("server-test/new-calibrated")) == (
+        "calibrated  new  accuracy  50.00 %  ECE  25.00 %"
+    )
+    assert lines.line_of(event("clients-test")) is None
+
+
+def test_clients_stand_in_where_the_server_has_no_data() -> None:
+    lines = RunLines(3)
+    line = lines.line_of(event("clients-test", 0))
+    assert line is not None
+    assert line.strip() == "zero-shot  accuracy  50.00 %  ECE  25.00 %"
+    for source in ("clients-test-mean", "clients-validation", "training", "clients-test-personal"):
+        assert lines.line_of(event(source)) is None
+
+
+def test_a_part_that_is_not_calibrated_says_why() -> None:
+    said = {"event": "not-calibrated", "source": "server-test/new", "reason": "other classes"}
+    assert RunLines(1).line_of(said) == "  server-test/new not calibrated: other classes"
