@@ -20,7 +20,7 @@ from fl2ora.reporting.whole_files import whole_file
 
 LOGITS_FILE = "logits.safetensors"
 _FEATURES = "features"
-_ORDER, _MEANS = "central", "means"
+_ABOUT = "parts"
 _TEST, _CALIBRATION = "test:", "calibration:"  # begin the names of a client's parts
 _FIELDS = ("logits", "labels", "zero_shot")
 _OTHER_CLASSES = ("text", "zero_shot_text")
@@ -104,9 +104,10 @@ class SavedLogits:
         tensors[f"{_FEATURES}/text"] = self.text_features
         tensors[f"{_FEATURES}/zero_shot"] = self.zero_shot_text_features
         whole = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-        about = {_ORDER: json.dumps(list(self.central)), _MEANS: json.dumps(list(self.means))}
+        about = {"order": list(self.central), "means": list(self.means)}
         with whole_file(folder / LOGITS_FILE) as path:
-            save_file(whole, path, about)
+            # One entry: of several, safetensors writes now this one first, now that one.
+            save_file(whole, path, {_ABOUT: json.dumps(about)})
 
     @classmethod
     def load(cls, folder: Path) -> SavedLogits:
@@ -148,7 +149,8 @@ def _about(path: Path) -> tuple[list[str], tuple[Mapping[str, Any], ...]]:
     with safe_open(path, framework="pt") as file:
         about = file.metadata() or {}
     try:
-        order, means = (json.loads(about.get(key, "[]")) for key in (_ORDER, _MEANS))
+        said = json.loads(about.get(_ABOUT, "{}"))
+        order, means = said.get("order", []), said.get("means", [])
         forms = {"name": str, "parts": list, "harmonic": bool}
         fit = all({k: type(v) for k, v in mean.items()} == forms for mean in means)
     except (ValueError, RecursionError, AttributeError, TypeError):

@@ -106,7 +106,7 @@ def test_every_file_loads_by_its_name_or_says_why_not(folder: str, module: str) 
         assert [type(made).__name__] == offered
         return
     if offered:  # only what has no default, or is not on this machine, may be asked for
-        assert re.match(rf"{name}: (missing a required argument|folder: expected )", reason)
+        assert re.match(rf"{name}: (missing a required argument|(folder|root): expected )", reason)
     else:
         assert reason.startswith(f"{folder} has no '{name}' (valid: ")
 
