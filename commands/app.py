@@ -27,6 +27,7 @@ from fl2ora.commands.domains import domains
 from fl2ora.commands.keys import keys
 from fl2ora.commands.node_check import check
 from fl2ora.commands.run import run
+from fl2ora.commands.sweep import sweep
 from fl2ora.commands.verbosity import is_verbose
 from fl2ora.experiment.errors import RunInterruptedError, UserError, printable
 
@@ -45,6 +46,7 @@ cli.command(
     epilog="Settings are flat keys such as num-rounds or strategy, in a TOML file or after --set. "
     "'fl2ora keys' lists them all; README.md and docs/ say what they may be."
 )(run)
+cli.command()(sweep)
 cli.command()(calibrate)
 cli.command()(data)
 cli.command()(domains)
