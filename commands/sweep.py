@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fl2ora.commands.consoles import console_for
-from fl2ora.commands.settings import absolute
 from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.paths import made_absolute
@@ -63,7 +62,7 @@ def sweep(
     from fl2ora.engines.sweep_cells import Jobs
     from fl2ora.engines.sweep_view import SweepView
 
-    jobs = Jobs(root, absolute)
+    jobs = Jobs(root)
     if dry_run:
         jobs.check(cells, wanted.select)
         for cell in cells:

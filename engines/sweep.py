@@ -13,7 +13,6 @@ from fl2ora.engines.sweep_selection import chosen
 from fl2ora.engines.sweep_view import SweepView
 from fl2ora.engines.sweep_workers import Workers, workers_for
 from fl2ora.experiment.config import Value
-from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.sweep_grid import Labels, Settings, Sweep
 from fl2ora.reporting.sweep_folder import (
     CELLS,
@@ -107,10 +106,6 @@ class SweepRun:
                     more = {} if choice.chosen is None else {choice.key: choice.chosen}
             lost = bool(choices) and not more
             planned[str(cell)] = None if lost else self.jobs.job(cell, more=more)
-        taken: dict[Path, str] = {}
-        for name, job in planned.items():
-            if job is not None and (other := taken.setdefault(job.folder, name)) != name:
-                raise UserError(f"axes: two cells are the same run: {other}; and {name}")
         return planned
 
     def _do(self, workers: Workers, jobs: Sequence[Job]) -> None:

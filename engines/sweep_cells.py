@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from fl2ora.engines.new_run import described
 from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import ConfigError, UserError, listed, nearest
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
+from fl2ora.experiment.paths import with_absolute_settings
 from fl2ora.experiment.spec import parse_sum
 from fl2ora.experiment.sweep_grid import Cell, Select, Settings
 from fl2ora.reporting.sweep_folder import CELLS, SELECTION, cell_key, cell_name
@@ -52,12 +53,10 @@ class Jobs:
 
     Args:
         root: the sweep's folder.
-        absolute: makes relative paths in settings absolute.
     """
 
-    def __init__(self, root: Path, absolute: Callable[[Mapping[str, Value]], Settings]) -> None:
+    def __init__(self, root: Path) -> None:
         self._root = root
-        self._absolute = absolute
         self._code: dict[tuple[str, ...], str] = {}
 
     def job(self, cell: Cell, part: str = CELLS, more: Settings | None = None) -> Job:
@@ -87,14 +86,16 @@ class Jobs:
             UserError: each mistake once, with the first cell that has it and how many do.
         """
         found: dict[str, list[Cell]] = {}
-        checked: set[str] = set()
-        for cell in cells:
+        seen: dict[str, Cell] = {}
+        for cell in {tuple(cell.labels.values()): cell for cell in reversed(list(cells))}.values():
             settings = {**cell.settings, **_stand_in(select)}
-            if (key := cell_key(settings, "")) in checked:  # another seed of the same settings
-                continue
-            checked.add(key)
-            for problem in self._problems(cell, settings, select):
-                found.setdefault(problem, []).append(cell)
+            problems = self._problems(cell, settings, select)
+            config, _ = self._config(cell, settings)
+            other = seen.setdefault(cell_key(config.flat(), ""), cell)
+            if other is not cell and not problems:
+                problems = [f"expected different cells, found the same run as {other}"]
+            for problem in problems:
+                found.setdefault(problem, []).insert(0, cell)
         if found:
             lines = [
                 f"{problem} (cell {cells[0]}"
@@ -133,7 +134,7 @@ class Jobs:
         good = isinstance(clients, int) and not isinstance(clients, bool) and clients > 0
         if good:
             given["num-clients"] = clients
-        return described(self._absolute(given), int(clients) if good else 1)
+        return described(with_absolute_settings(given), int(clients) if good else 1)
 
     def _problems(self, cell: Cell, settings: Settings, select: Select | None) -> list[str]:
         config, problems = self._config(cell, settings)

@@ -124,7 +124,8 @@ class _Worker:
 
     def _close(self) -> None:
         """Close what leads to a process that has ended; its thread closes the other end."""
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # what was never read
             self._process.stdin.close()
         self._hearing.join()

@@ -8,7 +8,15 @@ from typing import Any
 
 from fl2ora.experiment.config import RunConfig, key_of
 from fl2ora.experiment.errors import UserError, listed, nearest, shown
-from fl2ora.experiment.sweep_grid import MOST_CELLS, Choice, Condition, Select, Settings, Sweep
+from fl2ora.experiment.sweep_grid import (
+    MOST_CELLS,
+    Choice,
+    Condition,
+    Select,
+    Settings,
+    Sweep,
+    label_of,
+)
 
 NAME, SET, SEED = "name", "set", "seed"
 PLACED = ("output-dir", "run-name", SEED)
@@ -82,15 +90,6 @@ def _choices(axis: str, given: object) -> tuple[Choice, ...]:
         twice = next(label for label in labels if labels.count(label) > 1)
         raise UserError(f"{where}: {twice!r} stands there twice")
     return tuple(found)
-
-
-def label_of(value: object) -> str:
-    """Return a value as tables show it.
-
-    >>> [label_of(value) for value in (True, 0.1, "lora")]
-    ['true', '0.1', 'lora']
-    """
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _settings(where: str, given: object) -> Settings:

@@ -166,3 +166,12 @@ def _add(settings: Settings, more: Settings, where: str) -> None:
                 "which another axis or condition sets for the same cell"
             )
     settings.update(more)
+
+
+def label_of(value: object) -> str:
+    """Return a value as tables show it.
+
+    >>> [label_of(value) for value in (True, 0.1, "lora")]
+    ['true', '0.1', 'lora']
+    """
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""Sweeps: what is run and what is not, after a kill, a failed cell, other code and a dead worker."""
+"""Sweeps: what is run and what is not; kills, failed cells, other code and dead workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import pytest
 from rich.console import Console
 
 import fl2ora
-from fl2ora.commands.settings import absolute
 from fl2ora.engines import sweep_cells
 from fl2ora.engines.sweep import SweepRun
 from fl2ora.engines.sweep_cells import Jobs
@@ -43,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def sweep_run(root: Path, content: dict[str, Any], workers: int = 1) -> tuple[SweepRun, Console]:
     console = Console(record=True, width=10_000, file=io.StringIO())
-    jobs = Jobs(root, absolute)
+    jobs = Jobs(root)
     view = SweepView(console)
     return SweepRun(read_sweep(content), content, root, jobs, view, workers), console
 
@@ -168,7 +167,7 @@ def test_a_worker_that_dies_fails_its_cell_alone(tmp_path: Path) -> None:
 
 
 def jobs_of(tmp_path: Path, content: dict[str, Any]) -> tuple[Jobs, list[sweep_cells.Job]]:
-    jobs = Jobs(tmp_path / "sweep", absolute)
+    jobs = Jobs(tmp_path / "sweep")
     return jobs, [jobs.job(cell) for cell in read_sweep(content).cells()]
 
 
@@ -274,7 +273,9 @@ def test_mistakes_in_cells_are_told_before_anything_is_made(
 
 def test_two_cells_that_are_the_same_run_are_refused(tmp_path: Path) -> None:
     same = {"axes": {"a": [{"name": "x"}, {"name": "y", "method": "lora"}]}}
-    with pytest.raises(UserError, match="two cells are the same run: a=x, seed 0; and a=y, seed 0"):
+    with pytest.raises(
+        UserError, match="expected different cells, found the same run as a=y, seed 0 .cell a=x"
+    ):
         run(tmp_path / "sweep", same)
 
 
@@ -306,7 +307,7 @@ def test_the_choice_is_by_the_last_rounds_mean_over_seeds(tmp_path: Path) -> Non
     }
     sweep = read_sweep(content)
     assert sweep.select is not None
-    jobs = Jobs(tmp_path, absolute)
+    jobs = Jobs(tmp_path)
     ((labels, cell),) = sweep.groups()
     candidates = jobs.candidates(cell, sweep.select)
     assert [value for value, _ in candidates] == [0.1, 0.2, 0.3, 0.4]
