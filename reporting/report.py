@@ -32,6 +32,7 @@ from fl2ora.reporting.whole_files import write_whole
 
 PAGE_FILE = "report.html"
 _ONE_RUN = 1
+_PLACED = ("output-dir", "run-name")
 
 
 @dataclass(frozen=True)
@@ -139,16 +140,16 @@ def _figures(collection: Collection) -> list[_Figure]:
 
 
 _RELIABILITY = (
-    "Height of a bar: accuracy of the images in a bin of confidence; hatched: the gap to their mean "
-    "confidence; whiskers: 95 % intervals; below: images per bin."
+    "Height of a bar: accuracy of the images in a bin of confidence; hatched: the gap to their "
+    "mean confidence; whiskers: 95 % intervals; below: images per bin."
 )
 _SCATTER = (
-    "Each point is one row of the table. Down and right is better. Bars: 95 % intervals, over seeds "
-    "(Student's t) where there are several, else over images (bootstrap)."
+    "Each point is one row of the table. Down and right is better. Bars: 95 % intervals, over "
+    "seeds (Student's t) where there are several, else over images (bootstrap)."
 )
 _CURVES = (
-    "Mean and, as a band, standard deviation over seeds, before any calibrator; with more than eight "
-    "rows in the table, over all runs that share the first column."
+    "Mean and, as a band, standard deviation over seeds, before any calibrator; with more than "
+    "eight rows in the table, over all runs that share the first column."
 )
 _GRID = "Means over seeds and over all settings that are not on the two axes."
 
@@ -159,13 +160,10 @@ def _settings(collection: Collection) -> dict[str, str]:
     common = {
         key: value
         for key, value in configs[0].items()
-        if all(config.get(key) == value for config in configs)
-        and key not in ("output-dir", "run-name")
+        if key not in _PLACED and all(config.get(key) == value for config in configs)
     }
     found = {"Settings that all runs share": _lines(common)}
-    keys = [
-        key for key in configs[0] if key not in common and key not in ("output-dir", "run-name")
-    ]
+    keys = [key for key in configs[0] if key not in common and key not in _PLACED]
     if keys:
         lines = [
             f"{run.folder.name}: "
@@ -185,8 +183,8 @@ def _glossary(metrics: Sequence[Metric]) -> dict[str, str]:
     found["confidence"] = next(m.description for m in calibration.METRICS if m.name == "confidence")
     found["p, images"] = (
         "chance of such a difference if there were none, had the test images been others: a paired "
-        "bootstrap for accuracy and NLL, for ECE a test of the squared calibration error; of several "
-        "seeds, twice the median"
+        "bootstrap for accuracy and NLL, for ECE a test of the squared calibration error; of "
+        "several seeds, twice the median"
     )
     found["p, seeds"] = (
         "the same, had the seeds been others: Wilcoxon's signed-rank test; with five seeds it "

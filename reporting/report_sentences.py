@@ -85,8 +85,8 @@ def _differing(tests: pd.DataFrame) -> str:
     names = sorted(set(tests["baseline"]))
     return (
         f"Of {len(tests)} settings compared with {' and '.join(names)}, {better} are better "
-        f"calibrated and {worse} worse by more than chance (p < {SIGNIFICANT} over the test images, "
-        "corrected for their number)."
+        f"calibrated and {worse} worse by more than chance (p < {SIGNIFICANT} over the test "
+        "images, corrected for their number)."
     )
 
 

@@ -24,7 +24,7 @@ def rounds_table(run: FinishedRun) -> TextTable:
 
 
 def choices_table(choices: Sequence[ChoiceRecord]) -> TextTable:
-    """Return a row for each group of cells: every candidate's validation metric, the best marked."""
+    """Return a row for each group of cells: each candidate's metric, the best marked."""
     axes = list(choices[0].labels)
     most = max(len(choice.curve) for choice in choices)
     rows = []
