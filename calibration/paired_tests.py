@@ -27,7 +27,7 @@ def bootstrap_test(differences: Floats, *, resamples: int = 4000, seed: int = 0)
     """Return p-values ``(T,)``, two-sided, of mean differences being 0.
 
     A difference that is 0 for every image has p-value 1; the smallest there can be is
-    ``1 / (resamples + 1)``.
+    ``1 / (resamples + 1)``. Where one is not finite it is NaN.
 
     Args:
         differences: ``(T, N)``: for each of T comparisons, what the first model has more than the
@@ -44,9 +44,10 @@ def bootstrap_test(differences: Floats, *, resamples: int = 4000, seed: int = 0)
     if differences.ndim != 2 or not differences.shape[1]:
         raise ValueError(f"differences: expected (T, N) with N >= 1, found {differences.shape}")
     n = differences.shape[1]
+    usable = np.isfinite(differences).all(axis=1)  # the NLL of an image may be infinite
+    differences = np.where(usable[:, None], differences, 0.0)
     mean = differences.mean(axis=1)
     centred = differences - mean[:, None]
-    # An infinite NLL makes its mean NaN, and every comparison with it is false.
     least = np.abs(mean) * (1 - 1e-9)
     rng, extreme = np.random.default_rng(seed), np.zeros(len(mean))
     for start in range(0, resamples, _AT_ONCE):
@@ -54,7 +55,7 @@ def bootstrap_test(differences: Floats, *, resamples: int = 4000, seed: int = 0)
         times = rng.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float64)
         drawn = times @ centred.T / n
         extreme += (np.abs(drawn) >= least).sum(axis=0)
-    p_values: Floats = np.where(np.isfinite(mean), (1 + extreme) / (1 + resamples), math.nan)
+    p_values: Floats = np.where(usable, (1 + extreme) / (1 + resamples), math.nan)
     return p_values
 
 

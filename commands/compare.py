@@ -34,7 +34,12 @@ Reached = Annotated[
         metavar="METRIC=VALUE", show_default=False, help="Rounds and bytes until this is reached."
     ),
 ]
-Source = Annotated[str, typer.Option(help="Whose metrics, as in metrics.jsonl.")]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        show_default=False, help="Whose metrics, as in metrics.jsonl; the first central part's."
+    ),
+]
 Metrics = Annotated[
     str | None,
     typer.Option(show_default=False, help="Names joined by +; those that tables show if left out."),
@@ -55,7 +60,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", show_default=False)],
     baseline: Baseline = None,
     target: Reached = None,
-    source: Source = "server-test",
+    source: Source = None,
     metrics: Metrics = None,
     kind: Annotated[
         Format, typer.Option("--format", help="Of what is printed or written.")
@@ -101,7 +106,7 @@ def compared(
     runs: list[Path],
     baseline: str | None,
     target: str | None,
-    source: str,
+    source: str | None,
     metrics: str | None,
 ) -> tuple[list[TextTable], dict[str, pd.DataFrame], list[str]]:
     """Return the tables of a comparison, as text and as numbers by name, and notes."""
@@ -111,7 +116,7 @@ def compared(
     from fl2ora.reporting.comparison_text import baseline_table, summary_table
 
     collection = collect(runs)
-    notes = list(collection.notes)
+    notes, source = list(collection.notes), source or collection.source
     wanted = None if target is None else target_from(target)
     labels = None if baseline is None else baseline_from(baseline, collection)
     chosen = metrics_of(collection, metrics)
@@ -119,7 +124,7 @@ def compared(
     tables = [summary_table(summary, collection.axes, chosen, wanted)]
     numbers = {"summary": summary}
     if labels is not None:
-        found, more = against_baseline(collection, labels)
+        found, more = against_baseline(collection, labels, source)
         notes += more
         if not len(found):
             raise UserError("--baseline: expected rows to compare with it, found none")

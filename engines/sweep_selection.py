@@ -10,9 +10,9 @@ from fl2ora.calibration.metrics.table import METRICS
 from fl2ora.engines.sweep_cells import Job
 from fl2ora.experiment.config import Value
 from fl2ora.experiment.sweep_grid import Labels, Select
+from fl2ora.reporting.sources import CLIENTS_VALIDATION
 from fl2ora.reporting.sweep_folder import DONE, ChoiceRecord, state_of
 from fl2ora.reporting.tables import metrics_table
-from fl2ora.server_app.metrics_by_source import CLIENTS_VALIDATION
 
 
 def chosen(

@@ -13,6 +13,7 @@ from fl2ora.engines.sweep_workers import Ended
 from fl2ora.experiment.errors import printable
 from fl2ora.reporting.events import EVENTS_FILE, NewLines
 from fl2ora.reporting.run_directory import RUN_FILE
+from fl2ora.reporting.sources import CALIBRATED, CLIENTS_VALIDATION, main_source
 from fl2ora.reporting.sweep_folder import SELECTION, ChoiceRecord
 from fl2ora.reporting.tables import metrics_table
 
@@ -143,9 +144,10 @@ def _result(job: Job) -> str:
         return "no result"
     table = metrics_table(job.folder)
     if job.folder.parent.name == SELECTION:  # what is chosen by it must not be seen on test images
-        table = table[table["source"] == "clients-validation"]
+        table = table[table["source"] == CLIENTS_VALIDATION]
     else:
-        table = table[table["source"].isin(["server-test", "server-test-calibrated"])]
+        source = main_source(table["source"])
+        table = table[table["source"].isin([source, source + CALIBRATED])]
     if not len(table) or not {"accuracy", "ece"} <= set(table.columns):
         return "done"
     last = table.iloc[-1]

@@ -16,7 +16,7 @@ from fl2ora.calibration.paired_tests import bootstrap_test, holm, merged, seeds_
 from fl2ora.calibration.predictions import Scores
 from fl2ora.experiment.errors import UserError, listed, nearest, shown
 from fl2ora.reporting.collected_runs import Collection, FinishedRun
-from fl2ora.reporting.comparison import SERVER_TEST, ZERO_SHOT, final_row, zero_shot_row
+from fl2ora.reporting.comparison import ZERO_SHOT, final_row, zero_shot_row
 from fl2ora.reporting.saved_scores import SavedScores, saved_scores
 
 TESTED = ("accuracy", "ece", "nll")
@@ -62,9 +62,9 @@ def baseline_from(text: str, collection: Collection) -> dict[str, str]:
 
 
 def against_baseline(
-    collection: Collection, baseline: Mapping[str, str], num_bins: int = 15
+    collection: Collection, baseline: Mapping[str, str], source: str, num_bins: int = 15
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Compare every group of runs with its baseline, on the central test set.
+    """Compare every group of runs with its baseline, on one source.
 
     Columns are the axes and ``baseline``, what the row is compared with; ``seeds``, that both have;
     for each of ``TESTED`` ``<name>_difference`` (row minus baseline, mean over seeds),
@@ -74,6 +74,7 @@ def against_baseline(
     Args:
         collection: finished runs.
         baseline: of ``baseline_from``.
+        source: what is compared; over images, only central parts can be.
         num_bins: of the test of calibration.
 
     Returns:
@@ -89,8 +90,8 @@ def against_baseline(
             continue
         row: dict[str, object] = dict(zip(collection.axes, labels, strict=True))
         row |= {"baseline": name, "seeds": len(pairs)}
-        row |= _over_seeds(pairs)
-        row |= _over_images(pairs, num_bins, cache, notes)
+        row |= _over_seeds(pairs, source)
+        row |= _over_images(pairs, source, num_bins, cache, notes)
         rows.append(row)
     table = pd.DataFrame(rows)
     for column in [f"{m}_p_{kind}" for m in TESTED for kind in ("images", "seeds")]:
@@ -122,15 +123,13 @@ def _pairs(
     return pairs, ", ".join(f"{axis}={label}" for axis, label in baseline.items())
 
 
-def _over_seeds(pairs: Sequence[Pair]) -> dict[str, object]:
+def _over_seeds(pairs: Sequence[Pair], source: str) -> dict[str, object]:
     found: dict[str, object] = {}
     for name in TESTED:
         differences = []
         for run, other in pairs:
-            base = (
-                zero_shot_row(run, SERVER_TEST) if other is None else final_row(other, SERVER_TEST)
-            )
-            mine = final_row(run, SERVER_TEST)
+            base = zero_shot_row(run, source) if other is None else final_row(other, source)
+            mine = final_row(run, source)
             differences.append(mine.get(name, math.nan) - base.get(name, math.nan))
         found[f"{name}_difference"] = float(np.mean(differences))
         found[f"{name}_p_seeds"] = seeds_test(differences)
@@ -139,12 +138,13 @@ def _over_seeds(pairs: Sequence[Pair]) -> dict[str, object]:
 
 def _over_images(
     pairs: Sequence[Pair],
+    source: str,
     num_bins: int,
     cache: dict[Path, SavedScores | str],
     notes: list[str],
 ) -> dict[str, object]:
     """Return the p-values over images, NaN where the logits of a run cannot be had."""
-    scores = [_scores_of(pair, cache) for pair in pairs]
+    scores = [_scores_of(pair, source, cache) for pair in pairs]
     if bad := [pair for pair in scores if isinstance(pair, str)]:
         notes += bad
         return {f"{name}_p_images": math.nan for name in TESTED}
@@ -159,11 +159,13 @@ def _over_images(
     return found
 
 
-def _scores_of(pair: Pair, cache: dict[Path, SavedScores | str]) -> tuple[Scores, Scores] | str:
+def _scores_of(
+    pair: Pair, source: str, cache: dict[Path, SavedScores | str]
+) -> tuple[Scores, Scores] | str:
     """Return the scores of a pair on the same images, or why there are none."""
     run, other = pair
-    mine = _load(run, cache)
-    theirs = mine if other is None else _load(other, cache)
+    mine = _load(run, source, cache)
+    theirs = mine if other is None else _load(other, source, cache)
     if isinstance(mine, str) or isinstance(theirs, str):
         return mine if isinstance(mine, str) else str(theirs)
     if not torch.equal(mine.labels, theirs.labels):
@@ -171,10 +173,11 @@ def _scores_of(pair: Pair, cache: dict[Path, SavedScores | str]) -> tuple[Scores
     return mine.final, mine.zero_shot if other is None else theirs.final
 
 
-def _load(run: FinishedRun, cache: dict[Path, SavedScores | str]) -> SavedScores | str:
+def _load(run: FinishedRun, source: str, cache: dict[Path, SavedScores | str]) -> SavedScores | str:
     if run.folder not in cache:
         try:
-            cache[run.folder] = saved_scores(run.folder, str(run.config.get("calibrator", "none")))
+            calibrator = str(run.config.get("calibrator", "none"))
+            cache[run.folder] = saved_scores(run.folder, calibrator, source)
         except UserError as error:
             cache[run.folder] = f"no test over images: {error}"
     return cache[run.folder]

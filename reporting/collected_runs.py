@@ -13,6 +13,7 @@ import pandas as pd
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.sweep_grid import label_of
 from fl2ora.reporting.run_directory import RUN_FILE
+from fl2ora.reporting.sources import main_source
 from fl2ora.reporting.sweep_folder import (
     DONE,
     FAILED,
@@ -75,6 +76,11 @@ class Collection:
     notes: tuple[str, ...]
     choices: Sequence[ChoiceRecord]
     title: str
+
+    @property
+    def source(self) -> str:
+        """The source that stands for the runs: the first central part, else the clients."""
+        return main_source(self.runs[0].metrics["source"])
 
     def groups(self) -> dict[tuple[str, ...], list[FinishedRun]]:
         """Return the runs of equal settings, by their labels, in order."""

@@ -12,10 +12,9 @@ import fl2ora.calibration as calibration  # its names are loaded when used, and 
 from fl2ora.calibration.metrics.metric import Metric
 from fl2ora.experiment.errors import UserError, listed, nearest, shown
 from fl2ora.reporting.collected_runs import Collection, FinishedRun
-from fl2ora.reporting.tables import CALIBRATED
+from fl2ora.reporting.sources import CALIBRATED
 
 ZERO_SHOT = "zero-shot"
-SERVER_TEST = "server-test"
 _TRAINING = "training"
 
 
@@ -67,7 +66,7 @@ def target_from(text: str) -> Target:
 def summarised(
     collection: Collection,
     metrics: Sequence[Metric],
-    source: str = SERVER_TEST,
+    source: str,
     target: Target | None = None,
 ) -> pd.DataFrame:
     """Return a row for every group of runs of equal settings, zero-shot rows first.
@@ -225,11 +224,11 @@ def metrics_of(collection: Collection, text: str | None) -> tuple[Metric, ...]:
     """
     known = {str(name) for run in collection.runs for name in run.metrics.columns}
     if text is None:
-        shown = {metric.name for metric in calibration.METRICS if metric.shown}
+        wanted = {metric.name for metric in calibration.METRICS if metric.shown}
         return tuple(
             metric
             for metric in calibration.METRICS
-            if metric.name in known and {metric.name, metric.beside} & shown
+            if metric.name in known and {metric.name, metric.beside} & wanted
         )
     try:
         chosen = calibration.chosen_metrics(text)

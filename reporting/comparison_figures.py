@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fl2ora.reporting.collected_runs import FinishedRun
-from fl2ora.reporting.comparison import SERVER_TEST, final_row, zero_shot_row
+from fl2ora.reporting.comparison import final_row, zero_shot_row
 from fl2ora.reporting.plot_style import (
     BLACK,
     BLUE,
@@ -65,7 +65,9 @@ def svg(draw: Draw, size: tuple[float, float], prefix: str) -> str:
     return _ID.sub(rf"\g<1>{prefix}-", text[text.index("<svg") :])
 
 
-def scatter(groups: Groups, axes_names: Sequence[str]) -> tuple[Draw, tuple[float, float]]:
+def scatter(
+    groups: Groups, axes_names: Sequence[str], source: str
+) -> tuple[Draw, tuple[float, float]]:
     """Return how to draw accuracy against ECE for all groups, with 95 % intervals.
 
     Over seeds where there are several (Student's t), else over the images, by the bootstrap of the
@@ -79,13 +81,13 @@ def scatter(groups: Groups, axes_names: Sequence[str]) -> tuple[Draw, tuple[floa
         for labels, runs in groups.items():
             place = firsts.index(labels[0]), lasts.index(labels[-1]) if len(labels) > 1 else 0
             colour, marker = _COLOURS[place[0] % 8], _MARKERS[place[1] % 10]
-            x, y = (_estimate(runs, name) for name, _ in _PANELS)
+            x, y = (_estimate(runs, name, source) for name, _ in _PANELS)
             axes.errorbar(
                 *(100 * point for point in (x[0], y[0])),
                 xerr=_bars(x), yerr=_bars(y), fmt=marker, color=colour, markersize=4,
                 elinewidth=0.6, alpha=0.9,
             )  # fmt: skip
-        start = zero_shot_row(next(iter(groups.values()))[0], SERVER_TEST)
+        start = zero_shot_row(next(iter(groups.values()))[0], source)
         if start:
             axes.plot(100 * start["accuracy"], 100 * start["ece"], "*", color=BLACK, markersize=9)
         axes.set_xlabel("accuracy (%)")
@@ -97,7 +99,9 @@ def scatter(groups: Groups, axes_names: Sequence[str]) -> tuple[Draw, tuple[floa
     return draw, (PAGE * 0.75, 3.6)
 
 
-def curves(groups: Groups, axes_names: Sequence[str]) -> tuple[Draw, tuple[float, float]]:
+def curves(
+    groups: Groups, axes_names: Sequence[str], source: str
+) -> tuple[Draw, tuple[float, float]]:
     """Return how to draw accuracy and ECE over rounds, mean and standard deviation as a band.
 
     Of up to eight groups each has a line, and the band is over seeds; of more, each choice of the
@@ -109,7 +113,7 @@ def curves(groups: Groups, axes_names: Sequence[str]) -> tuple[Draw, tuple[float
         panels = figure.subplots(1, 2, sharex=True)
         for axes, (name, title) in zip(panels, _PANELS, strict=True):
             for place, (label, runs) in enumerate(lines.items()):
-                table = _by_round(runs, name)
+                table = _by_round(runs, name, source)
                 mean, sd = 100 * table.mean(axis=1), 100 * table.std(axis=1).fillna(0)
                 colour = _COLOURS[place % 8]
                 axes.plot(mean.index, mean, color=colour, label=fitted(label, 2.6),
@@ -129,7 +133,9 @@ def curves(groups: Groups, axes_names: Sequence[str]) -> tuple[Draw, tuple[float
     return draw, (PAGE, 2.6 + 0.17 * math.ceil(len(lines) / 2))
 
 
-def heat_map(groups: Groups, axes_names: Sequence[str]) -> tuple[Draw, tuple[float, float]] | None:
+def heat_map(
+    groups: Groups, axes_names: Sequence[str], source: str
+) -> tuple[Draw, tuple[float, float]] | None:
     """Return how to draw accuracy and ECE of the grid; None where no two axes have two choices.
 
     Rows and columns are the two axes with the most choices; a cell is the mean over all others.
@@ -144,7 +150,7 @@ def heat_map(groups: Groups, axes_names: Sequence[str]) -> tuple[Draw, tuple[flo
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (metric, title) in zip(panels, _PANELS, strict=True):
-            values = [[_mean_where(groups, metric, {down: r, across: c}) for c in names[1]]
+            values = [[_mean_where(groups, metric, source, {down: r, across: c}) for c in names[1]]
                       for r in names[0]]  # fmt: skip
             _grid(axes, np.array(values), names, "viridis" if metric == "accuracy" else "magma_r")
             axes.set_title(title)
@@ -199,9 +205,9 @@ def _legend(
     figure.legend(handles=handles, loc="outside right upper", title=fitted(title, 2.4, lines=2))
 
 
-def _estimate(runs: Sequence[FinishedRun], name: str) -> tuple[float, float, float]:
+def _estimate(runs: Sequence[FinishedRun], name: str, source: str) -> tuple[float, float, float]:
     """Return mean and the ends of its 95 % interval."""
-    rows = [final_row(run, SERVER_TEST) for run in runs]
+    rows = [final_row(run, source) for run in runs]
     values = np.array([row.get(name, math.nan) for row in rows])
     mean = float(values.mean())
     if len(values) > 1:
@@ -236,20 +242,20 @@ def _lines(groups: Groups) -> dict[str, list[FinishedRun]]:
     return found
 
 
-def _by_round(runs: Sequence[FinishedRun], name: str) -> pd.DataFrame:
+def _by_round(runs: Sequence[FinishedRun], name: str, source: str) -> pd.DataFrame:
     """Return a column for each run, by round."""
     columns = []
     for run in runs:
-        rows = run.metrics[run.metrics["source"] == SERVER_TEST]
+        rows = run.metrics[run.metrics["source"] == source]
         if name in rows:
             columns.append(rows.drop_duplicates("round", keep="last").set_index("round")[name])
     return pd.concat(columns, axis=1) if columns else pd.DataFrame()
 
 
-def _mean_where(groups: Groups, metric: str, wanted: Mapping[int, str]) -> float:
+def _mean_where(groups: Groups, metric: str, source: str, wanted: Mapping[int, str]) -> float:
     """Return the mean in percent over the runs whose labels are as wanted."""
     values = [
-        final_row(run, SERVER_TEST).get(metric, math.nan)
+        final_row(run, source).get(metric, math.nan)
         for labels, runs in groups.items()
         if all(labels[place] == label for place, label in wanted.items())
         for run in runs

@@ -15,7 +15,7 @@ from fl2ora.calibration.metrics.metric import Metric
 from fl2ora.experiment.fingerprint import library_versions
 from fl2ora.reporting.against_baseline import against_baseline
 from fl2ora.reporting.collected_runs import Collection
-from fl2ora.reporting.comparison import SERVER_TEST, Target, metrics_of, summarised
+from fl2ora.reporting.comparison import Target, metrics_of, summarised
 from fl2ora.reporting.comparison_figures import Draw, curves, drawn, heat_map, scatter, svg
 from fl2ora.reporting.comparison_text import (
     SUFFIXES,
@@ -64,8 +64,8 @@ def write_report(
         metrics: names joined by ``+``, or None for those that tables show.
     """
     chosen = metrics_of(collection, metrics)
-    summary = summarised(collection, chosen, SERVER_TEST, target)
-    tests, notes = against_baseline(collection, baseline)
+    summary = summarised(collection, chosen, collection.source, target)
+    tests, notes = against_baseline(collection, baseline, collection.source)
     figures = _figures(collection)
     folder.mkdir(parents=True, exist_ok=True)
     tables = [summary_table(summary, collection.axes, chosen, target)]
@@ -91,11 +91,13 @@ def _page(
     notes: Sequence[str],
 ) -> Page:
     single = len(collection.runs) == _ONE_RUN
-    more = [rounds_table(collection.runs[0])] if single else []
+    more = [rounds_table(collection.runs[0], collection.source)] if single else []
     if collection.choices:
         more.append(choices_table(collection.choices))
     sentences = (
-        run_sentences(collection.runs[0]) if single else sweep_sentences(collection, summary, tests)
+        run_sentences(collection.runs[0], collection.source)
+        if single
+        else sweep_sentences(collection, summary, tests)
     )
     drawings = [
         PageFigure(f.title, f.caption, svg(f.draw, f.size, f"f{number}"))
@@ -123,17 +125,17 @@ def _figures(collection: Collection) -> list[_Figure]:
         ending = f"-{number + 1}" if len(sets) > 1 else ""
         where = f": {images[0]}, {images[1]}" if len(sets) > 1 else ""
         if len(collection.runs) == _ONE_RUN:
-            draw, size = reliability(collection.runs[0])
+            draw, size = reliability(collection.runs[0], collection.source)
             found.append(
                 _Figure("reliability", "Confidence and accuracy", _RELIABILITY, draw, size)
             )
         else:
-            draw, size = scatter(groups, collection.axes)
+            draw, size = scatter(groups, collection.axes, collection.source)
             title = f"Accuracy against ECE{where}"
             found.append(_Figure(f"accuracy-ece{ending}", title, _SCATTER, draw, size))
-        draw, size = curves(groups, collection.axes)
+        draw, size = curves(groups, collection.axes, collection.source)
         found.append(_Figure(f"curves{ending}", f"Over the rounds{where}", _CURVES, draw, size))
-        if (grid := heat_map(groups, collection.axes)) is not None:
+        if (grid := heat_map(groups, collection.axes, collection.source)) is not None:
             title = f"The grid{where}"
             found.append(_Figure(f"grid{ending}", title, _GRID, *grid))
     return found

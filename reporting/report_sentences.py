@@ -11,7 +11,6 @@ from fl2ora.calibration.metrics.table import METRICS
 from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.collected_runs import Collection, FinishedRun
 from fl2ora.reporting.comparison import (
-    SERVER_TEST,
     ZERO_SHOT,
     blocks,
     final_row,
@@ -25,9 +24,9 @@ _METRICS = {metric.name: metric for metric in METRICS}
 _NEARLY = 0.0005  # a fraction that is shown as 0.0 %
 
 
-def run_sentences(run: FinishedRun) -> list[str]:
+def run_sentences(run: FinishedRun, source: str) -> list[str]:
     """Say how accuracy and confidence changed, and whether the change in calibration is chance."""
-    before, after = zero_shot_row(run, SERVER_TEST), final_row(run, SERVER_TEST)
+    before, after = zero_shot_row(run, source), final_row(run, source)
     if not {"accuracy", "confidence", "ece"} <= before.keys() & after.keys():
         return ["The run measured no accuracy, confidence and ECE."]
     calibrator = str(run.config.get("calibrator", "none"))
@@ -39,7 +38,7 @@ def run_sentences(run: FinishedRun) -> list[str]:
         f"to {_percent(after['accuracy'])}.",
         f"The model's confidence was {_leaning(before)} before, and is {_leaning(after)} after "
         f"{after_what}; its calibration error (ECE) went from {_percent(before['ece'])} to "
-        f"{_percent(after['ece'])}. {_significance(run, calibrator)}",
+        f"{_percent(after['ece'])}. {_significance(run, calibrator, source)}",
     ]
 
 
@@ -54,7 +53,7 @@ def sweep_sentences(
     found = [f"{len(groups)} settings were compared, each with {count}."]
     if len(blocks(summary)) == 1:
         found += [_best(summary, collection.axes, name) for name in ("accuracy", "ece")]
-        start = zero_shot_row(collection.runs[0], SERVER_TEST)
+        start = zero_shot_row(collection.runs[0], collection.source)
         if {"accuracy", "confidence", "ece"} <= start.keys():
             found.append(
                 f"Zero-shot CLIP has an accuracy of {_percent(start['accuracy'])} and an ECE of "
@@ -90,9 +89,9 @@ def _differing(tests: pd.DataFrame) -> str:
     )
 
 
-def _significance(run: FinishedRun, calibrator: str) -> str:
+def _significance(run: FinishedRun, calibrator: str, source: str) -> str:
     try:
-        scores = saved_scores(run.folder, calibrator)
+        scores = saved_scores(run.folder, calibrator, source)
     except UserError:
         return "Whether this is more than chance cannot be said: the logits are not there."
     bins = int(run.config.get("num-bins", 15))

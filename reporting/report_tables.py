@@ -6,21 +6,21 @@ import math
 from collections.abc import Sequence
 
 from fl2ora.reporting.collected_runs import FinishedRun
-from fl2ora.reporting.comparison import SERVER_TEST
 from fl2ora.reporting.comparison_text import Cell, TextTable
+from fl2ora.reporting.sources import title_of
 from fl2ora.reporting.sweep_folder import ChoiceRecord
 from fl2ora.reporting.tables import rows_with_calibrated, shown_metrics
 
 
-def rounds_table(run: FinishedRun) -> TextTable:
+def rounds_table(run: FinishedRun, source: str) -> TextTable:
     """Return a row for each measured round of one run, and one after its calibrator."""
     metrics = shown_metrics(run.metrics)
     rows = [
         [Cell(row[0]), *(Cell(text, value=_leading_number(text)) for text in row[1:])]
-        for row in rows_with_calibrated(run.metrics, SERVER_TEST)
+        for row in rows_with_calibrated(run.metrics, source)
     ]
     head = ["round", *(metric.title for metric in metrics)]
-    return TextTable("Central held-out set after each round", head, rows, 1)
+    return TextTable(f"{title_of(source)} after each round", head, rows, 1)
 
 
 def choices_table(choices: Sequence[ChoiceRecord]) -> TextTable:

@@ -13,11 +13,13 @@ from fl2ora.reporting.plot_style import NOTHING
 from fl2ora.reporting.reliability_panels import draw_reliability, panels_size
 
 
-def reliability(run: FinishedRun) -> tuple[Draw, tuple[float, float]]:
+def reliability(run: FinishedRun, source: str) -> tuple[Draw, tuple[float, float]]:
     """Return how to draw the reliability of zero-shot CLIP and of the final model."""
     try:
-        part = SavedLogits.load(run.folder).server_test
+        part = SavedLogits.load(run.folder).central.get(source)
     except UserError:
+        part = None
+    if part is None:
         return no_figure, NOTHING
     spec = StatsSpec(num_bins=int(run.config.get("num-bins", 15)))
     panels = {

@@ -1,4 +1,4 @@
-"""What a finished run made of each central test image, its calibrator included."""
+"""What a finished run made of each image of a central part, its calibrator included."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CALIBRATORS = "calibrators"
 
 @dataclass(frozen=True)
 class SavedScores:
-    """Scores of the central test images, in their order.
+    """Scores of a central part's images, in their order.
 
     Attributes:
         labels: ``(N,)`` int64.
@@ -31,25 +31,32 @@ class SavedScores:
     zero_shot: Scores
 
 
-def saved_scores(folder: Path, calibrator: str) -> SavedScores:
+def saved_scores(folder: Path, calibrator: str, source: str) -> SavedScores:
     """Read a run's logits, and apply its calibrator to those of its result.
 
     Args:
         folder: of the run.
         calibrator: spec of the run's calibrator, or ``none``.
+        source: of the central part.
 
     Raises:
-        UserError: the logits are missing or damaged; or the calibrator is, or is not one of ours.
+        UserError: the logits are missing or damaged; or the calibrator is, is not one of ours, or
+            was not fitted for the classes of this part.
     """
     saved = SavedLogits.load(folder)
-    part = saved.server_test
+    if source not in saved.central:
+        raise UserError(f"{folder.name}: no logits of {source} were saved")
+    part = saved.central[source]
     zero_shot = scores_of(blocks_of_logits(part.zero_shot, part.labels))
     if calibrator == "none":
         return SavedScores(
             part.labels, scores_of(blocks_of_logits(part.logits, part.labels)), zero_shot
         )
     fitted, context = _fitted(folder, calibrator), saved.context(part)
-    log_p = fitted(part.logits, context)
+    try:
+        log_p = fitted(part.logits, context)
+    except ValueError as error:
+        raise UserError(f"{calibrator!r} on {source}: {error}") from None
     block = Block(
         probabilities=log_p.exp(),
         labels=part.labels,
