@@ -44,7 +44,7 @@ def bootstrap_test(differences: Floats, *, resamples: int = 4000, seed: int = 0)
     if differences.ndim != 2 or not differences.shape[1]:
         raise ValueError(f"differences: expected (T, N) with N >= 1, found {differences.shape}")
     n = differences.shape[1]
-    usable = np.isfinite(differences).all(axis=1)  # the NLL of an image may be infinite
+    usable = np.asarray(np.isfinite(differences).all(axis=1))  # the NLL of an image may be infinite
     differences = np.where(usable[:, None], differences, 0.0)
     mean = differences.mean(axis=1)
     centred = differences - mean[:, None]

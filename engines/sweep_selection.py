@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from fl2ora.calibration.metrics.table import METRICS
 from fl2ora.engines.sweep_cells import Job
@@ -43,7 +44,7 @@ def _is_number(value: Value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _point(value: Value, values: Sequence[float]) -> dict[str, object]:
+def _point(value: Value, values: Sequence[float]) -> dict[str, Any]:
     usable = all(map(math.isfinite, values))
     return {
         "value": value,

@@ -218,8 +218,6 @@ def _loads(job: Job) -> tuple[str, ...]:
 
 def _next(waiting: Sequence[Job], has: tuple[str, ...] | None, taken: set[tuple[str, ...]]) -> Job:
     """Return a job of what a worker has loaded, else of what no other has, else the first."""
-    for fits in (lambda job: _loads(job) == has, lambda job: _loads(job) not in taken):
-        for job in waiting:
-            if fits(job):
-                return job
-    return waiting[0]
+    same = [job for job in waiting if _loads(job) == has]
+    new = [job for job in waiting if _loads(job) not in taken]
+    return (same or new or list(waiting))[0]

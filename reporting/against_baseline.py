@@ -151,7 +151,8 @@ def _over_images(
     good = [pair for pair in scores if not isinstance(pair, str)]
     found: dict[str, object] = {}
     for name, of in _OF_IMAGES.items():
-        differences = np.stack([of(mine) - of(base) for mine, base in good])
+        with np.errstate(invalid="ignore"):  # an image's NLL may be infinite under both
+            differences = np.stack([of(mine) - of(base) for mine, base in good])
         found[f"{name}_p_images"] = merged(bootstrap_test(differences).tolist())
     found["ece_p_images"] = merged(
         [compare_on_same_examples(m, b, num_bins=num_bins).p_value for m, b in good]

@@ -171,10 +171,10 @@ def _zero_shot_rows(
     models = {key[0] for key in groups}
     rows = []
     for (model, *_), runs in groups.items():
-        values = [row for run in runs.values() if (row := zero_shot_row(run, source))]
+        values = [found for run in runs.values() if (found := zero_shot_row(run, source))]
         if not values:
             continue
-        points = {tuple(row.get(metric.name) for metric in metrics) for row in values}
+        points = {tuple(each.get(metric.name) for metric in metrics) for each in values}
         if len(points) == 1:  # the same images, whatever the seed
             values = values[:1]
         name = ZERO_SHOT if len(models) == 1 else f"{ZERO_SHOT} {model}"

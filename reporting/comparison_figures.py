@@ -83,7 +83,7 @@ def scatter(
             colour, marker = _COLOURS[place[0] % 8], _MARKERS[place[1] % 10]
             x, y = (_estimate(runs, name, source) for name, _ in _PANELS)
             axes.errorbar(
-                *(100 * point for point in (x[0], y[0])),
+                100 * x[0], 100 * y[0],
                 xerr=_bars(x), yerr=_bars(y), fmt=marker, color=colour, markersize=4,
                 elinewidth=0.6, alpha=0.9,
             )  # fmt: skip
@@ -168,7 +168,9 @@ def no_figure(figure: Figure) -> None:
 def _grid(
     axes: Axes, values: np.ndarray[Any, Any], names: tuple[list[str], list[str]], colours: str
 ) -> None:
-    axes.imshow(values, cmap=colours, aspect="auto")
+    rows, columns = (np.arange(len(names[axis]) + 1) - 0.5 for axis in (0, 1))
+    axes.pcolormesh(columns, rows, values, cmap=colours)
+    axes.set_ylim(rows[-1], rows[0])
     axes.set_xticks(
         range(len(names[1])), [fitted(n, 1.0) for n in names[1]], rotation=30, ha="right"
     )

@@ -67,11 +67,11 @@ def summary_table(
     head = [*axes, *images, "seeds", *(_headed(metric) for metric in shown)]
     placed = {metric.name: ranks(table, metric) for metric in shown}
     rows = []
-    for index, row in table.iterrows():
+    for place, (_, row) in enumerate(table.iterrows()):
         cells = [Cell(str(row[name])) for name in (*axes, *images)]
         cells.append(Cell(str(row["seeds"]), value=float(row["seeds"])))
         for metric in shown:
-            rank = placed[metric.name][index]
+            rank = placed[metric.name].iloc[place]
             text = _spread(metric, row, metrics)
             cells.append(Cell(text, int(rank) if rank == rank else 0, float(row[metric.name])))
         rows.append([*cells, *(_target_cells(row) if target is not None else [])])
