@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pandas as pd
 
 import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.calibration.metrics.metric import Metric
+from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.against_baseline import TESTED
 from fl2ora.reporting.comparison import Target, blocks, ranks
 from fl2ora.reporting.whole_files import whole_file, write_whole
@@ -160,10 +162,17 @@ def write(
         with whole_file(target) as part:
             if kind == "csv":
                 frame.to_csv(part, index=False)
-            else:
+            elif has_parquet():
                 frame.to_parquet(part, index=False)
+            else:
+                raise UserError("Parquet needs pyarrow: pip install 'fl2ora[parquet]'")
         written.append(target)
     return written
+
+
+def has_parquet() -> bool:
+    """Return whether tables can be written as Parquet here."""
+    return importlib.util.find_spec("pyarrow") is not None
 
 
 def _headed(metric: Metric) -> str:

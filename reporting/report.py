@@ -21,6 +21,7 @@ from fl2ora.reporting.comparison_text import (
     SUFFIXES,
     TextTable,
     baseline_table,
+    has_parquet,
     summary_table,
     write,
 )
@@ -72,7 +73,8 @@ def write_report(
     tables += [baseline_table(tests, collection.axes)] if len(tests) else []
     numbers = {"summary": summary} | ({"baseline": tests} if len(tests) else {})
     for kind, suffix in SUFFIXES.items():
-        write(folder / f"summary{suffix}", kind, tables, numbers)
+        if kind != "parquet" or has_parquet():
+            write(folder / f"summary{suffix}", kind, tables, numbers)
     for figure in figures:
         drawn(figure.draw, figure.size, folder / figure.name)
     notes = [*collection.notes, *notes]

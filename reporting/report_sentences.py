@@ -82,8 +82,9 @@ def _differing(tests: pd.DataFrame) -> str:
     clear = tests[tests["ece_p_images"] < SIGNIFICANT]
     better, worse = (clear["ece_difference"] < 0).sum(), (clear["ece_difference"] > 0).sum()
     names = sorted(set(tests["baseline"]))
+    verb = "is" if better == 1 else "are"
     return (
-        f"Of {len(tests)} settings compared with {' and '.join(names)}, {better} are better "
+        f"Of {len(tests)} settings compared with {' and '.join(names)}, {better} {verb} better "
         f"calibrated and {worse} worse by more than chance (p < {SIGNIFICANT} over the test "
         "images, corrected for their number)."
     )

@@ -300,3 +300,13 @@ def test_latex_is_booktabs_with_everything_escaped(sweep: Path) -> None:
     expected = (r"50 \% \& \#1 \textasciitilde{} \textasciicircum{} \{x\} \textbackslash{} "
                 r"$\pm$ $\Delta$")  # fmt: skip
     assert expected in odd
+
+
+def test_without_pyarrow_there_is_no_parquet_and_nothing_half_written(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, numbers = tables_of(sweep)
+    monkeypatch.setattr("fl2ora.reporting.comparison_text.has_parquet", lambda: False)
+    with pytest.raises(UserError, match="Parquet needs pyarrow"):
+        write(tmp_path / "t.parquet", "parquet", texts, numbers)
+    assert list(tmp_path.iterdir()) == []
