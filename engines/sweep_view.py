@@ -12,7 +12,7 @@ from fl2ora.engines.sweep_cells import Job
 from fl2ora.engines.sweep_workers import Ended
 from fl2ora.experiment.errors import printable
 from fl2ora.reporting.events import EVENTS_FILE, NewLines
-from fl2ora.reporting.run_directory import RUN_FILE
+from fl2ora.reporting.run_file import RUN_FILE
 from fl2ora.reporting.sources import CALIBRATED, CLIENTS_VALIDATION, main_source
 from fl2ora.reporting.sweep_folder import SELECTION, ChoiceRecord
 from fl2ora.reporting.tables import metrics_table

@@ -19,7 +19,7 @@ from fl2ora.experiment.sweep_grid import (
 )
 
 NAME, SET, SEED = "name", "set", "seed"
-PLACED = ("output-dir", "run-name", SEED)
+PLACED = ("output-dir", "run-name", "resume", "force-resume", SEED)
 """Keys that the sweep itself gives to every cell."""
 
 _TABLES = ("seeds", "fixed", "axes", "when", "skip", "select")

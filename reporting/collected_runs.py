@@ -12,7 +12,7 @@ import pandas as pd
 
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.sweep_grid import label_of
-from fl2ora.reporting.run_directory import RUN_FILE
+from fl2ora.reporting.run_file import RUN_FILE
 from fl2ora.reporting.sources import main_source
 from fl2ora.reporting.sweep_folder import (
     DONE,
@@ -29,7 +29,7 @@ CODE = "code"
 RUN = "run"
 _ANYWHERE = (
     SEED, "output-dir", "run-name", "cache-dir", "cache-gib", "cache-features", "round-timeout",
-    "start-timeout", "callbacks",
+    "start-timeout", "callbacks", "resume", "force-resume", "checkpoint-every",
 )  # fmt: skip
 
 

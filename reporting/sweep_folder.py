@@ -19,7 +19,7 @@ from typing import Any
 
 from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
-from fl2ora.reporting.run_directory import RUN_FILE
+from fl2ora.reporting.run_file import RUN_FILE
 from fl2ora.reporting.whole_files import write_whole
 
 SWEEP_FILE = "sweep.json"
@@ -28,7 +28,10 @@ SELECTION = "selection"
 DONE, FAILED, OPEN = "done", "failed", "open"
 
 _LOCK = ".lock"
-_ANYWHERE = ("output-dir", "run-name", "cache-dir", "round-timeout", "start-timeout")
+_ANYWHERE = (
+    "output-dir", "run-name", "resume", "force-resume", "checkpoint-every", "cache-dir",
+    "round-timeout", "start-timeout",
+)  # fmt: skip
 _UNFIT = re.compile(r"[^A-Za-z0-9.]+")
 _LONGEST = 80  # signs of a folder's name that labels may take
 _ATTEMPTS, _PAUSE = 25, 0.2  # seconds

@@ -52,8 +52,6 @@ def test_every_option_has_a_help_text_and_every_argument_stands_in_the_docstring
         "run", "sweep", "compare", "report", "calibrate", "data", "domains", "keys", "doctor",
         "node",
     }  # fmt: skip
-        "node",
-    }  # fmt: skip
     below = group.commands["node"]
     assert isinstance(below, click.Group)
     for command in [*group.commands.values(), *below.commands.values()]:
