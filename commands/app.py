@@ -20,13 +20,16 @@ from rich.markup import escape
 
 import fl2ora
 from fl2ora.commands.calibrate import calibrate
+from fl2ora.commands.compare import compare
 from fl2ora.commands.consoles import console_for
 from fl2ora.commands.data import data
 from fl2ora.commands.doctor import doctor
 from fl2ora.commands.domains import domains
 from fl2ora.commands.keys import keys
 from fl2ora.commands.node_check import check
+from fl2ora.commands.report import report
 from fl2ora.commands.run import run
+from fl2ora.commands.sweep import sweep
 from fl2ora.commands.verbosity import is_verbose
 from fl2ora.experiment.errors import RunInterruptedError, UserError, printable
 
@@ -45,6 +48,9 @@ cli.command(
     epilog="Settings are flat keys such as num-rounds or strategy, in a TOML file or after --set. "
     "'fl2ora keys' lists them all; README.md and docs/ say what they may be."
 )(run)
+cli.command()(sweep)
+cli.command()(compare)
+cli.command()(report)
 cli.command()(calibrate)
 cli.command()(data)
 cli.command()(domains)

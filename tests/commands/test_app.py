@@ -49,7 +49,8 @@ def test_every_option_has_a_help_text_and_every_argument_stands_in_the_docstring
     group = typer.main.get_command(app.cli)
     assert isinstance(group, click.Group)
     assert group.commands.keys() == {
-        "run", "calibrate", "data", "domains", "keys", "doctor", "node",
+        "run", "sweep", "compare", "report", "calibrate", "data", "domains", "keys", "doctor",
+        "node",
     }  # fmt: skip
     below = group.commands["node"]
     assert isinstance(below, click.Group)

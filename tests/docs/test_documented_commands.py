@@ -20,7 +20,9 @@ from documented import PAGES, ROOT, Block, Command, blocks, commands, save_files
 from fl2ora.client_app.node import Node
 from fl2ora.commands.app import cli
 from fl2ora.commands.settings import read_settings
+from fl2ora.engines.sweep_cells import Jobs
 from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.sweep_file import read_sweep
 from fl2ora.federated_data.shares import load_federation
 from fl2ora.server_app.run_plugins import build_plugins, build_run_calibrator
 
@@ -48,6 +50,9 @@ NOT_CHECKED = {
     "flwr list": "Flower's",
     "flwr stop": "Flower's",
     "fl2ora data": "tests/commands run it",
+    "fl2ora sweep": "tests/engines/test_sweep.py runs it; the file is checked below",
+    "fl2ora compare": "tests/commands/test_sweep_commands.py runs it",
+    "fl2ora report": "tests/commands/test_sweep_commands.py runs it",
     "fl2ora doctor": "has no arguments; tests/commands run it",
 }
 NODE_KEYS = {
@@ -104,9 +109,14 @@ def test_examples_print_what_the_page_shows(page: str) -> None:
 
 
 @pytest.mark.parametrize("block", of("toml"), ids=str)
-def test_toml_blocks_are_run_configs(block: Block, scratch: Path, fashion_mnist: None) -> None:
+def test_toml_blocks_can_be_built(block: Block, scratch: Path, fashion_mnist: None) -> None:
     save_files(BY_NAME[block.page], scratch, before=block.line)
-    build_plugins(*RunConfig.usable(tomllib.loads(block.text)))
+    content = tomllib.loads(block.text)
+    if "axes" in content:
+        sweep = read_sweep(content)
+        Jobs(scratch).check(sweep.cells(), sweep.select)
+    else:
+        build_plugins(*RunConfig.usable(content))
 
 
 def test_every_block_says_what_it_is_and_is_tried() -> None:

@@ -1,0 +1,265 @@
+"""Figures of a comparison: accuracy against ECE, curves over rounds, a heat map of the grid.
+
+Each returns the text of an SVG or writes files, through ``drawn``; each shows runs that were
+measured on the same images.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fl2ora.reporting.collected_runs import FinishedRun
+from fl2ora.reporting.comparison import final_row, zero_shot_row
+from fl2ora.reporting.plot_style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PAGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    empty,
+    fitted,
+    new_figure,
+    save,
+)
+
+Groups = Mapping[tuple[str, ...], Sequence[FinishedRun]]
+Draw = Callable[[Figure], None]
+
+CURVES = 8  # lines that can be told apart
+_PANELS = (("accuracy", "accuracy (%)"), ("ece", "ECE (%)"))
+_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY, BLACK)
+_MARKERS = "osD^vP*X<>"
+_LEVEL = 0.95
+_ID = re.compile(r'(\bid="|href="#|url\(#)')
+
+
+def drawn(draw: Draw, size: tuple[float, float], path: Path) -> list[Path]:
+    """Write a figure as PNG and SVG; ``size`` is its width and height in inches."""
+    with new_figure(*size) as figure:
+        draw(figure)
+        return save(figure, path)
+
+
+def svg(draw: Draw, size: tuple[float, float], prefix: str) -> str:
+    """Return a figure as an SVG element for a page, where ids of others begin otherwise."""
+    with new_figure(*size) as figure:
+        draw(figure)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return _ID.sub(rf"\g<1>{prefix}-", text[text.index("<svg") :])
+
+
+def scatter(
+    groups: Groups, axes_names: Sequence[str], source: str
+) -> tuple[Draw, tuple[float, float]]:
+    """Return how to draw accuracy against ECE for all groups, with 95 % intervals.
+
+    Over seeds where there are several (Student's t), else over the images, by the bootstrap of the
+    run. The first axis has the colours, the last one the markers.
+    """
+    firsts = _distinct(groups, 0)
+    lasts = _distinct(groups, -1) if len(axes_names) > 1 else [""]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for labels, runs in groups.items():
+            place = firsts.index(labels[0]), lasts.index(labels[-1]) if len(labels) > 1 else 0
+            colour, marker = _COLOURS[place[0] % 8], _MARKERS[place[1] % 10]
+            x, y = (_estimate(runs, name, source) for name, _ in _PANELS)
+            axes.errorbar(
+                100 * x[0], 100 * y[0],
+                xerr=_bars(x), yerr=_bars(y), fmt=marker, color=colour, markersize=4,
+                elinewidth=0.6, alpha=0.9,
+            )  # fmt: skip
+        start = zero_shot_row(next(iter(groups.values()))[0], source)
+        if start:
+            axes.plot(100 * start["accuracy"], 100 * start["ece"], "*", color=BLACK, markersize=9)
+        axes.set_xlabel("accuracy (%)")
+        axes.set_ylabel("ECE (%)")
+        axes.set_ylim(bottom=0)
+        axes.grid()
+        _legend(figure, axes, firsts, lasts, axes_names)
+
+    return draw, (PAGE * 0.75, 3.6)
+
+
+def curves(
+    groups: Groups, axes_names: Sequence[str], source: str
+) -> tuple[Draw, tuple[float, float]]:
+    """Return how to draw accuracy and ECE over rounds, mean and standard deviation as a band.
+
+    Of up to eight groups each has a line, and the band is over seeds; of more, each choice of the
+    first axis has one, over seeds and all other axes.
+    """
+    lines = _lines(groups)
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, 2, sharex=True)
+        for axes, (name, title) in zip(panels, _PANELS, strict=True):
+            for place, (label, runs) in enumerate(lines.items()):
+                table = _by_round(runs, name, source)
+                mean, sd = 100 * table.mean(axis=1), 100 * table.std(axis=1).fillna(0)
+                colour = _COLOURS[place % 8]
+                axes.plot(mean.index, mean, color=colour, label=fitted(label, 2.6),
+                          marker=_MARKERS[place % 10], markersize=3,
+                          markevery=max(1, len(mean) // 10))  # fmt: skip
+                axes.fill_between(
+                    mean.index, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0
+                )
+            axes.set_ylabel(title)
+            axes.set_xlabel("round (0: zero-shot)")
+            axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
+            axes.grid(axis="y")
+        panels[1].set_ylim(bottom=0)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2)
+
+    return draw, (PAGE, 2.6 + 0.17 * math.ceil(len(lines) / 2))
+
+
+def heat_map(
+    groups: Groups, axes_names: Sequence[str], source: str
+) -> tuple[Draw, tuple[float, float]] | None:
+    """Return how to draw accuracy and ECE of the grid; None where no two axes have two choices.
+
+    Rows and columns are the two axes with the most choices; a cell is the mean over all others.
+    """
+    sizes = [len(_distinct(groups, place)) for place in range(len(axes_names))]
+    ranked = sorted((p for p in range(len(sizes)) if sizes[p] > 1), key=lambda p: -sizes[p])
+    if len(ranked) < 2:
+        return None
+    down, across = ranked[:2]
+    names = _distinct(groups, down), _distinct(groups, across)
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, (metric, title) in zip(panels, _PANELS, strict=True):
+            values = [[_mean_where(groups, metric, source, {down: r, across: c}) for c in names[1]]
+                      for r in names[0]]  # fmt: skip
+            _grid(axes, np.array(values), names, "viridis" if metric == "accuracy" else "magma_r")
+            axes.set_title(title)
+            axes.set_xlabel(axes_names[across])
+        panels[0].set_ylabel(axes_names[down])
+
+    return draw, (PAGE, 1.6 + 0.28 * len(names[0]))
+
+
+def no_figure(figure: Figure) -> None:
+    """Say that there is nothing to draw."""
+    empty(figure)
+
+
+def _grid(
+    axes: Axes, values: np.ndarray[Any, Any], names: tuple[list[str], list[str]], colours: str
+) -> None:
+    rows, columns = (np.arange(len(names[axis]) + 1) - 0.5 for axis in (0, 1))
+    axes.pcolormesh(columns, rows, values, cmap=colours)
+    axes.set_ylim(rows[-1], rows[0])
+    axes.set_xticks(
+        range(len(names[1])), [fitted(n, 1.0) for n in names[1]], rotation=30, ha="right"
+    )
+    axes.set_yticks(range(len(names[0])), [fitted(name, 1.6) for name in names[0]])
+    axes.tick_params(length=0)
+    low, high = np.nanmin(values, initial=np.inf), np.nanmax(values, initial=-np.inf)
+    for (row, column), value in np.ndenumerate(values):
+        if value == value:
+            share = (value - low) / (high - low) if high > low else 0.0
+            dark = share < 0.5 if colours == "viridis" else share > 0.5
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=6.5,
+                      color="white" if dark else "black")  # fmt: skip
+
+
+def _legend(
+    figure: Figure,
+    axes: Axes,
+    firsts: Sequence[str],
+    lasts: Sequence[str],
+    names: Sequence[str],
+) -> None:
+    handles = [
+        axes.plot([], [], "s", color=_COLOURS[place % 8], markersize=5, label=fitted(name, 2.0))[0]
+        for place, name in enumerate(firsts)
+    ]
+    if len(lasts) > 1:
+        handles += [
+            axes.plot([], [], _MARKERS[place % 10], color="none", markeredgecolor=BLACK,
+                      markersize=4, label=fitted(name, 2.0))[0]
+            for place, name in enumerate(lasts)
+        ]  # fmt: skip
+    handles.append(axes.plot([], [], "*", color=BLACK, markersize=8, label="zero-shot")[0])
+    title = names[0] + (f" (colour), {names[-1]} (marker)" if len(lasts) > 1 else "")
+    figure.legend(handles=handles, loc="outside right upper", title=fitted(title, 2.4, lines=2))
+
+
+def _estimate(runs: Sequence[FinishedRun], name: str, source: str) -> tuple[float, float, float]:
+    """Return mean and the ends of its 95 % interval."""
+    rows = [final_row(run, source) for run in runs]
+    values = np.array([row.get(name, math.nan) for row in rows])
+    mean = float(values.mean())
+    if len(values) > 1:
+        from scipy import stats
+
+        half = stats.t.ppf((1 + _LEVEL) / 2, len(values) - 1) * values.std(ddof=1)
+        half = float(half) / math.sqrt(len(values))
+        return mean, max(0.0, mean - half), min(1.0, mean + half)
+    low, high = (rows[0].get(f"{name}_{end}", math.nan) for end in ("low", "high"))
+    return mean, low, high
+
+
+def _bars(estimate: tuple[float, float, float]) -> list[list[float]] | None:
+    """Return lengths below and above the mean in percent; an interval need not hold it."""
+    mean, low, high = estimate
+    if low != low or high != high:
+        return None
+    return [[100 * max(0.0, mean - low)], [100 * max(0.0, high - mean)]]
+
+
+def _distinct(groups: Groups, place: int) -> list[str]:
+    return list(dict.fromkeys(labels[place] for labels in groups))
+
+
+def _lines(groups: Groups) -> dict[str, list[FinishedRun]]:
+    """Return the runs of each line of the curves, by what it is called."""
+    if len(groups) <= CURVES:
+        return {", ".join(filter(None, labels)): list(runs) for labels, runs in groups.items()}
+    found: dict[str, list[FinishedRun]] = {}
+    for labels, runs in groups.items():
+        found.setdefault(labels[0], []).extend(runs)
+    return found
+
+
+def _by_round(runs: Sequence[FinishedRun], name: str, source: str) -> pd.DataFrame:
+    """Return a column for each run, by round."""
+    columns = []
+    for run in runs:
+        rows = run.metrics[run.metrics["source"] == source]
+        if name in rows:
+            columns.append(rows.drop_duplicates("round", keep="last").set_index("round")[name])
+    return pd.concat(columns, axis=1) if columns else pd.DataFrame()
+
+
+def _mean_where(groups: Groups, metric: str, source: str, wanted: Mapping[int, str]) -> float:
+    """Return the mean in percent over the runs whose labels are as wanted."""
+    values = [
+        final_row(run, source).get(metric, math.nan)
+        for labels, runs in groups.items()
+        if all(labels[place] == label for place, label in wanted.items())
+        for run in runs
+    ]
+    return 100 * float(np.mean(values)) if values else math.nan
