@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import queue
-import resource
 import signal
 import sys
 import threading
@@ -67,7 +66,6 @@ def _done(job: dict[str, Any]) -> dict[str, Any]:
         "folder": job["folder"],
         "seconds": time.monotonic() - started,
         "reason": reason,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 

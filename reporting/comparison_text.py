@@ -17,7 +17,6 @@ from fl2ora.reporting.against_baseline import TESTED
 from fl2ora.reporting.comparison import Target, blocks, ranks
 from fl2ora.reporting.whole_files import whole_file, write_whole
 
-FORMATS = ("terminal", "markdown", "latex", "csv", "parquet")
 SUFFIXES = {"markdown": ".md", "latex": ".tex", "csv": ".csv", "parquet": ".parquet"}
 SIGNIFICANT = 0.05
 _LATEX = {
@@ -148,7 +147,7 @@ def write(
 
     Args:
         path: of the file.
-        kind: of ``FORMATS``, but not ``terminal``.
+        kind: of ``SUFFIXES``.
         tables: as text.
         numbers: as numbers, by name.
     """

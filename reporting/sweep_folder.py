@@ -151,12 +151,6 @@ def state_of(folder: Path) -> tuple[str, str]:
     return OPEN, ""
 
 
-def seconds_of(folder: Path) -> float:
-    """Return how long a finished run took."""
-    events = read_lines(folder / EVENTS_FILE)
-    return float(events[-1].get("seconds", 0.0)) if events else 0.0
-
-
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[int | None]:
     """Make a sweep's folder and keep other sweeps out of it, where the system can.
