@@ -153,7 +153,7 @@ def test_restore_refuses_a_wrong_adapter_and_changes_nothing(
 
 def test_batch_size_changes_no_prediction(tiny_clip: Clip, random_images: Maker) -> None:
     classifier = _lora(tiny_clip)
-    images = random_images(7, side=40).images
+    images = random_images(7, side=40).images[:]
     whole = predict(classifier, images)
     assert whole.shape == (7, 3)
     assert not whole.requires_grad
@@ -170,7 +170,7 @@ def test_predict_of_no_images_returns_no_rows(tiny_clip: Clip, random_images: Ma
 
 def test_grey_images_are_read_as_equal_rgb_channels(tiny_clip: Clip, random_images: Maker) -> None:
     classifier = _lora(tiny_clip)
-    grey = random_images(3, channels=1, side=28).images
+    grey = random_images(3, channels=1, side=28).images[:]
     found = predict(classifier, grey)
     assert torch.equal(found, predict(classifier, grey.expand(-1, 3, -1, -1)))
 
@@ -179,7 +179,7 @@ def test_predict_turns_dropout_off(tiny_clip: Clip, random_images: Maker) -> Non
     torch.manual_seed(0)
     classifier = LoRA(dropout=0.5).attach(tiny_clip, NAMES, TEMPLATE)
     classifier.restore({n: torch.ones_like(t) for n, t in classifier.export().items()})
-    images = random_images(4).images
+    images = random_images(4).images[:]
     calm = predict(classifier.eval(), images)
     first, second = predict(classifier.train(), images), predict(classifier.train(), images)
     assert torch.equal(first, calm)

@@ -13,6 +13,12 @@ from fl2ora.experiment.errors import UserError
 DATASET = "dataset=shapes(styles='neon,chalk', train=60, validation=10, test=20)"
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no cell of the table be broken, however wide the terminal of the tests is."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
 def test_what_clients_would_hold_is_printed_and_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

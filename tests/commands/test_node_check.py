@@ -16,6 +16,12 @@ RUN = [f"{key}={value}" for key, value in SMALL.items() if key in ("dataset", "p
 SHARE = "site='clinic' partition-id=1 num-partitions=2"
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no cell of the table be broken, however wide the terminal of the tests is."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
 def verdicts(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
     """Return what was found and the verdict of each check on the terminal."""
     rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]

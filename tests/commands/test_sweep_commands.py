@@ -30,7 +30,10 @@ def refused(*words: str | Path) -> str:
     return str(result.exception)
 
 
-def test_a_table_on_the_terminal_with_tests_and_notes(grid: Path) -> None:
+def test_a_table_on_the_terminal_with_tests_and_notes(
+    grid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     result = call("compare", grid, "--baseline", "method=lora", "--target", "accuracy=0.5")
     assert result.exit_code == 0, result.output
     for words in (

@@ -16,6 +16,7 @@ from fl2ora.clip_tuning.adapter import load_adapter
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.federated_data.shares import divide, load_federation, share_out
 from fl2ora.reporting.events import read_lines
+from fl2ora.strategies.named_parts import take_part
 from misbehaving import Wrapped
 from runs import SMALL, final_adapter, run_small
 
@@ -60,12 +61,18 @@ def test_personal_models_are_measured_under_names_of_their_own(tmp_path: Path) -
     assert not rows(lora, "clients-test-personal")
 
 
+def newest(states: Path) -> list[Path]:
+    """Return what each client kept in its last round."""
+    last = {path.parent: path for path in sorted(states.rglob("*.safetensors"))}
+    return list(last.values())
+
+
 def test_personal_part_is_kept_between_rounds(tmp_path: Path) -> None:
     """What a node keeps on its disk is what its last training left, client by client."""
     states = tmp_path / "states"
     nodes = {index: {"state-dir": str(states)} for index in range(3)}
     run_small(tmp_path / "one", method=METHOD, node_configs=nodes, learning_rate=0.05)
-    kept = {p.parent.name: load_adapter(p) for p in states.rglob("personal.safetensors")}
+    kept = {p.parent.name: take_part(load_adapter(p), "personal") for p in newest(states)}
     assert sorted(kept) == ["0", "1", "2"]
     assert all(adapter.keys() == KEPT for adapter in kept.values())
     assert not torch.equal(kept["0"]["left"], kept["1"]["left"])
@@ -85,8 +92,8 @@ def test_a_client_s_figures_are_those_of_what_it_kept(tmp_path: Path) -> None:
     sums = []
     for index, share in enumerate(shares):
         test = divide(share, 0.2, 3, str(index), 0.1).test
-        (kept,) = states.glob(f"*/{index}/personal.safetensors")
-        with classifier.as_client(load_adapter(kept)):
+        (kept,) = (path for path in newest(states) if path.parent.name == str(index))
+        with classifier.as_client(take_part(load_adapter(kept), "personal")):
             sums.append(local_evaluate(classifier, test, StatsSpec()))
         apart = local_evaluate(classifier, test, StatsSpec())
         assert summarise(apart)["nll"] != summarise(sums[-1])["nll"]
@@ -109,8 +116,8 @@ def test_fedsa_s_own_models_are_measured(tmp_path: Path, strategy: str) -> None:
     names = federation.class_names, federation.templates
     classifier, final, sums = build_classifier("embedded", "lora", *names, 3), None, []
     for index, share in enumerate(share_out(federation, "iid", 3, 3)):
-        (kept,) = states.glob(f"*/{index}/client-rule.safetensors")
-        own, final = load_adapter(kept), final_adapter(folder)
+        (kept,) = (path for path in newest(states) if path.parent.name == str(index))
+        own, final = take_part(load_adapter(kept), "client-rule"), final_adapter(folder)
         assert all("lora_B" in name for name in own)
         assert any(not torch.equal(own[name], final[name]) for name in own)
         classifier.restore({**final, **own})

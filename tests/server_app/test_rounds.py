@@ -389,7 +389,10 @@ class Reports(FedAvg):
     [
         (PlansNothing(), ["PlansNothing", "plan: expected a RoundPlan, found NoneType"]),
         (AsksStrangers(), ["AsksStrangers", "no clients of this run: stranger"]),
-        (RemembersNumbers(), ["RemembersNumbers", "AttributeError"]),
+        (
+            RemembersNumbers(),
+            ["RemembersNumbers", "TypeError: expected tensors by name"],
+        ),
         (Reports({"round": 7}), ["Reports", "the name 'round' is the record's own"]),
         (Reports({"source": "x"}), ["Reports", "the name 'source' is the record's own"]),
         (Reports({"x": "many"}), ["Reports", "x: expected a number, found str"]),

@@ -201,6 +201,7 @@ def test_a_diverged_client_sends_nothing() -> None:
 
 def test_every_hook_is_handed_on() -> None:
     rules = [n for n, _ in inspect.getmembers(ClientRule, inspect.isfunction) if n[0] != "_"]
+    rules.remove("personal")  # asked of the inner strategy's own rule, by its personal_rule
     assert all(name in vars(LocalDPRule) for name in rules)
     hooks = {n for n, m in vars(Strategy).items() if inspect.isfunction(m) and n[0] != "_"}
     assert hooks <= vars(LocalDP).keys() | vars(Wrapping).keys()
