@@ -14,7 +14,7 @@ run: .venv/.run
 
 test: lint
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist loadgroup --durations=15
+	$(BIN)/python -m pytest -n auto --durations=15
 
 lint: .venv/.test
 	$(BIN)/ruff check .

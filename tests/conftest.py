@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 
@@ -39,6 +40,13 @@ def _one_thread() -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep decoded images of tests away from the user's."""
     os.environ["FL2ORA_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
+ENGINES = (
+    "tests/integration/test_engines.py",
+    "tests/integration/test_deployment.py::TestFederation",
+    "tests/integration/test_deployment_resume.py",
+)
 
 
 @pytest.fixture
@@ -177,3 +185,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return place, item.get_closest_marker("slow") is not None
 
     items.sort(key=cost, reverse="PYTEST_XDIST_WORKER" in os.environ)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give all tests that use ``alone`` to one worker, so that no other waits for them.
+
+    xdist's own groups have no effect with pytest 9.2: the name that it hangs on a test is not there.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class EnginesTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "engines" if nodeid.startswith(ENGINES) else nodeid
+
+    return EnginesTogether(config, log)

@@ -40,7 +40,6 @@ def refusal(superlink: SecureSuperLink, key: Path, folder: Path, authority: Path
         return said
 
 
-@pytest.mark.xdist_group("engines")
 @pytest.mark.usefixtures("alone")
 class TestFederation:
     """One SuperLink for all: it takes its time to start."""

@@ -21,7 +21,7 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from runs import SMALL, assert_equal_runs, events, final_adapter, run_small
 
-pytestmark = [pytest.mark.xdist_group("engines"), pytest.mark.usefixtures("alone")]
+pytestmark = pytest.mark.usefixtures("alone")
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = 2
