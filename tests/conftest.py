@@ -191,7 +191,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give all tests that use ``alone`` to one worker, so that no other waits for them.
 
-    xdist's own groups have no effect with pytest 9.2: the name that it hangs on a test is not there.
+    xdist's own groups have no effect with pytest 9.2: what it adds to a test's name is lost.
     """
     from xdist.scheduler import LoadScopeScheduling
 
