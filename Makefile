@@ -1,13 +1,14 @@
 # make run      - the default experiment, through Flower's simulation
 # make config   - the tables of keys in pyproject.toml and docs, from experiment/config.py
 # make test     - lint, types, unit and integration tests, on all cores
+# make test-long - tests that take minutes each: kills at random moments, a hanging client
 # make mutation - how many small faults in the core the tests notice (minutes)
 
 PYTHON ?= python3
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: run test lint mutation config clean
+.PHONY: run test test-long lint mutation config clean
 
 run: .venv/.run
 	$(BIN)/fl2ora run
@@ -15,6 +16,9 @@ run: .venv/.run
 test: lint
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --durations=15
+
+test-long: .venv/.test
+	$(BIN)/python -m pytest -n 0 -m long
 
 lint: .venv/.test
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from runs import SMALL, assert_equal_runs, events, run_small
 CLIENTS = 2
 FEDDYN = {"strategy": "feddyn", "num-rounds": 3, "callbacks": "none"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("alone")]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("alone")]
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def own_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests/support")]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("own_losses")
 def test_a_client_that_hangs_does_not_keep_a_run_on_ray_from_ending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

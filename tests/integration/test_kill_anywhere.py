@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.kill_anywhere import RUNS, SMALL, begin, differences, finish, try_moments
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("name", RUNS)
