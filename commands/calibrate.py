@@ -13,6 +13,7 @@ from rich.console import Console
 import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.commands.consoles import console_for
 from fl2ora.commands.metric_tables import print_metrics
+from fl2ora.commands.options import AsJson
 from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
@@ -36,9 +37,7 @@ def calibrate(
     calibrator: Annotated[
         str, typer.Option("--calibrator", help="Spec, such as temperature or 'vector(ridge=0.01)'.")
     ],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="End the output with one JSON line.")
-    ] = False,
+    as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Fit a calibrator on a run's calibration logits and report its test metrics before and after.

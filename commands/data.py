@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fl2ora.commands.consoles import console_for
+from fl2ora.commands.options import Assignments
 from fl2ora.commands.settings import read_settings
 from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.engines.new_run import described
@@ -29,10 +30,7 @@ _PICTURES = 24
 
 def data(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", show_default=False)] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set one key; repeatable."),
-    ] = None,
+    assignments: Assignments = None,
     clients: Annotated[int, typer.Option(min=1, help="Number of clients.")] = 10,
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where to write the table and the pictures.")

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fl2ora.commands.consoles import console_for
 from fl2ora.commands.metric_tables import print_metrics
+from fl2ora.commands.options import AsJson, Assignments, ClientCpus, ClientGpus
 from fl2ora.commands.run import Engine, execute
 from fl2ora.commands.settings import read_settings
 from fl2ora.commands.verbosity import Verbose, set_verbosity
@@ -34,23 +35,14 @@ MEAN = "mean"
 
 def domains(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", show_default=False)] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set one key; repeatable."),
-    ] = None,
+    assignments: Assignments = None,
     engine: Annotated[
         Engine, typer.Option(help="Flower's Ray simulation, or everything in this process.")
     ] = Engine.RAY,
     clients: Annotated[int, typer.Option(min=1, help="Number of clients.")] = 10,
-    client_cpus: Annotated[
-        int, typer.Option(min=1, help="Ray: CPUs reserved for each client at work.")
-    ] = 1,
-    client_gpus: Annotated[
-        float, typer.Option(min=0, help="Ray: share of a GPU for each client; 0 hides the GPU.")
-    ] = 0.0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="End the output with one JSON line.")
-    ] = False,
+    client_cpus: ClientCpus = 1,
+    client_gpus: ClientGpus = 0.0,
+    as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Leave each domain of the dataset out in turn and report all of them and their mean.

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fl2ora.commands.consoles import console_for
 from fl2ora.commands.metric_tables import print_metrics
+from fl2ora.commands.options import AsJson, Assignments, ClientCpus, ClientGpus
 from fl2ora.commands.settings import read_settings
 from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.engines.new_run import claimed, described, settings_of
@@ -47,22 +48,15 @@ class Engine(StrEnum):
 def run(
     # Arguments are explained in the docstrings: typer 0.20 loses their help under click 8.5.
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", show_default=False)] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set one key; repeatable."),
-    ] = None,
+    assignments: Assignments = None,
     engine: Annotated[
         Engine, typer.Option(help="Flower's Ray simulation, or everything in this process.")
     ] = Engine.RAY,
     clients: Annotated[
         int | None, typer.Option(min=1, help="Number of clients; 10 if it is not given.")
     ] = None,
-    client_cpus: Annotated[
-        int, typer.Option(min=1, help="Ray: CPUs reserved for each client at work.")
-    ] = 1,
-    client_gpus: Annotated[
-        float, typer.Option(min=0, help="Ray: share of a GPU for each client; 0 hides the GPU.")
-    ] = 0.0,
+    client_cpus: ClientCpus = 1,
+    client_gpus: ClientGpus = 0.0,
     resume: Annotated[
         Path | None,
         typer.Option(metavar="RUN_DIR", help="Go on with an interrupted run, with its settings."),
@@ -70,9 +64,7 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Resume with changed settings or code, on record.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="End the output with one JSON line.")
-    ] = False,
+    as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Fine-tune CLIP over federated clients and report accuracy and calibration.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fl2ora.commands.consoles import console_for
+from fl2ora.commands.options import AsJson
 from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.paths import made_absolute
@@ -40,9 +41,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and list all cells, and run none.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="End the output with one JSON line.")
-    ] = False,
+    as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Run every combination of a grid of settings, several at a time.
