@@ -11,6 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fl2ora.clip_tuning.build import tuned_classifier
+from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.label_space import relabelled
@@ -92,6 +94,25 @@ def test_a_union_has_the_servers_classes_first(tmp_path: Path) -> None:
     found = pd.read_csv(folder / "classwise.csv")
     central = found[(found["source"] == "server-test") & (found["round"] == 1)]
     assert (central["examples"] > 0).tolist() == [True] * 4 + [False] * 4
+
+
+@pytest.mark.parametrize(("label_space", "built"), [("same", [16]), ("union", [4, 8])])
+def test_the_server_builds_a_second_classifier_only_for_other_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label_space: str, built: list[int]
+) -> None:
+    asked = []
+
+    def counted(*arguments: Any, **options: Any) -> ClipClassifier:
+        asked.append(len(arguments[2]))
+        return tuned_classifier(*arguments, **options)
+
+    monkeypatch.setattr("fl2ora.server_app.meeting.tuned_classifier", counted)
+    first = ", first=4" if label_space == "union" else ""
+    run_small(
+        tmp_path, 2, node_configs=own(first, f"{first}, reverse=True"), num_rounds=1,
+        dataset=f"tiny_datasets:Reordered(seed=2{first})", label_space=label_space,
+    )  # fmt: skip
+    assert asked == built
 
 
 def test_a_server_without_data_takes_all_from_its_nodes(tmp_path: Path) -> None:

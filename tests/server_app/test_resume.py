@@ -86,7 +86,7 @@ def test_a_run_that_did_all_its_rounds_and_could_not_write_goes_on_to_its_end(
         raise OSError("no space left")
 
     with monkeypatch.context() as patched:
-        patched.setattr("fl2ora.server_app.federated_run.save_global", refuse)
+        patched.setattr("fl2ora.server_app.finishing.save_global", refuse)
         with pytest.raises(OSError, match="no space left"):
             run_small(tmp_path, **{**QUICK, **settings})
     found = going_on(tmp_path, **settings)
