@@ -18,18 +18,14 @@ from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import with_absolute_paths
-from fl2ora.experiment.plugins import load
 from fl2ora.reporting.run_file import RUN_FILE
 from fl2ora.reporting.run_lines import UNCONVERGED
 from fl2ora.reporting.sources import (
     CALIBRATED,
     CLIENTS_TEST,
     central_sources,
-    file_ending,
-    part_of,
 )
 from fl2ora.reporting.tables import shown_metrics, shown_rows
-from fl2ora.reporting.whole_files import write_whole
 
 
 def calibrate(
@@ -46,63 +42,21 @@ def calibrate(
     same sums, without the messages.
     """
     set_verbosity(verbose)
-    config = _config(run_dir)
+    config, spec = _config(run_dir), with_absolute_paths(calibrator)
     # Imported here so that a mistake above is answered before Flower is loaded.
-    from fl2ora.federated_data.protocols.base import PartMean, Protocol
-    from fl2ora.reporting.logits import SavedLogits
-    from fl2ora.reporting.plots import reliability_figure
-    from fl2ora.server_app.artifacts import save_fitted
-    from fl2ora.server_app.calibrating import fit_saved, met_tolerance
-    from fl2ora.server_app.measure_saved import measure_saved
-    from fl2ora.server_app.metrics_by_source import all_metrics
-    from fl2ora.server_app.run_plugins import build_run_calibrator
+    from fl2ora.commands.fit_to_run import fit_to_run
 
-    calibrator = with_absolute_paths(calibrator)
-    new_classes = load(config.protocol, Protocol).new_classes
-    chosen = build_run_calibrator(calibrator, new_classes=new_classes)
-    if chosen is None:
-        raise UserError("--calibrator: expected a calibrator, found 'none'")
-    saved = SavedLogits.load(run_dir)
-    fitted = fit_saved(chosen, saved)
-    parameters, converged = fitted.parameters, met_tolerance(fitted)
-    metrics = calibration.chosen_metrics(config.metrics)
-
-    def spec_of(classes: int) -> calibration.StatsSpec:
-        return calibration.spec_for(metrics, config.num_bins, classes)
-
-    after = measure_saved(chosen, parameters, saved, spec_of)
-    central, clients = (
-        {
-            name: calibration.CalibrationStats.from_logits(
-                part.logits, part.labels, spec_of(part.num_classes)
-            )
-            for name, part in parts.items()
-        }
-        for parts in (saved.central, saved.test)
-    )
-    draws, means = config.resamples, [PartMean(**mean) for mean in saved.means]
-    found: dict[str, dict[str, float]] = {
-        **all_metrics(central, clients, draws, "", metrics, means),
-        **all_metrics(after.central, after.clients, draws, CALIBRATED, metrics, means),
-    }
-    folder = save_fitted(run_dir, calibrator, chosen, parameters, saved.num_classes)
-    for source, stats in after.central.items():
-        panels = {"before": central[source], "after": stats}
-        path = folder / f"reliability{file_ending(source)}"
-        reliability_figure(panels, path, title=f"{calibrator} {part_of(source)}".strip())
-    write_whole(folder / "metrics.json", json.dumps(found, indent=2) + "\n")
-    console = console_for(stderr=as_json)
-    _print(console, found, config.num_rounds)
-    for source, reason in after.left_out.items():
+    fitted = fit_to_run(run_dir, config, spec)
+    console, where = console_for(stderr=as_json), str(fitted.folder.resolve())
+    _print(console, fitted.metrics, config.num_rounds)
+    for source, reason in fitted.left_out.items():
         console.print(f"{source} not calibrated: {reason}", markup=False, soft_wrap=True)
-    if not converged:
-        console.print(f"{calibrator}: {UNCONVERGED}", markup=False, soft_wrap=True)
-    console.print(
-        f"Calibrator, metrics and plot are in {folder.resolve()}", markup=False, soft_wrap=True
-    )
+    if not fitted.converged:
+        console.print(f"{spec}: {UNCONVERGED}", markup=False, soft_wrap=True)
+    console.print(f"Calibrator, metrics and plot are in {where}", markup=False, soft_wrap=True)
     if as_json:
-        where = str(folder.resolve())
-        print(json.dumps({"calibrator_dir": where, "converged": converged, "metrics": found}))
+        said = {"calibrator_dir": where, "converged": fitted.converged, "metrics": fitted.metrics}
+        print(json.dumps(said))
 
 
 def _config(run_dir: Path) -> RunConfig:

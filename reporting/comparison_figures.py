@@ -9,18 +9,24 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fl2ora.reporting.collected_runs import FinishedRun
-from fl2ora.reporting.comparison import final_row, zero_shot_row
+from fl2ora.reporting.comparison import zero_shot_row
+from fl2ora.reporting.comparison_values import (
+    Groups,
+    by_round,
+    distinct,
+    estimate,
+    mean_where,
+    runs_of_lines,
+)
 from fl2ora.reporting.plot_style import (
     BLACK,
     BLUE,
@@ -37,14 +43,11 @@ from fl2ora.reporting.plot_style import (
     save,
 )
 
-Groups = Mapping[tuple[str, ...], Sequence[FinishedRun]]
 Draw = Callable[[Figure], None]
 
-CURVES = 8  # lines that can be told apart
 _PANELS = (("accuracy", "accuracy (%)"), ("ece", "ECE (%)"))
 _COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY, BLACK)
 _MARKERS = "osD^vP*X<>"
-_LEVEL = 0.95
 _ID = re.compile(r'(\bid="|href="#|url\(#)')
 
 
@@ -73,15 +76,15 @@ def scatter(
     Over seeds where there are several (Student's t), else over the images, by the bootstrap of the
     run. The first axis has the colours, the last one the markers.
     """
-    firsts = _distinct(groups, 0)
-    lasts = _distinct(groups, -1) if len(axes_names) > 1 else [""]
+    firsts = distinct(groups, 0)
+    lasts = distinct(groups, -1) if len(axes_names) > 1 else [""]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for labels, runs in groups.items():
             place = firsts.index(labels[0]), lasts.index(labels[-1]) if len(labels) > 1 else 0
             colour, marker = _COLOURS[place[0] % 8], _MARKERS[place[1] % 10]
-            x, y = (_estimate(runs, name, source) for name, _ in _PANELS)
+            x, y = (estimate(runs, name, source) for name, _ in _PANELS)
             axes.errorbar(
                 100 * x[0], 100 * y[0],
                 xerr=_bars(x), yerr=_bars(y), fmt=marker, color=colour, markersize=4,
@@ -107,13 +110,13 @@ def curves(
     Of up to eight groups each has a line, and the band is over seeds; of more, each choice of the
     first axis has one, over seeds and all other axes.
     """
-    lines = _lines(groups)
+    lines = runs_of_lines(groups)
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, 2, sharex=True)
         for axes, (name, title) in zip(panels, _PANELS, strict=True):
             for place, (label, runs) in enumerate(lines.items()):
-                table = _by_round(runs, name, source)
+                table = by_round(runs, name, source)
                 mean, sd = 100 * table.mean(axis=1), 100 * table.std(axis=1).fillna(0)
                 colour = _COLOURS[place % 8]
                 axes.plot(mean.index, mean, color=colour, label=fitted(label, 2.6),
@@ -140,17 +143,17 @@ def heat_map(
 
     Rows and columns are the two axes with the most choices; a cell is the mean over all others.
     """
-    sizes = [len(_distinct(groups, place)) for place in range(len(axes_names))]
+    sizes = [len(distinct(groups, place)) for place in range(len(axes_names))]
     ranked = sorted((p for p in range(len(sizes)) if sizes[p] > 1), key=lambda p: -sizes[p])
     if len(ranked) < 2:
         return None
     down, across = ranked[:2]
-    names = _distinct(groups, down), _distinct(groups, across)
+    names = distinct(groups, down), distinct(groups, across)
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (metric, title) in zip(panels, _PANELS, strict=True):
-            values = [[_mean_where(groups, metric, source, {down: r, across: c}) for c in names[1]]
+            values = [[mean_where(groups, metric, source, {down: r, across: c}) for c in names[1]]
                       for r in names[0]]  # fmt: skip
             _grid(axes, np.array(values), names, "viridis" if metric == "accuracy" else "magma_r")
             axes.set_title(title)
@@ -207,59 +210,9 @@ def _legend(
     figure.legend(handles=handles, loc="outside right upper", title=fitted(title, 2.4, lines=2))
 
 
-def _estimate(runs: Sequence[FinishedRun], name: str, source: str) -> tuple[float, float, float]:
-    """Return mean and the ends of its 95 % interval."""
-    rows = [final_row(run, source) for run in runs]
-    values = np.array([row.get(name, math.nan) for row in rows])
-    mean = float(values.mean())
-    if len(values) > 1:
-        from scipy import stats
-
-        half = stats.t.ppf((1 + _LEVEL) / 2, len(values) - 1) * values.std(ddof=1)
-        half = float(half) / math.sqrt(len(values))
-        return mean, max(0.0, mean - half), min(1.0, mean + half)
-    low, high = (rows[0].get(f"{name}_{end}", math.nan) for end in ("low", "high"))
-    return mean, low, high
-
-
 def _bars(estimate: tuple[float, float, float]) -> list[list[float]] | None:
     """Return lengths below and above the mean in percent; an interval need not hold it."""
     mean, low, high = estimate
     if low != low or high != high:
         return None
     return [[100 * max(0.0, mean - low)], [100 * max(0.0, high - mean)]]
-
-
-def _distinct(groups: Groups, place: int) -> list[str]:
-    return list(dict.fromkeys(labels[place] for labels in groups))
-
-
-def _lines(groups: Groups) -> dict[str, list[FinishedRun]]:
-    """Return the runs of each line of the curves, by what it is called."""
-    if len(groups) <= CURVES:
-        return {", ".join(filter(None, labels)): list(runs) for labels, runs in groups.items()}
-    found: dict[str, list[FinishedRun]] = {}
-    for labels, runs in groups.items():
-        found.setdefault(labels[0], []).extend(runs)
-    return found
-
-
-def _by_round(runs: Sequence[FinishedRun], name: str, source: str) -> pd.DataFrame:
-    """Return a column for each run, by round."""
-    columns = []
-    for run in runs:
-        rows = run.metrics[run.metrics["source"] == source]
-        if name in rows:
-            columns.append(rows.drop_duplicates("round", keep="last").set_index("round")[name])
-    return pd.concat(columns, axis=1) if columns else pd.DataFrame()
-
-
-def _mean_where(groups: Groups, metric: str, source: str, wanted: Mapping[int, str]) -> float:
-    """Return the mean in percent over the runs whose labels are as wanted."""
-    values = [
-        final_row(run, source).get(metric, math.nan)
-        for labels, runs in groups.items()
-        if all(labels[place] == label for place, label in wanted.items())
-        for run in runs
-    ]
-    return 100 * float(np.mean(values)) if values else math.nan
