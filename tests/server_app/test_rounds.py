@@ -17,6 +17,7 @@ from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport
+from fl2ora.server_app.client_means import ClientMeans
 from fl2ora.server_app.rounds import TRAINING, Run, RunState, run_round, run_rounds
 from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
@@ -121,6 +122,14 @@ def test_losses_are_weighted_by_images_and_everything_is_on_record() -> None:
     assert log.of("round-start")[0]["clients"] == ["a", "b", "c"]
 
 
+def test_a_loss_that_a_client_does_not_report_has_no_mean() -> None:
+    means, plan = ClientMeans(), RoundPlan(1, START, ("a", "b"))
+    means.on_update(plan, ClientUpdate("a", START, 3, {"loss": 1.0, "loss_dca": 4.0, "steps": 9.0}))
+    assert means.result() == {"clients": 1.0, "num-examples": 3.0, "loss": 1.0, "loss_dca": 4.0}
+    means.on_update(plan, ClientUpdate("b", START, 1, {"loss": 5.0}))
+    assert means.result() == {"clients": 2.0, "num-examples": 4.0, "loss": 2.0}
+
+
 @pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3]), (2, [2, 3]), (5, [3])])
 def test_the_last_round_is_always_measured(every: int, expected: list[int]) -> None:
     run, _, measured = make_run(eval_every=every)
@@ -187,11 +196,23 @@ def test_sampling_follows_the_seed_and_the_round() -> None:
     assert drawn(0) != drawn(1)
 
 
+def test_only_clients_that_were_chosen_count_as_asked() -> None:
+    run, _, _ = make_run(clients=ThreeClients(silent=frozenset("b")), fraction_train=0.67)
+    state = run_rounds(RunState(0, START), run)
+    used = [row["clients"] for row in state.history if row["source"] == TRAINING]
+    assert (state.asked, state.updates) == (6, sum(used))
+    assert state.updates < state.asked, "with this seed b is chosen once at least"
+    assert state.last == (used[-1], 2)
+
+
 def test_with_too_few_updates_the_adapter_stays() -> None:
     clients = ThreeClients(silent=frozenset("ab"))
-    run, log, _ = make_run(clients=clients, min_train_clients=2, num_rounds=1)
+    strategy = Remembers()
+    run, log, _ = make_run(clients=clients, strategy=strategy, min_train_clients=2, num_rounds=1)
     state = run_rounds(RunState(0, START), run)
     assert torch.equal(state.adapter["x"], START["x"])
+    # The strategy's numbers would be those of an earlier round.
+    assert log.rows[0] == (1, TRAINING, {"clients": 1.0, "num-examples": 3.0, "loss": 1 / 3})
     assert log.of("adapter-kept") == [
         {"event": "adapter-kept", "round": 1, "usable": 1, "expected": 2}
     ]
@@ -263,6 +284,17 @@ def test_a_callback_may_end_the_run_which_is_measured_then() -> None:
     assert (state.round, state.stop) == (2, "enough")
     assert measured.rounds == [2]
     assert log.of("stopped") == [{"event": "stopped", "round": 2, "reason": "enough"}]
+
+
+class StopsToo(Callback):
+    def after_round(self, report: RoundReport) -> Reaction | None:
+        return Reaction(stop="too much") if report.plan.round == 2 else None
+
+
+def test_the_first_reason_to_end_is_the_one_on_record() -> None:
+    run, log, _ = make_run(Stops(), StopsToo())
+    assert run_rounds(RunState(0, START), run).stop == "enough"
+    assert [event["reason"] for event in log.of("stopped")] == ["enough"]
 
 
 class StopsBefore(Callback):

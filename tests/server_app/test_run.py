@@ -193,6 +193,7 @@ def test_sampling_depends_on_seed_and_round_alone() -> None:
     assert sample(clients, 1.0, 1, 0, 1) == clients
     assert len(sample(clients, 0.01, 4, 0, 1)) == 4
     assert len(sample(clients, 0.01, 1, 0, 1)) == 1
+    assert [len(sample(clients, share, 1, 0, 1)) for share in (0.24, 0.26)] == [2, 3]
 
 
 def test_ranks_from_the_nodes_configs_reach_the_strategy(tmp_path: Path) -> None:
