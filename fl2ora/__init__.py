@@ -102,17 +102,17 @@ def __dir__() -> list[str]:
 def _version() -> str:
     """Return the version in the pyproject.toml of a checkout or a bundle, else the installed one.
 
-    A checkout comes first: another version may be installed beside it.
+    A checkout comes first: another version may be installed beside it. Where there is none, what
+    stands in its place is nobody's business here: no file, or one of another project.
     """
     import tomllib
+    from contextlib import suppress
     from importlib.metadata import PackageNotFoundError, version
 
-    try:
+    with suppress(OSError, KeyError, ValueError):
         project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         if project["name"] == __name__:
             return str(project["version"])
-    except (OSError, KeyError, ValueError):
-        pass
     try:
         return version(__name__)
     except PackageNotFoundError:

@@ -19,10 +19,11 @@ from fl2ora.federated_data.datasets.shapes import Shapes
 PLAN = TrainingPlan(CrossEntropy(), batch_size=8, learning_rate=0.1, client="a", seed=1)
 
 
-def test_the_processor_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "use_deterministic_algorithms", None)
+def test_the_processor_is_left_as_it_is() -> None:
+    fused = torch.backends.cuda.flash_sdp_enabled()
     with repeatable(torch.device("cpu")):
-        pass
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled() == fused
 
 
 def test_a_cuda_device_is_told_and_everything_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

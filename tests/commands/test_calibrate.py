@@ -156,8 +156,13 @@ def test_a_damaged_folder_is_one_message(run_dir: Path, damage: Damage) -> None:
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl", "metrics.csv"])
 def test_what_is_not_needed_may_be_damaged(run_dir: Path, name: str) -> None:
+    calibrate(run_dir, "temperature")
+    results = run_dir / "calibrators" / "temperature" / "metrics.json"
+    whole = results.read_bytes()
+    results.unlink()
     (run_dir / name).write_bytes(b"\xff\x00nothing")
     calibrate(run_dir, "temperature")
+    assert results.read_bytes() == whole
 
 
 def test_no_folder_and_a_file_are_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ import pytest
 import torch
 from flwr.app import Context, Message
 
+from fl2ora.client_app.app import app as real_client_app
+from fl2ora.engines.in_process_grid import InProcessGrid
+from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
-from fl2ora.server_app.handshake import natural_key
+from fl2ora.federated_data.shares import load_federation
+from fl2ora.server_app.handshake import natural_key, shake_hands
 from misbehaving import Wrapped
-from runs import events, run_small
+from runs import SMALL, events, run_small
 
 
 def saying(**fields: Any) -> Wrapped:
@@ -76,9 +81,9 @@ def test_a_node_that_does_not_fit_is_refused(
     assert events(tmp_path / "runs" / "run", "failed")[0]["kind"] == "UserError"
 
 
-def test_torch_builds_for_other_devices_may_work_together(tmp_path: Path) -> None:
+def test_torch_for_other_devices_and_other_pythons_may_work_together(tmp_path: Path) -> None:
     version = torch.__version__.partition("+")[0]
-    app = saying(versions=json.dumps([["torch", f"{version}+cu999"]]))
+    app = saying(versions=json.dumps([["torch", f"{version}+cu999"], ["python", "3.0.1"]]))
     folder = run_small(tmp_path, client_app=app, num_rounds=0)
     assert events(folder, "finished")
 
@@ -98,6 +103,24 @@ def test_more_nodes_than_asked_for_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"num-clients: expected 2 nodes, found 3; set it to 3"):
         run_small(tmp_path, client_app=app, num_clients=2)
     assert not app.received
+
+
+class OneLate(InProcessGrid):
+    """Its last node is not there yet when it is first asked for its nodes."""
+
+    asked = 0
+
+    def get_node_ids(self) -> Iterable[int]:
+        self.asked += 1
+        nodes = list(super().get_node_ids())
+        return nodes[:-1] if self.asked == 1 else nodes
+
+
+def test_all_shares_that_the_nodes_speak_of_are_waited_for() -> None:
+    config = RunConfig.from_flat({**SMALL, "num-clients": 0})
+    grid = OneLate(real_client_app, config.flat(), 3)
+    peers, _ = shake_hands(grid, config, load_federation(config.dataset, config.protocol))
+    assert [peer.client for peer in peers] == ["0", "1", "2"]
 
 
 def test_two_nodes_with_one_share_are_refused(tmp_path: Path) -> None:
