@@ -150,7 +150,7 @@ def blocks_of_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> Iter
     Raises:
         ValueError: wrong shapes, labels outside ``0 .. K - 1``, or rows that are no distribution.
     """
-    check_rows(probabilities, "probabilities")
+    check_rows(probabilities, "probabilities", least=2)  # (N, 1) is of class 1 alone
     targets = checked_labels(labels, probabilities, "probabilities")
     tolerance = _tolerance(probabilities)
     for where, p in split_rows(probabilities, least=torch.float32):

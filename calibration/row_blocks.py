@@ -19,12 +19,14 @@ _BLOCK = 1 << 17  # elements worked on at once: 1 MB of float64
 _BLOCK_ON_CUDA = 1 << 24  # 128 MB, so that few kernels are launched
 
 
-def check_rows(rows: ArrayLike, name: str) -> None:
-    """Raise a ValueError unless ``rows`` is floating point of shape ``(N, K)`` with ``K >= 1``."""
+def check_rows(rows: ArrayLike, name: str, least: int = 1) -> None:
+    """Raise a ValueError unless ``rows`` is floating point, ``(N, K)`` with ``K >= least``."""
     if not isinstance(rows, Tensor | np.ndarray):
         raise ValueError(f"{name} must be an array or a tensor, found {type(rows).__name__}")
-    if rows.ndim != 2 or rows.shape[1] < 1:
-        raise ValueError(f"{name} must have shape (N, K) with K >= 1, found {tuple(rows.shape)}")
+    if rows.ndim != 2 or rows.shape[1] < least:
+        raise ValueError(
+            f"{name} must have shape (N, K) with K >= {least}, found {tuple(rows.shape)}"
+        )
     floating = rows.is_floating_point() if isinstance(rows, Tensor) else rows.dtype.kind == "f"
     if not floating:
         raise ValueError(f"{name} must be floating point, found {rows.dtype}")

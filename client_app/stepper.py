@@ -10,7 +10,7 @@ from fl2ora.client_app.objective import Evaluated
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.optimisers.base import load_optimiser
-from fl2ora.clip_tuning.schedules.base import Progress, Schedule
+from fl2ora.clip_tuning.schedules.base import Progress, Schedule, checked_factor
 from fl2ora.experiment.plugins import load
 
 
@@ -56,7 +56,7 @@ class Stepper:
         """The learning rate of the next step."""
         plan = self._plan
         at = Progress(plan.round, plan.num_rounds, self.taken, self._steps)
-        return plan.learning_rate * self._schedule.factor(at)
+        return plan.learning_rate * checked_factor(self._schedule, at)
 
     def setting(self, name: str) -> float:
         """Return a number the optimiser was made with, such as ``momentum``; 0 if it has none."""

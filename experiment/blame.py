@@ -53,6 +53,24 @@ def blaming_whoever(*plugins: object) -> Iterator[None]:
         raise
 
 
+def innermost(error: Exception, *plugins: object) -> object:
+    """Return the plug-in in whose code, or its base classes', an error arose; else the last.
+
+    For code in which one plug-in calls another.
+    """
+    classes = [[cls for cls in type(p).__mro__ if cls is not object] for p in plugins]
+    files = [{_file(cls) for cls in own} for own in classes]
+    names = [{cls.__name__ for cls in own} for own in classes]
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        code = frame.f_code
+        there = [i for i in range(len(plugins)) if code.co_filename in files[i]]
+        # Of several in one file, the one in whose method it was.
+        there.sort(key=lambda i: code.co_qualname.partition(".")[0] not in names[i])
+        if there:
+            return plugins[there[0]]
+    return plugins[-1]
+
+
 def _place(cls: type, error: Exception) -> str:
     """Return file and line of the innermost frame in the plug-in's file, else of the innermost."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fl2ora.experiment.errors import UserError, shown
+from fl2ora.experiment.errors import UserError, listed, shown
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import Federation, HeldOutPart
@@ -43,6 +43,23 @@ def check_names(described: Dataset | Federation | HeldOutPart) -> None:
             )
     for attribute in sorted(examples.keys() - {"templates"}):
         _check_distinct(attribute, getattr(described, attribute))
+
+
+def check_arrangement(federation: object) -> None:
+    """Refuse what a protocol of somebody's own returned if it is no federation.
+
+    Raises:
+        UserError: what was expected and what was found.
+    """
+    if not isinstance(federation, Federation):
+        raise UserError(f"expected a Federation, found {type(federation).__name__}")
+    names = {part.name for part in federation.parts}
+    for mean in federation.means:
+        if not mean.parts or (unknown := sorted(set(mean.parts) - names)):
+            raise UserError(
+                f"means: {mean.name!r}: expected names of parts ({listed(names)}), found "
+                f"{listed(unknown) if mean.parts else 'none'}"
+            )
 
 
 def check_federation(federation: Federation) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 
-from fl2ora.experiment.blame import blaming
+from fl2ora.experiment.blame import blaming, innermost
 from fl2ora.experiment.errors import UserError, problems_of
 from fl2ora.experiment.image_fit import Fit
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
-from fl2ora.federated_data.checks import check_federation, check_names
+from fl2ora.federated_data.checks import check_arrangement, check_federation, check_names
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.few import few_of_each
 from fl2ora.federated_data.images import LabelledImages
@@ -89,19 +90,36 @@ def load_federation(
         )
     source = load(dataset, Dataset)
     arrangement = load(protocol, Protocol)
-    with blaming(source):
-        try:
-            for described in (source, *arrangement.others):
-                check_names(described)
-                if fit is not None:
-                    described.prepare(fit)
-            federation = arrangement.arrange(source)
-            check_federation(federation)
-            federation = without_leaks(federation, on_leak)
-        except (OSError, ValueError) as error:
-            raise UserError(f"dataset {dataset!r}: {error}") from error
+    with _telling(source, dataset):
+        for described in (source, *arrangement.others):
+            check_names(described)
+            if fit is not None:
+                described.prepare(fit)
+    try:
+        federation = arrangement.arrange(source)
+    except Exception as error:
+        if innermost(error, arrangement, source) is arrangement:
+            with _telling(arrangement, protocol, "protocol"):
+                raise
+        with _telling(source, dataset):
+            raise
+    with _telling(arrangement, protocol, "protocol"):
+        check_arrangement(federation)
+    with _telling(source, dataset):
+        check_federation(federation)
+        federation = without_leaks(federation, on_leak)
     others = (note for other in arrangement.others for note in other.notes)
     return replace(federation, notes=(*source.notes, *others, *federation.notes))
+
+
+@contextmanager
+def _telling(plugin: Dataset | Protocol, spec: str, key: str = "dataset") -> Iterator[None]:
+    """Name what an error is of: by its key where it is about the data, else file and line too."""
+    with blaming(plugin):
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise UserError(f"{key} {spec!r}: {error}") from error
 
 
 def share_out(

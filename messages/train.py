@@ -34,6 +34,8 @@ from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.updates import RESERVED_METRICS, ClientUpdate
 
 _MOST_METRICS = 1000
+_MOST_AUX = 16  # times the bytes of the adapter that was sent
+_SMALL_AUX = 2**20  # bytes that any reply may add
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def decode_update(
     Raises:
         UnusableMessageError: an error, missing records, other names, shapes or types than ``sent``,
             values that are not finite, metrics that are no finite numbers, another number of
-            examples than it has, too large a change.
+            examples than it has, too large a change, or more beside it than client halves send.
     """
     refuse_error(reply)
     content = reply.content
@@ -155,6 +157,8 @@ def decode_update(
         raise UnusableMessageError(f"{EXAMPLES}: expected {images}, found {examples:.0f}")
     adapter = decode_tensors(content.array_records[ARRAYS], "update")
     aux_record = content.array_records.get(AUX)
+    if aux_record is not None:
+        _refuse_large(aux_record, sent)
     aux = decode_tensors(aux_record, AUX) if aux_record is not None else {}
     try:
         check_like(adapter, sent, "update")
@@ -186,6 +190,14 @@ def _metrics(record: MetricRecord) -> dict[str, float]:
             )
         found[name] = float(value)
     return found
+
+
+def _refuse_large(aux: ArrayRecord, sent: Mapping[str, Tensor]) -> None:
+    """Refuse auxiliary tensors that would fill the server's memory, before they are decoded."""
+    found = sum(len(name.encode(errors="replace")) + len(array.data) for name, array in aux.items())
+    most = _SMALL_AUX + _MOST_AUX * sum(tensor.nbytes for tensor in sent.values())
+    if found > most:
+        raise UnusableMessageError(f"{AUX}: expected at most {most} bytes, found {found}")
 
 
 def _refuse_far(adapter: Adapter, sent: Mapping[str, Tensor], limit: float) -> None:

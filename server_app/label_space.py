@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from fl2ora.experiment.errors import UserError, nearest, shown
+from fl2ora.experiment.errors import UserError, listed, nearest, shown
 from fl2ora.federated_data.checks import check_names
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import Federation, HeldOutPart
@@ -39,6 +39,14 @@ def run_classes(
     problems = [
         problem for info in infos for problem in _differences(info, names, whose, label_space)
     ]
+    if len(names) == 1:
+        problems.append(f"classes: expected at least two to tell apart, found {listed(names)}")
+    for part in federation.parts if federation is not None else ():
+        if len(part.class_names) < 2:
+            problems.append(
+                f"held-out part {part.name!r}: expected at least two classes to tell apart, found "
+                f"{listed(part.class_names)}"
+            )
     if federation is None or names != federation.class_names:
         problems += _unusable(names, first.templates)
     return names, tuple(first.templates), problems

@@ -10,7 +10,7 @@ from torch import nn
 
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.optimisers.base import load_optimiser
-from fl2ora.clip_tuning.schedules.base import Progress, Schedule
+from fl2ora.clip_tuning.schedules.base import Progress, Schedule, checked_factor
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.plugins import load
 from fl2ora.messages.hello import NodeInfo
@@ -30,7 +30,7 @@ def local_work(config: RunConfig, infos: Mapping[str, NodeInfo]) -> Callable[[st
         at = Progress(server_round, config.num_rounds, 0, max(1, steps))
         return LocalWork(
             steps,
-            rate * schedule.factor(at),
+            rate * checked_factor(schedule, at),
             float(settings.get("momentum", 0.0)),
         )
 

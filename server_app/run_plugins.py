@@ -16,7 +16,7 @@ from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.model_names import check_model
 from fl2ora.clip_tuning.optimisers.base import load_optimiser
-from fl2ora.clip_tuning.schedules.base import Schedule
+from fl2ora.clip_tuning.schedules.base import Progress, Schedule, checked_factor
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError, UserError, problems_of, shown
@@ -76,7 +76,7 @@ def build_plugins(config: RunConfig, problems: Iterable[str] = ()) -> RunPlugins
         "loss": lambda: _check_loss(config.loss),
         "metrics": lambda: _check_metrics(config.metrics),
         "optimiser": lambda: load_optimiser(config.optimiser),
-        "schedule": lambda: load(config.schedule, Schedule),
+        "schedule": lambda: _check_schedule(config),
         "method": build("method", lambda: _method_for(config)),
         "strategy": build("strategy", lambda: build_strategy(config)),
         "callbacks": build("callbacks", lambda: build_callbacks(config.callbacks)),
@@ -220,6 +220,14 @@ def _method_for(config: RunConfig) -> TuningMethod:
     method = load(config.method, TuningMethod)
     learning_rate_for(config.method, config.model, config.optimiser, config.learning_rate)
     return method
+
+
+def _check_schedule(config: RunConfig) -> None:
+    """Ask for the factor of each round's first step, so that a wrong one costs no training."""
+    schedule = load(config.schedule, Schedule)
+    with blaming(schedule):
+        for number in range(1, config.num_rounds + 1):
+            checked_factor(schedule, Progress(number, config.num_rounds))
 
 
 def _check_loss(text: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+
+from fl2ora.experiment.errors import UserError, shown
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,24 @@ class Schedule(ABC):
     @abstractmethod
     def factor(self, at: Progress) -> float:
         """Return what the learning rate is multiplied by, in (0, 1]."""
+
+
+def checked_factor(schedule: Schedule, at: Progress) -> float:
+    """Return a schedule's factor.
+
+    Raises:
+        UserError: it is no number in (0, 1]; names the schedule, the round and the step.
+    """
+    found = schedule.factor(at)
+    try:
+        factor = float(found)
+    except (TypeError, ValueError):
+        factor = math.nan
+    if not 0 < factor <= 1:
+        kind = type(schedule)
+        raise UserError(
+            f"{kind.__module__}:{kind.__name__}: expected a factor above 0 and at most 1, found "
+            f"{shown(found)} in round {at.round} of {at.num_rounds}, step {at.step + 1} of "
+            f"{at.steps}"
+        )
+    return factor

@@ -14,6 +14,7 @@ from fl2ora.experiment.errors import UserError
 
 _STEPS = 200
 _FINEST = 1e-4  # grid of privacy losses; the bound holds on any, and is tighter on finer ones
+_LEAST_MULTIPLIER = 1e-4  # epsilon of one release is then 2e8
 _LEAST_NOISE = 0.05  # epsilon is then in the hundreds, with sampling or without
 _STEPS_PER_LOSS = 1000  # in units of a release's typical loss, 1 / noise_multiplier^2
 
@@ -109,9 +110,11 @@ def check_privacy(clip: float, noise_multiplier: float, delta: float, seed: int 
     """
     if not 0 < clip < math.inf:
         raise ValueError(f"clip: expected a finite number above 0, found {clip}")
-    if not 0 <= noise_multiplier < math.inf:
+    if noise_multiplier != 0 and not _LEAST_MULTIPLIER <= noise_multiplier < math.inf:
         raise ValueError(
-            f"noise_multiplier: expected a finite number of at least 0, found {noise_multiplier}"
+            f"noise_multiplier: expected 0 for no noise, or a finite number of at least "
+            f"{_LEAST_MULTIPLIER:g}, below which epsilon is in the hundreds of millions, found "
+            f"{noise_multiplier}"
         )
     if not 0 < delta < 1:
         raise ValueError(f"delta: expected a number above 0 and below 1, found {delta}")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fl2ora.calibration.metrics.binned import ece
 from fl2ora.calibration.predictions import (
     blocks_of_logits,
     blocks_of_probabilities,
@@ -68,6 +69,12 @@ def test_one_class_is_always_right():
     assert scores.confidence.tolist() == [1, 1]
     assert scores.nll.tolist() == [0, 0]
     assert scores.brier.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("rows", [np.ones((3, 1)), torch.ones(3, 1)])
+def test_probabilities_of_one_class_are_refused(rows):
+    with pytest.raises(ValueError, match=r"K >= 2, found \(3, 1\)"):
+        ece(rows, np.zeros(3, np.int64))
 
 
 def test_no_rows_give_empty_scores():

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, StepLR
 
-from fl2ora.clip_tuning.schedules.base import Progress, Schedule
+from fl2ora.clip_tuning.schedules.base import Progress, Schedule, checked_factor
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import available, load
 
@@ -160,3 +160,25 @@ def test_arguments_out_of_range_are_refused(spec: str, words: str) -> None:
 def test_a_place_outside_the_run_is_refused(where: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="expected 1 <= round <= num_rounds"):
         Progress(*where)
+
+
+class Returning(Schedule):
+    """A schedule of somebody's own."""
+
+    def __init__(self, factor: object) -> None:
+        self._factor = factor
+
+    def factor(self, at: Progress) -> float:
+        return self._factor  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("factor", [-1.0, 0.0, 1.0001, 1e9, math.nan, math.inf, None, "x"])
+def test_factors_outside_their_range_are_refused(factor: object) -> None:
+    words = f"test_schedules:Returning: expected a factor above 0 .* found {factor!r} in round 2"
+    with pytest.raises(UserError, match=words):
+        checked_factor(Returning(factor), Progress(2, 3))
+
+
+@pytest.mark.parametrize("factor", [1, 0.25, torch.tensor(0.25), 1e-30])
+def test_numbers_of_all_kinds_are_factors(factor: float) -> None:
+    assert checked_factor(Returning(factor), Progress(1, 1)) == float(factor)

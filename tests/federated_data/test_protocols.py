@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.datasets.base import Dataset, SplitName
+from fl2ora.federated_data.datasets.shapes import Shapes
 from fl2ora.federated_data.images import LabelledImages
+from fl2ora.federated_data.protocols.base import Federation, PartMean
 from fl2ora.federated_data.protocols.in_distribution import InDistribution
 from fl2ora.federated_data.protocols.leave_one_domain_out import LeaveOneDomainOut
 from fl2ora.federated_data.shares import load_federation
@@ -84,7 +88,7 @@ def test_a_federation_is_loaded_by_two_specs_and_kept() -> None:
     [
         ("shape", "in_distribution", "federated_data/datasets has no 'shape'"),
         (SMALL, "in_distributoin", "did you mean 'in_distribution'?"),
-        (SMALL, "leave_one_domain_out(domain='x')", f"dataset {SMALL!r}: domain: expected one of"),
+        (SMALL, "leave_one_domain_out(domain='x')", "domain='x')\": domain: expected one of"),
         ("fashion_mnist(folder='/no/such')", "in_distribution", "found no such folder"),
     ],
 )
@@ -92,3 +96,44 @@ def test_what_cannot_be_loaded_is_one_message(dataset: str, protocol: str, messa
     with pytest.raises(UserError) as caught:
         load_federation(dataset, protocol)
     assert message in str(caught.value)
+
+
+class Fails(InDistribution):
+    """A protocol of somebody's own that goes wrong in one way."""
+
+    def __init__(self, how: str) -> None:
+        self._how = how
+
+    def arrange(self, dataset: Dataset) -> Federation:
+        found = super().arrange(dataset)
+        if self._how == "bug":
+            raise KeyError("nothing")
+        if self._how == "needs":
+            raise ValueError("expected a dataset of nine domains")
+        if self._how == "nothing":
+            return None  # type: ignore[return-value]
+        return replace(found, means=(PartMean("mean", ("nowhere",)),))
+
+
+class Unreadable(Shapes):
+    """A dataset whose test images are broken."""
+
+    def split(self, name: SplitName) -> LabelledImages:
+        if name == "test":
+            raise OSError("the disk is gone")
+        return super().split(name)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "how", "message"),
+    [
+        (SMALL, "bug", r"^test_protocols:Fails: KeyError: 'nothing' \(.*test_protocols.py:\d+\)$"),
+        (SMALL, "needs", r"^protocol .*Fails.*: expected a dataset of nine domains$"),
+        (SMALL, "nothing", "^protocol .*Fails.*: expected a Federation, found NoneType$"),
+        (SMALL, "means", r"^protocol .*Fails.*: means: 'mean': expected names .* found nowhere$"),
+        ("test_protocols:Unreadable", "bug", "^dataset 'test_pro.*Unreadable': the disk is gone$"),
+    ],
+)
+def test_whoever_is_at_fault_is_named(dataset: str, how: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_federation(dataset, f"test_protocols:Fails(how={how!r})")

@@ -116,6 +116,11 @@ def test_the_client_is_who_was_asked_not_who_the_reply_says() -> None:
         (lambda: reply({**SENT, "b": torch.zeros(3, dtype=torch.float64)}), "expected float32"),
         (lambda: reply({**SENT, "b": torch.tensor([0, math.nan, 0])}), "1 of 3 values not finite"),
         (lambda: reply({**SENT, "b": torch.tensor([0, math.inf, 0])}), "1 of 3 values not finite"),
+        (
+            lambda: reply(aux={"c": torch.zeros(2**18 + 99)}),
+            "aux: expected at most 1049024 bytes, found",
+        ),
+        (lambda: reply(aux={"c" * 2**21: torch.zeros(1)}), "aux: expected at most 1049024 bytes"),
         (lambda: reply(aux={"c": torch.tensor([math.nan])}), "aux: c has 1 of 1 values not finite"),
         (lambda: reply(metrics={"num-examples": 0}), "above 0, found 0"),
         (lambda: reply(metrics={"num-examples": -3}), "above 0, found -3"),

@@ -12,6 +12,7 @@ import pytest
 from fl2ora.calibration.calibrators.temperature import Temperature
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.clip_tuning.methods.layer_norm import LayerNorm
+from fl2ora.clip_tuning.schedules.base import Progress
 from fl2ora.clip_tuning.schedules.constant import Constant
 from fl2ora.experiment.blame import blaming_whoever
 from fl2ora.experiment.errors import UserError
@@ -90,6 +91,11 @@ class Applies(Temperature):
     apply = fail
 
 
+class Climbs(Constant):
+    def factor(self, at: Progress) -> float:
+        return -1.0 if at.round == 1 else 2.0
+
+
 class Mixes(CrossEntropy):
     mixes = property(fail)  # type: ignore[assignment]
 
@@ -111,6 +117,7 @@ class Mixes(CrossEntropy):
         ("calibrator", "Checks", "RuntimeError: boom"),
         ("calibrator", "Applies", "RuntimeError: boom"),
         ("loss", "Mixes", "RuntimeError: boom"),
+        ("schedule", "Climbs", "expected a factor above 0 and at most 1, found -1.0 in round 1"),
     ],
 )
 def test_whoever_fails_on_the_server_is_named(
@@ -129,7 +136,8 @@ class Loses(CrossEntropy):
 
 
 class Moves(Constant):
-    factor = fail
+    def factor(self, at: Progress) -> float:
+        return fail() if at.steps > 1 else 1.0  # type: ignore[no-any-return]
 
 
 class Begins(ClientRule):
@@ -152,7 +160,7 @@ class Sends(FedAvg):
 )
 def test_whoever_fails_on_a_node_is_named(tmp_path: Path, key: str, spec: str, name: str) -> None:
     with pytest.raises(UserError) as caught:
-        run_small(tmp_path, clients=2, **{**TINY, key: spec})
+        run_small(tmp_path, clients=2, **{**TINY, "batch_size": 2, key: spec})
     (reason,) = {e["reason"] for e in events(tmp_path / "runs" / "run", "drop")}
     assert "RuntimeError: boom" in reason
     assert "test_foreign_plugins.py:" in reason

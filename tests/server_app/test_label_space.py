@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.label_space import relabelled
+from fl2ora.federated_data.protocols.base import HeldOutPart
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.reporting.tables import metrics_table
-from fl2ora.server_app.label_space import run_classes
+from fl2ora.server_app.label_space import run_classes, without_data
 from misbehaving import Wrapped
 from runs import events, final_adapter, run_small
 
@@ -193,3 +195,15 @@ def test_a_name_that_the_run_lacks_is_refused() -> None:
     images = LabelledImages(torch.zeros(0, 1, 1, 1, dtype=torch.uint8), nothing, nothing)
     with pytest.raises(UserError, match=r"classes: expected them among the run's 1, found \['b'\]"):
         relabelled(images, ["a", "b"], ["a"])
+
+
+def test_one_class_is_nothing_to_classify() -> None:
+    info = NodeInfo("a", class_names=("cat",), templates=("a {}.",))
+    _, _, problems = run_classes(None, [info], "same")
+    assert problems == ["classes: expected at least two to tell apart, found cat"]
+    names, pair = ("a {}.",), ("cat", "dog")
+    alone = HeldOutPart("new", without_data(pair, names).train, ("x",), names)
+    federation = replace(without_data(pair, names), parts=(alone,))
+    info = NodeInfo("a", class_names=pair, templates=names)
+    _, _, problems = run_classes(federation, [info], "same")
+    assert problems == ["held-out part 'new': expected at least two classes to tell apart, found x"]

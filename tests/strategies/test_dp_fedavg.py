@@ -230,6 +230,7 @@ def test_dp_fedavg_inside_a_wrapping_strategy() -> None:
         ("clip=0.0", "clip: expected a finite number above 0, found 0"),
         ("clip=1e999", "clip: expected a finite"),
         ("noise_multiplier=-1.0", "noise_multiplier: expected"),
+        ("noise_multiplier=1e-08", "noise_multiplier: expected 0 for no noise, or .* 0.0001"),
         ("delta=0.0", "delta: expected"),
         ("delta=1.0", "delta: expected"),
         ("server_learning_rate=0.0", "server_learning_rate: expected"),

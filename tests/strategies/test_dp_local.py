@@ -224,6 +224,7 @@ def test_the_noise_of_a_seed_differs_between_rounds() -> None:
         ("inner='fedavgg'", "did you mean 'fedavg'"),
         ("clip=-1.0", "clip: expected"),
         ("noise_multiplier=-0.1", "noise_multiplier: expected"),
+        ("noise_multiplier=1e-08", "noise_multiplier: expected 0 for no noise, or .* 0.0001"),
         ("delta=2.0", "delta: expected"),
         ("seed='x'", "seed: expected"),
     ],
