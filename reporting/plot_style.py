@@ -20,6 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fl2ora.reporting.plot_fonts import families, missing_said_once
+
 COLUMN = 8.5 / 2.54  # inches: one column of a paper
 PAGE = 17.5 / 2.54  # inches: both columns
 NOTHING = (COLUMN, 1.2)  # inches: a figure that only says "no data"
@@ -63,7 +65,7 @@ _METADATA: dict[str, dict[str, str | None]] = {
 @contextmanager
 def new_figure(width: float, height: float) -> Iterator[Any]:
     """Yield an empty figure of that many inches; draw and save it inside the ``with`` block."""
-    with style.context(["default", _STYLE]):
+    with style.context(["default", _STYLE, {"font.family": families()}]):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
@@ -81,8 +83,9 @@ def save(figure: Figure, path: Path) -> list[Path]:
     """
     stem = path.with_suffix("") if path.suffix in _METADATA else path
     paths = [stem.with_name(stem.name + suffix) for suffix in _METADATA]
-    for target in paths:
-        figure.savefig(target, dpi=200, metadata=_METADATA[target.suffix])
+    with missing_said_once():
+        for target in paths:
+            figure.savefig(target, dpi=200, metadata=_METADATA[target.suffix])
     return paths
 
 

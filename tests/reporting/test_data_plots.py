@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from fl2ora.reporting import plot_fonts
 from fl2ora.reporting.data_plots import _draw_holdings, contact_sheet, holdings_figure
 from fl2ora.reporting.plot_style import new_figure
 
@@ -51,3 +53,33 @@ def test_a_contact_sheet_holds_each_picture_with_its_caption(tmp_path: Path) -> 
     assert png.stat().st_size > 1500
     assert svg.read_text().count("<image") == 2
     assert contact_sheet([], [], tmp_path / "none")[0].exists()
+
+
+def test_characters_that_no_font_has_are_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fl2ora.reporting.plot_style.families", lambda: ["DejaVu Sans"])
+    image = np.zeros((1, 4, 4), np.uint8)
+    contact_sheet([image] * 3, ["犬", "猫 犬", "owl"], tmp_path / "images")
+    holdings_figure(COUNTS, ("犬", "dog", "owl"), tmp_path / "clients")
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2  # one for each plot
+    assert said[0].startswith("Plots: no font here has 犬猫: drawn as boxes")
+    assert said[1].startswith("Plots: no font here has 犬: drawn as boxes")
+
+
+def test_another_installed_font_draws_what_the_first_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A character of the private area, which only this font of matplotlib's has."""
+    monkeypatch.setattr(plot_fonts, "_OTHERS", ("No Such Font", "STIXNonUnicode"))
+    families = plot_fonts.families.__wrapped__()
+    assert families == ["DejaVu Sans", "STIXNonUnicode"]
+    monkeypatch.setattr("fl2ora.reporting.plot_style.families", lambda: families)
+    contact_sheet([np.zeros((1, 4, 4), np.uint8)], ["a \ue001"], tmp_path / "images")
+    assert not caplog.records
+
+
+def test_other_warnings_of_a_plot_are_not_lost() -> None:
+    with pytest.warns(UserWarning, match="something else"), plot_fonts.missing_said_once():
+        warnings.warn("something else", stacklevel=1)
