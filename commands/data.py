@@ -35,13 +35,23 @@ def data(
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where to write the table and the pictures.")
     ] = Path("data-report"),
+    near: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BITS",
+            min=0,
+            max=16,
+            show_default=False,
+            help="Also look for images that look alike: at most BITS of 64 apart; try 4.",
+        ),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Show who holds which images and what is held out, before anything is trained.
 
     FILE and --set are those of 'fl2ora run'. Written are clients.csv (images by client, part, class
     and domain), clients.png and .svg (the same as a picture), images.png and .svg (some training
-    images with their prompts).
+    images with their prompts). --near adds near.csv, near.png and .svg.
     """
     set_verbosity(verbose)
     config, problems = described(read_settings(file, assignments or []), clients)
@@ -53,6 +63,10 @@ def data(
     found = [*problems, *check_plugins(config.dataset, config.protocol, config.partition)]
     if found:
         raise ConfigError(found)
+    if near is not None:
+        from fl2ora.federated_data.near import check_library
+
+        check_library()
     console = console_for(stderr=False)
     fit = image_fit(config.model, config.augmentation)
     federation = load_federation(config.dataset, config.protocol, fit, config.on_leak)
@@ -67,6 +81,10 @@ def data(
     output.mkdir(parents=True, exist_ok=True)
     counts.to_csv(output / "clients.csv", index=False)
     _draw(federation, counts, output, config.seed)
+    if near is not None:
+        from fl2ora.commands.near_duplicates import report_near
+
+        report_near(console, federation, shares, near, output)
     console.print(f"Written to {output.absolute()}", markup=False, soft_wrap=True)
 
 

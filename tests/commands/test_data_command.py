@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from fl2ora.commands.data import data
 from fl2ora.experiment.errors import UserError
@@ -75,3 +77,50 @@ def test_parts_and_copies_are_shown(tmp_path: Path, capsys: pytest.CaptureFixtur
     said = capsys.readouterr().out
     assert "40 training images are copies of others" in said
     assert "of the 16 held-out images of clients are training images of a client" in said
+
+
+def copies(folder: Path) -> None:
+    """Write two classes, and of one test image a training image saved again at another size."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for name in ("cat", "犬"):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                small = rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)
+                picture = Image.fromarray(small).resize((60, 60), Image.Resampling.BICUBIC)
+                picture.save(folder / split / name / f"{number}.png")
+    with Image.open(folder / "test" / "cat" / "0.png") as picture:
+        picture.resize((90, 90)).save(folder / "train" / "cat" / "copy.jpg", quality=80)
+
+
+def test_what_looks_alike_is_found_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copies(tmp_path / "photos")
+    settings = [f"dataset=folder('{tmp_path / 'photos'}')", "partition=iid"]
+    settings += ["local-test-fraction=0", "calibration-fraction=0"]
+    data(None, settings, clients=2, output=tmp_path / "report")
+    assert "Near" not in capsys.readouterr().out
+    assert not (tmp_path / "report" / "near.csv").exists()
+    data(None, settings, clients=2, output=tmp_path / "report", near=4)
+    said = capsys.readouterr().out
+    assert "1 of 8 images of server-test look like training images" in said
+    (row,) = pd.read_csv(tmp_path / "report" / "near.csv").to_dict("records")
+    assert (row["held"], row["held_class"], row["trained_class"]) == ("server-test", "cat", "cat")
+    assert row["bits"] <= 4
+    assert (tmp_path / "report" / "near.png").stat().st_size > 1500
+    copies(tmp_path / "clean")
+    (tmp_path / "clean" / "train" / "cat" / "copy.jpg").unlink()
+    settings[0] = f"dataset=folder('{tmp_path / 'clean'}')"
+    data(None, settings, clients=2, output=tmp_path / "report", near=4)
+    assert "0 of 8 images of server-test" in capsys.readouterr().out
+    assert not (tmp_path / "report" / "near.png").exists()  # of the earlier look
+
+
+def test_without_the_library_of_hashes_nothing_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fl2ora.federated_data.near.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"--near: needs the library imagehash: pip install"):
+        data(None, [DATASET], clients=2, output=tmp_path / "report", near=4)
+    assert not (tmp_path / "report").exists()
