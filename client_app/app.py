@@ -13,6 +13,7 @@ from fl2ora.client_app.state import ClientState
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
 from fl2ora.messages.calibrate import decode_calibrate, encode_sums
+from fl2ora.messages.digests import decode_left_out, decode_salt, encode_digests
 from fl2ora.messages.evaluate import decode_evaluate, encode_measured
 from fl2ora.messages.hello import NodeInfo, encode_hello
 from fl2ora.messages.label_space import decode_classes
@@ -35,6 +36,13 @@ def hello(message: Message, context: Context) -> Message:
         versions=tuple(library_versions().items()),
     )
     return encode_hello(message, info)
+
+
+@app.query("digests")
+def digests(message: Message, context: Context) -> Message:
+    """Give salted digests of this node's images, unless its config says not to."""
+    node = _node(context, message)
+    return encode_digests(message, node.key, tasks.digests(node, decode_salt(message)))
 
 
 @app.train()
@@ -62,4 +70,4 @@ def calibrate(message: Message, context: Context) -> Message:
 
 def _node(context: Context, message: Message) -> Node:
     node = Node.from_configs(context.run_config, context.node_config, context.node_id)
-    return replace(node, classes=decode_classes(message))
+    return replace(node, classes=decode_classes(message), left_out=decode_left_out(message))

@@ -20,6 +20,8 @@ from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.federated_data.images import LabelledImages
 
+TextFeatures = tuple[Tensor, Tensor]
+
 
 def calibration_sums(
     calibrator: Calibrator,
@@ -44,6 +46,12 @@ def calibration_sums(
     return calibrator.statistics(logits, labels, state, context=context)
 
 
+@torch.inference_mode()
+def text_features(tuned: ClipClassifier, frozen: ClipClassifier) -> TextFeatures:
+    """Return the ``(K, D)`` unit text features of a tuned classifier and of the frozen one."""
+    return tuned.pooled_classes(tuned.encode_classes()), frozen.encode_classes()
+
+
 def evaluate_calibrated(
     calibrator: Calibrator,
     parameters: Parameters,
@@ -53,6 +61,7 @@ def evaluate_calibrated(
     spec: StatsSpec,
     batch_size: int,
     prefix: Tensor | None = None,
+    tuned_on: TextFeatures | None = None,
 ) -> CalibrationStats:
     """Return the calibration sums of a client's test images after the calibrator.
 
@@ -65,14 +74,15 @@ def evaluate_calibrated(
         spec: sizes of the sums.
         batch_size: images encoded at once.
         prefix: see ``predict``.
+        tuned_on: text features of the classes tuned on; None: those of ``classifier``.
     """
     context = None
     if calibrator.needs:
         frozen = zero_shot()
-        with torch.inference_mode():
-            tuned = classifier.pooled_classes(classifier.encode_classes())
-            texts = tuned, frozen.encode_classes()
+        texts = text_features(classifier, frozen)
         zero_shot_logits = predict(frozen, data.images, batch_size)
         context = CalibrationContext.of_tuned_classes(zero_shot_logits, *texts)
+        if tuned_on is not None:
+            context = CalibrationContext(zero_shot_logits, *texts, *tuned_on)
     logits = predict(classifier, data.images, batch_size, prefix)
     return calibrated_stats(calibrator, parameters, logits, data.labels, spec, context)

@@ -24,7 +24,8 @@ from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.label_space import in_label_space, relabelled
 from fl2ora.federated_data.leaks import OnLeak
-from fl2ora.federated_data.protocols.base import Federation
+from fl2ora.federated_data.protocols.base import Federation, HeldOutPart
+from fl2ora.federated_data.salted import unpacked, without
 from fl2ora.federated_data.shares import (
     ClientData,
     check_division,
@@ -48,6 +49,9 @@ class Node:
         key: the same in every round and run.
         rank: of LoRA on this node, where its config sets one, else 0.
         classes: the run's, in their order; empty: those of its own data, in theirs.
+        left_out: a salt, and the salted digests of images that others hold out, which it neither
+            trains nor calibrates on; see ``messages.digests``.
+        share_digests: it tells the server salted digests of its images.
     """
 
     config: RunConfig
@@ -56,6 +60,8 @@ class Node:
     key: str
     rank: int = 0
     classes: tuple[str, ...] = ()
+    left_out: tuple[bytes, bytes] = (b"", b"")
+    share_digests: bool = True
 
     @classmethod
     def from_configs(
@@ -79,7 +85,8 @@ class Node:
         partition = None if own else int(node["partition-id"])
         count = 0 if own else int(node["num-partitions"])
         rank = int(node.get("rank", 0))
-        return cls(config, partition, count, node_name(node, node_id), rank)
+        shares = bool(node.get("share-digests", True))
+        return cls(config, partition, count, node_name(node, node_id), rank, share_digests=shares)
 
     @cached_property
     def federation(self) -> Federation:
@@ -89,7 +96,13 @@ class Node:
     @property
     def _loaded(self) -> Federation:
         config = self.config
-        return load_federation(config.dataset, config.protocol, self._fit, config.on_leak)
+        own = self.partition is None
+        return load_federation(config.dataset, config.protocol, self._fit, config.on_leak, own)
+
+    @property
+    def own_parts(self) -> tuple[HeldOutPart, ...]:
+        """What the run's protocol holds out of its own data, in its own classes."""
+        return self._loaded.parts if self.partition is None else ()
 
     @cached_property
     def data(self) -> ClientData:
@@ -108,7 +121,13 @@ class Node:
         if own:  # all shares together are for the server to look at
             for note in check_division(self.federation, [data], config.on_leak):
                 logger.warning("Data: %s", note)
-        return data
+        salt, copies = self.left_out
+        if not copies:
+            return data
+        train, calibration = (
+            without(images, unpacked(copies), salt) for images in (data.train, data.calibration)
+        )
+        return replace(data, train=train, calibration=calibration)
 
     def _share(self, number: int) -> LabelledImages:
         config = self.config
@@ -168,15 +187,17 @@ class Node:
         if part == "train" and views == PLAIN and config.augmentation != "none":
             return None
         classifier = self.zero_shot_classifier() if zero_shot else self.classifier()
+        return self.features_of(classifier, getattr(self.data, part), part, views)
+
+    def features_of(
+        self, classifier: ClipClassifier, images: LabelledImages, part: str, views: Views = PLAIN
+    ) -> Tensor | None:
+        """Return the prefix features of some of this node's images, which ``part`` names."""
+        config = self.config
         store = shared_store(config.cache_gib if config.cache_features else 0.0, config.cache_dir)
         # A copy without the images: what is remembered keeps its keys alive.
-        return store.features(
-            classifier,
-            getattr(self.data, part).images,
-            (replace(self), part),
-            config.eval_batch_size,
-            views,
-        )
+        key = replace(self), part
+        return store.features(classifier, images.images, key, config.eval_batch_size, views)
 
     def views(self, part: str) -> Views:
         """Return which views of a part of ``data`` are kept; see ``fixed-views``."""

@@ -55,6 +55,10 @@ def _whole(least: int) -> Callable[[Value], str]:
     return problem
 
 
+def _switch(value: Value) -> str:
+    return "" if isinstance(value, bool) else "expected true or false"
+
+
 def _site(value: Value) -> str:
     text = str(value)
     fits = type(value) in (int, str) and text.isprintable() and 0 < len(text) <= _LONGEST_SITE
@@ -77,4 +81,5 @@ _CHECKS: dict[str, Callable[[Value], str]] = {
     "num-partitions": _whole(1),
     "rank": _whole(0),
     "state-dir": _folder,
+    "share-digests": _switch,
 }

@@ -12,6 +12,7 @@ from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.client_app.calibrator_sums import calibration_sums, evaluate_calibrated
 from fl2ora.client_app.evaluation import local_evaluate
 from fl2ora.client_app.node import Node
+from fl2ora.client_app.own_parts import describe_parts, evaluate_own
 from fl2ora.client_app.state import ClientState
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
@@ -24,6 +25,7 @@ from fl2ora.experiment.blame import blaming_whoever
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.experiment.spec import parse_sum
+from fl2ora.federated_data.salted import SaltedImages, salted_images
 from fl2ora.messages.calibrate import CalibrateTask
 from fl2ora.messages.evaluate import PERSONAL, TEST, VALIDATION, EvaluateTask
 from fl2ora.messages.hello import NodeInfo
@@ -56,7 +58,15 @@ def describe(node: Node) -> NodeInfo:
         class_names=federation.class_names,
         templates=federation.templates,
         rank=node.rank,
+        parts=describe_parts(node),
     )
+
+
+def digests(node: Node, salt: bytes) -> SaltedImages | None:
+    """Return salted digests of this node's images; None if it does not give them away."""
+    if not node.share_digests:
+        return None
+    return salted_images(node.data, [part.images for part in node.own_parts], salt)
 
 
 def train(node: Node, kept: ClientState, task: TrainTask) -> ClientUpdate:
@@ -119,7 +129,7 @@ def evaluate(node: Node, kept: ClientState, task: EvaluateTask) -> dict[str, Cal
             classifier.restore(load(task.rule, ClientRule).personal(task.adapter, state))
         with classifier.as_client(remembered.get(_PERSONAL, {})):
             found[PERSONAL] = measured(PERSONAL)
-    return found
+    return found | evaluate_own(node, task)
 
 
 def calibrate(node: Node, task: CalibrateTask) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from fl2ora.reporting.sources import (
     SERVER_TEST,
     central_sources,
     main_source,
+    own_sources,
     title_of,
 )
 from fl2ora.reporting.tables import (
@@ -123,10 +124,11 @@ def execute(
 
 
 def _report(console: Console, folder: Path, seconds: float) -> None:
-    """Print the table of each central held-out part; of the clients where there is none."""
+    """Print the table of each held-out part; of the clients where there is no central one."""
     metrics = metrics_table(folder)
     head = ["round", *(metric.title for metric in shown_metrics(metrics))]
     sources = central_sources(metrics["source"]) or [CLIENTS_TEST]
+    sources += own_sources(metrics["source"])
     tables = {source: rows_with_calibrated(metrics, source) for source in sources}
     if not any(tables.values()):
         raise UserError(f"{folder}: the run left no metrics")
@@ -149,7 +151,7 @@ def _outcome(folder: Path, config: RunConfig) -> dict[str, object]:
     for key, source in (("final", main), ("calibrated", main + CALIBRATED)):
         if source in found:
             outcome[key] = found[source]
-    parts = central_sources(found)
+    parts = [*central_sources(found), *own_sources(found)]
     if parts and parts != [SERVER_TEST]:
         names = [name for part in parts for name in (part, part + CALIBRATED) if name in found]
         outcome["parts"] = {

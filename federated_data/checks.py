@@ -62,8 +62,12 @@ def check_arrangement(federation: object) -> None:
             )
 
 
-def check_federation(federation: Federation) -> None:
+def check_federation(federation: Federation, *, own: bool = False) -> None:
     """Refuse data that cannot be trained or measured on.
+
+    Args:
+        federation: what a protocol made of a dataset.
+        own: the dataset is a node's own, whose parts may have no images.
 
     Raises:
         UserError: names as in ``check_names``; labels or domains that are not in their lists; parts
@@ -86,7 +90,7 @@ def check_federation(federation: Federation) -> None:
         _check_part_name(part.name, len(federation.parts), seen)
         check_names(part)
         _check_labels(where, part.images, part.class_names, federation.domains)
-        if not len(part.images):
+        if not own and not len(part.images):
             raise UserError(f"{where}: expected at least one image to measure on, found none")
 
 

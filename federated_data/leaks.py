@@ -19,7 +19,7 @@ from fl2ora.federated_data.images import DIGEST, Digests, LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
 
 OnLeak = Literal["stop", "drop", "report"]
-_ADVICE = "; on-leak='drop' trains without them, 'report' only says so in the record"
+ADVICE = "; on-leak='drop' trains without them, 'report' only says so in the record"
 
 
 def without_leaks(federation: Federation, on_leak: OnLeak) -> Federation:
@@ -42,7 +42,7 @@ def without_leaks(federation: Federation, on_leak: OnLeak) -> Federation:
         if on_leak == "stop":
             raise UserError(
                 f"test: {copies} of the {count} held-out images are training images, byte by byte: "
-                f"what is measured on them says nothing of new images{_ADVICE}"
+                f"what is measured on them says nothing of new images{ADVICE}"
             )
         notes.append(f"{copies} of the {count} held-out images are training images, too")
     repeated = _is_repeated(train)
@@ -92,7 +92,7 @@ def leaks_among_clients(
         if copies.any()
     )
     if notes and on_leak == "stop":
-        raise UserError(f"clients: {'; '.join(notes)}{_ADVICE}")
+        raise UserError(f"clients: {'; '.join(notes)}{ADVICE}")
     return notes
 
 

@@ -68,7 +68,11 @@ def _images_of(dataset: str) -> Dataset:
 
 @lru_cache(maxsize=2)
 def load_federation(
-    dataset: str, protocol: str, fit: Fit | None = None, on_leak: OnLeak = "stop"
+    dataset: str,
+    protocol: str,
+    fit: Fit | None = None,
+    on_leak: OnLeak = "stop",
+    own: bool = False,
 ) -> Federation:
     """Load the data that two specs describe; the last two are kept in memory.
 
@@ -79,6 +83,7 @@ def load_federation(
         protocol: spec.
         fit: how the run's model wants images of any size; None: as CLIP does at 224 pixels.
         on_leak: what to do about images that are trained on and held out; see ``without_leaks``.
+        own: the dataset is one node's; see ``Protocol.arrange_own``.
 
     Raises:
         UserError: an unknown name or argument, or data that is missing or broken, see ``checks``.
@@ -90,13 +95,15 @@ def load_federation(
         )
     source = load(dataset, Dataset)
     arrangement = load(protocol, Protocol)
+    others = () if own else arrangement.others
+    arrange = arrangement.arrange_own if own else arrangement.arrange
     with _telling(source, dataset):
-        for described in (source, *arrangement.others):
+        for described in (source, *others):
             check_names(described)
             if fit is not None:
                 described.prepare(fit)
     try:
-        federation = arrangement.arrange(source)
+        federation = arrange(source)
     except Exception as error:
         if innermost(error, arrangement, source) is arrangement:
             with _telling(arrangement, protocol, "protocol"):
@@ -106,10 +113,10 @@ def load_federation(
     with _telling(arrangement, protocol, "protocol"):
         check_arrangement(federation)
     with _telling(source, dataset):
-        check_federation(federation)
+        check_federation(federation, own=own)
         federation = without_leaks(federation, on_leak)
-    others = (note for other in arrangement.others for note in other.notes)
-    return replace(federation, notes=(*source.notes, *others, *federation.notes))
+    notes = (note for other in others for note in other.notes)
+    return replace(federation, notes=(*source.notes, *notes, *federation.notes))
 
 
 @contextmanager

@@ -15,12 +15,14 @@ from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.config import Value
 from fl2ora.messages.lineage import Lineage
+from fl2ora.messages.own_parts import classes_text, read_classes
 from fl2ora.messages.records import (
     ARRAYS,
     CALIBRATOR,
     CLIENT_RULE,
     CONFIG,
     EVALUATE,
+    OWN,
     PARAMETERS,
     PARTS,
     REPLY,
@@ -50,6 +52,8 @@ class EvaluateTask:
         rule: spec of the client half that knows the client's own model; empty: what the node keeps
             of the method is all that is its own.
         lineage: what of the node's memory counts.
+        own: which parts of a node's own held-out images, by their names: the class names they are
+            classified among, empty where those are the run's. Nodes leave out what they have not.
     """
 
     adapter: Adapter
@@ -59,6 +63,7 @@ class EvaluateTask:
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     rule: str = ""
     lineage: Lineage = field(default_factory=Lineage)
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def encode_evaluate(task: EvaluateTask, nodes: Mapping[int, str]) -> list[Message]:
@@ -70,6 +75,8 @@ def encode_evaluate(task: EvaluateTask, nodes: Mapping[int, str]) -> list[Messag
         CLIENT_RULE: task.rule,
         **task.lineage.settings(),
     }
+    if task.own:
+        settings[OWN] = classes_text(dict(task.own))
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
         ARRAYS: encode_tensors(task.adapter)
     }
@@ -98,6 +105,7 @@ def decode_evaluate(message: Message) -> EvaluateTask:
         decode_tensors(parameters, PARAMETERS, torch.float64) if parameters is not None else {},
         str(settings.get(CLIENT_RULE, "")),
         Lineage.from_settings(settings),
+        read_classes(settings[OWN]) if OWN in settings else {},
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from fl2ora.messages.own_parts import PartInfo, parts_text, read_parts
 from fl2ora.messages.records import CONFIG, HELLO, UnusableMessageError, error_reason, one_line
 
 NODE = "node"
@@ -34,6 +35,7 @@ class NodeInfo:
         class_names: of its classes in label order.
         templates: of its prompts.
         rank: of LoRA on this node, where its config sets one, else 0.
+        parts: what it holds out of its own data by the run's protocol; none of a share.
         problem: why it cannot take part, or empty.
     """
 
@@ -52,11 +54,13 @@ class NodeInfo:
     class_names: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     rank: int = 0
+    parts: tuple[PartInfo, ...] = ()
     problem: str = ""
 
 
 _TEXTS = ("class_names", "templates")
-_LISTS = ("versions", "digests", *_TEXTS)  # they travel as JSON
+_PARTS = "parts"
+_LISTS = ("versions", "digests", _PARTS, *_TEXTS)  # they travel as JSON
 
 
 def ask_hello(node: int) -> Message:
@@ -68,6 +72,7 @@ def encode_hello(question: Message, info: NodeInfo) -> Message:
     """Return a node's answer."""
     values = asdict(info)
     values |= {name: json.dumps(values[name]) for name in _LISTS}
+    values[_PARTS] = parts_text(info.parts)
     return Message(RecordDict({NODE: ConfigRecord(values)}), reply_to=question)
 
 
@@ -114,6 +119,8 @@ def _read_list(name: str, value: object) -> tuple[object, ...]:
     items = json.loads(value)
     if not isinstance(items, list):
         raise UnusableMessageError(f"{name}: expected a JSON list, found {type(items).__name__}")
+    if name == _PARTS:
+        return read_parts(items)
     if name in _TEXTS:
         if not all(isinstance(item, str) for item in items):
             raise UnusableMessageError(f"{name}: expected texts")

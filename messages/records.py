@@ -4,6 +4,7 @@
 message type              server -> node                 node -> server
 ========================  =============================  =======================================
 ``query.hello``           ``config``                     ``node`` (see ``NodeInfo``)
+``query.digests``         ``config``                     ``images``, ``reply``
 ``train``                 ``arrays``, ``config``, aux    ``arrays``, ``metrics``, ``reply``, aux
 ``evaluate``              ``arrays``, ``config``,        one record of sums per held-out part,
                           ``parameters``                 ``reply``
@@ -14,7 +15,8 @@ message type              server -> node                 node -> server
 ``arrays`` is the adapter: float32, sorted names; of a server in Flower's own loop a node takes it
 in float64 too. ``parameters`` and ``sums`` are float64. ``aux``
 is there only where a strategy asks for it. Every message but the first to a node whose classes are
-in another order than the run's, or fewer, also has ``classes``: the names in the run's order.
+in another order than the run's, or fewer, also has ``classes``: the names in the run's order; to a
+node that leaves out copies of other nodes' images, ``left-out``: their digests.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ from __future__ import annotations
 from flwr.app import ConfigRecord, Message
 
 HELLO, TRAIN, EVALUATE, CALIBRATE = "query.hello", "train", "evaluate", "train.calibrate"
+DIGESTS = "query.digests"
 ARRAYS, AUX, CONFIG, METRICS, REPLY = "arrays", "aux", "config", "metrics", "reply"
 PARAMETERS, SUMS, CALIBRATOR, PARTS = "parameters", "sums", "calibrator", "parts"
 CLASSES = "classes"
+OWN = "own"
+LEFT_OUT = "left-out"
 ROUND, NUM_ROUNDS, CLIENT_RULE = "server-round", "num-rounds", "client-rule"
 EXAMPLES, CLIENT = "num-examples", "client"
 

@@ -8,7 +8,13 @@ from pathlib import Path
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import printable
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
-from fl2ora.reporting.sources import CLIENTS_TEST, SERVER_TEST, central_sources, title_of
+from fl2ora.reporting.sources import (
+    CLIENTS_TEST,
+    SERVER_TEST,
+    central_sources,
+    own_sources,
+    title_of,
+)
 from fl2ora.reporting.tables import metrics_table, rows_with_calibrated, shown_metrics
 from fl2ora.reporting.whole_files import write_whole
 
@@ -92,10 +98,11 @@ def _front_matter(config: RunConfig, is_peft: bool) -> list[str]:
 
 
 def _metrics(folder: Path) -> list[str]:
-    """Return a table of each central part: before, after, and calibrated; else of the clients."""
+    """Return a table of each part: before, after, and calibrated; else of the clients."""
     table = metrics_table(folder)
     lines: list[str] = []
-    for source in central_sources(table["source"]) or [CLIENTS_TEST]:
+    sources = central_sources(table["source"]) or [CLIENTS_TEST]
+    for source in [*sources, *own_sources(table["source"])]:
         rows = rows_with_calibrated(table, source)
         measured = [row for row in rows if row[0] != "calibrated"]
         ends = (*measured[:1], *measured[-1:])

@@ -22,7 +22,13 @@ from fl2ora.reporting.plot_style import (
     VERMILLION,
     no_data,
 )
-from fl2ora.reporting.sources import CLIENTS_TEST, SERVER_TEST, central_sources, part_of
+from fl2ora.reporting.sources import (
+    CLIENTS_TEST,
+    SERVER_TEST,
+    central_sources,
+    own_sources,
+    part_of,
+)
 
 _METRICS = [metric for metric in METRICS if metric.headline]
 _LINES: dict[str, dict[str, Any]] = {
@@ -64,9 +70,15 @@ def draw_rounds(figure: Figure, table: pd.DataFrame) -> None:
 
 def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return how each source is drawn, central parts first."""
-    parts = central_sources(table["source"]) if "source" in table.columns else []
+    sources = [*table["source"]] if "source" in table.columns else []
+    own = own_sources(sources)
+    parts = [*central_sources(sources), *own]
     named = {
-        source: {"color": color, "marker": marker, "label": part_of(source)}
+        source: {
+            "color": color,
+            "marker": marker,
+            "label": f"nodes' own {part_of(source)}".strip() if source in own else part_of(source),
+        }
         for source, color, marker in zip(
             (source for source in parts if source != SERVER_TEST),
             itertools.cycle(_COLORS),

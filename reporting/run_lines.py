@@ -7,7 +7,14 @@ from typing import Any
 
 import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.experiment.errors import printable
-from fl2ora.reporting.sources import CALIBRATED, CLIENTS_TEST, central_sources, part_of
+from fl2ora.reporting.sources import (
+    CALIBRATED,
+    CLIENTS_TEST,
+    SPREAD,
+    central_sources,
+    own_sources,
+    part_of,
+)
 from fl2ora.reporting.tables import show
 
 UNCONVERGED = "the fit spent its steps before it met its tolerance"
@@ -71,14 +78,16 @@ class RunLines:
         return None
 
     def _measured(self, event: Mapping[str, Any]) -> str | None:
-        """Return the line of a central part; of the clients where there is none."""
+        """Return the line of a part; of the clients where there is no central one."""
         source: str = event["source"]
         plain = source.removesuffix(CALIBRATED)
+        own = bool(own_sources([plain])) and not plain.endswith(SPREAD)
         if central_sources([plain]):
             self._central = True
-        elif plain != CLIENTS_TEST or self._central:
+        elif not own and (plain != CLIENTS_TEST or self._central):
             return None
         part = f"  {part_of(source)}" if part_of(source) else ""
+        part = f"  {plain}" if own else part
         if source != plain:
             return self._metrics(f"calibrated{part}", event)
         number = event["round"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fl2ora.experiment.config import RunConfig
@@ -10,7 +10,7 @@ from fl2ora.experiment.errors import printable
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
 from fl2ora.reporting.rewinding import RESUMED, lasting_events
-from fl2ora.reporting.sources import central_sources, part_of
+from fl2ora.reporting.sources import central_sources, own_sources, part_of
 from fl2ora.reporting.tables import (
     last_rows,
     metrics_table,
@@ -51,11 +51,12 @@ def write_summary(folder: Path, config: RunConfig) -> Path:
     table = metrics_table(folder)
     head = ["round", *(metric.title for metric in shown_metrics(table))]
     central = {source: _central_title(source) for source in central_sources(table["source"])}
-    if len(central) > 1:
-        last = last_rows(table, [*central])
+    own = {source: _own_title(source) for source in own_sources(table["source"])}
+    if len(central) + len(own) > 1:
+        last = last_rows(table, [*central, *own])
         lines += ["", "## All parts after the last round", ""]
         lines += _markdown(["part", *head[1:]], last)
-    for source, title in {**central, **_SOURCES}.items():
+    for source, title in {**central, **own, **_spread(own), **_SOURCES}.items():
         rows = rows_with_calibrated(table, source)
         if rows:
             lines += ["", f"## {title} (`{source}`)", "", *_markdown(head, rows)]
@@ -112,6 +113,21 @@ def _outcome(folder: Path) -> list[str]:
 def _central_title(source: str) -> str:
     part = part_of(source)
     return f"Central held-out part {printable(part)}" if part else "Central held-out set"
+
+
+def _own_title(source: str) -> str:
+    part = part_of(source)
+    return f"Nodes' own test images{f', part {printable(part)}' if part else ''}, pooled"
+
+
+def _spread(own: Mapping[str, str]) -> dict[str, str]:
+    """Return the titles of what stands beside each part of the nodes."""
+    said = {"-mean": "plain mean over nodes", "-sd": "standard deviation", "-worst": "worst node"}
+    return {
+        f"{source}{end}": f"{title.removesuffix(', pooled')}: {text}"
+        for source, title in own.items()
+        for end, text in said.items()
+    }
 
 
 def _not_calibrated(folder: Path) -> list[str]:

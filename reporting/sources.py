@@ -7,19 +7,22 @@ from collections.abc import Iterable
 
 SERVER_TEST = "server-test"
 CLIENTS_TEST = "clients-test"
+NODES_TEST = "nodes-test"
+"""Of test images that nodes with data of their own bring, where clients-test are held out of what
+clients would else train on."""
 PERSONAL_TEST = "clients-test-personal"
 CLIENTS_VALIDATION = "clients-validation"
 CALIBRATED = "-calibrated"
 """Ends a source's name where the run's calibrator was applied."""
 
 
-def part_source(part: str) -> str:
-    """Return the source of a central held-out part; one without a name is the only one.
+def part_source(part: str, whose: str = SERVER_TEST) -> str:
+    """Return the source of a held-out part, a central one; one without a name is the only one.
 
-    >>> part_source(""), part_source("new")
-    ('server-test', 'server-test/new')
+    >>> part_source(""), part_source("new"), part_source("new", NODES_TEST)
+    ('server-test', 'server-test/new', 'nodes-test/new')
     """
-    return f"{SERVER_TEST}/{part}" if part else SERVER_TEST
+    return f"{whose}/{part}" if part else whose
 
 
 def part_of(source: str) -> str:
@@ -28,9 +31,10 @@ def part_of(source: str) -> str:
     >>> part_of("server-test/new"), part_of("server-test"), part_of("server-test-calibrated")
     ('new', '', '')
     """
-    if not source.startswith(SERVER_TEST):
-        return ""
-    return source.removeprefix(SERVER_TEST).removesuffix(CALIBRATED).removeprefix("/")
+    for whose in (SERVER_TEST, NODES_TEST):
+        if source.startswith(whose):
+            return source.removeprefix(whose).removesuffix(CALIBRATED).removeprefix("/")
+    return ""
 
 
 def file_ending(source: str) -> str:
@@ -57,6 +61,26 @@ def central_sources(sources: Iterable[str]) -> list[str]:
     ]
 
 
+SPREAD = ("-mean", "-sd", "-worst")
+"""End the names of rows that say how clients differ."""
+
+
+def own_sources(sources: Iterable[str]) -> list[str]:
+    """Return the nodes' own parts among sources, and means of them, in their order.
+
+    >>> own_sources(["clients-test", "nodes-test/a", "nodes-test/a-sd", "nodes-test/a-calibrated"])
+    ['nodes-test/a']
+    """
+    known = set(sources := list(sources))
+    return [
+        source
+        for source in dict.fromkeys(sources)
+        if (source == NODES_TEST or source.startswith(f"{NODES_TEST}/"))
+        and not source.endswith(CALIBRATED)
+        and not any(source.endswith(e) and source.removesuffix(e) in known for e in SPREAD)
+    ]
+
+
 def main_source(sources: Iterable[str]) -> str:
     """Return the source that stands for the run: the first central part, else the clients.
 
@@ -69,7 +93,7 @@ def main_source(sources: Iterable[str]) -> str:
 
 
 def title_of(source: str) -> str:
-    """Return the heading of a central part's or of the pooled clients' table.
+    """Return the heading of a part's or of the pooled clients' table.
 
     >>> title_of("server-test/new")
     'Central held-out part new (server-test/new)'
@@ -77,6 +101,8 @@ def title_of(source: str) -> str:
     if source == CLIENTS_TEST:
         return f"Clients' held-out images, pooled ({source})"
     part = part_of(source)
+    if source.startswith(NODES_TEST):
+        return f"Nodes' own test images{f', part {part}' if part else ''}, pooled ({source})"
     return (
         f"Central held-out part {part} ({source})" if part else f"Central held-out set ({source})"
     )

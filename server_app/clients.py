@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
@@ -14,12 +15,15 @@ from torch import Tensor
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
+from fl2ora.federated_data.salted import Salted, SaltedImages
 from fl2ora.messages.calibrate import CalibrateTask, decode_sums, encode_calibrate
+from fl2ora.messages.digests import ask_digests, decode_digests, with_left_out
 from fl2ora.messages.evaluate import VALIDATION, EvaluateTask, decode_measured, encode_evaluate
 from fl2ora.messages.exchange import collect
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.messages.label_space import with_classes
 from fl2ora.messages.lineage import Lineage
+from fl2ora.messages.own_parts import own_key
 from fl2ora.messages.records import UnusableMessageError, one_line
 from fl2ora.messages.train import decode_update, encode_train
 from fl2ora.reporting.events import Tracker
@@ -65,6 +69,8 @@ class Clients:
             if self._class_names and peer.info.class_names != self._class_names
         }
         self._lineage = lineage
+        self._salt = b""
+        self._left_out: dict[int, Salted] = {}
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -75,6 +81,37 @@ class Clients:
     def ranks(self) -> dict[str, int]:
         """The LoRA rank of the clients whose node sets one."""
         return {key: info.rank for key, info in self.infos.items() if info.rank}
+
+    def digests(self, clients: Sequence[str], salt: bytes) -> dict[str, SaltedImages | None]:
+        """Return the salted digests of clients' images, None of those that keep them."""
+        nodes = {self._nodes[client]: client for client in clients}
+
+        def decode(reply: Message, client: str) -> SaltedImages | None:
+            return decode_digests(reply, self.infos[client])
+
+        return dict(self._ask(0, ask_digests(nodes, salt), nodes, decode, "digests: "))
+
+    def leave_out(self, copies: Mapping[str, Salted], images: Mapping[str, SaltedImages],
+                  salt: bytes) -> None:  # fmt: skip
+        """Let clients train and calibrate without copies of what others hold out, from now on.
+
+        Args:
+            copies: digests of those, by client.
+            images: what each of these holds.
+            salt: of all digests.
+        """
+        self._salt = salt
+        for client, left_out in copies.items():
+            self._left_out[self._nodes[client]] = left_out
+            info, held = self.infos[client], images[client]
+            train, calibration = (
+                int(np.isin(kind, left_out).sum()) for kind in (held.train, held.calibration)
+            )
+            self.infos[client] = replace(
+                info,
+                num_train=info.num_train - train,
+                num_calibration=info.num_calibration - calibration,
+            )
 
     def train(self, plan: RoundPlan, strategy: Strategy) -> Iterator[ClientUpdate]:
         """Let the plan's clients train, and yield the usable updates as they come.
@@ -109,9 +146,19 @@ class Clients:
             yield replace(update, num_examples=counted)
 
     def evaluate(
-        self, task: EvaluateTask, spec: StatsSpec
+        self,
+        task: EvaluateTask,
+        spec: StatsSpec,
+        own_specs: Mapping[str, StatsSpec] | None = None,
     ) -> dict[str, dict[str, CalibrationStats]]:
-        """Let every node measure; return each part's sums by client, in the clients' order."""
+        """Let every node measure; return each part's sums by client, in the clients' order.
+
+        Args:
+            task: what is measured.
+            spec: sizes of the sums.
+            own_specs: of those of each part in ``task.own``, which only the nodes have that said
+                so; see ``own_key``.
+        """
         nodes = {node: client for client, node in self._nodes.items()}
 
         def decode(reply: Message, client: str) -> dict[str, CalibrationStats]:
@@ -120,13 +167,18 @@ class Clients:
                 part: info.num_calibration if part == VALIDATION else info.num_test
                 for part in task.parts
             }
-            return decode_measured(reply, images, spec)
+            found = decode_measured(reply, images, spec)
+            for part in info.parts:
+                if part.name in task.own:
+                    expected = {own_key(part.name): part.images}
+                    found |= decode_measured(reply, expected, (own_specs or {})[part.name])
+            return found
 
         messages = encode_evaluate(replace(task, lineage=self._lineage()), nodes)
         answers = dict(self._ask(task.round, messages, nodes, decode, "evaluation: "))
         return {
-            part: {key: answers[key][part] for key in self.keys if key in answers}
-            for part in task.parts
+            part: {key: answers[key][part] for key in self.keys if part in answers.get(key, {})}
+            for part in (*task.parts, *map(own_key, task.own))
         }
 
     def calibration_sums(
@@ -166,6 +218,7 @@ class Clients:
 
         timeout = self._config.round_timeout
         messages = with_classes(messages, self._class_names, self._other_order)
+        messages = with_left_out(messages, self._salt, self._left_out)
         return collect(self._grid, messages, nodes, decode, drop, timeout)
 
 

@@ -27,6 +27,8 @@ from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.held_out import HeldOut
 from fl2ora.server_app.measure_saved import SpecOf, measure_saved
 from fl2ora.server_app.metrics_by_source import all_metrics, client_metrics
+from fl2ora.server_app.own_evaluation import OwnEvaluation
+from fl2ora.server_app.own_parts import own_parts
 from fl2ora.server_app.part_models import ZERO_SHOT, PartModels
 from fl2ora.server_app.scores import Scores, saved_logits, score
 
@@ -50,6 +52,7 @@ class Evaluation:
         history: by round, 0 is zero-shot, the sums of each central part by its source; where there
             is none, those of all clients.
         clients: each client's sums at the last evaluation, by its key.
+        own: the same of each part that nodes hold out of data of their own, by its source.
         calibrated: sums after the run's calibrator by source, if it has one.
         uncalibrated: why the run's calibrator was not applied to a source.
         class_names: of each source of ``by_source``.
@@ -85,12 +88,18 @@ class Evaluation:
         central = self._held_out.central
         names = {source: part.class_names for source, part in central.items()}
         names[CLIENTS_TEST] = federation.class_names
-        self.class_names = names | {f"{source}{CALIBRATED}": n for source, n in names.items()}
+        known, _ = own_parts(
+            federation, federation.class_names, [*clients.infos.values()], config.label_space
+        )
         self._metrics = chosen_metrics(config.metrics)
+        self._own = OwnEvaluation(known, config, self.spec_of)
+        names |= self._own.class_names
+        self.class_names = names | {f"{source}{CALIBRATED}": n for source, n in names.items()}
         self._scores: dict[int, Scores] = {}
         self._adapter: Adapter | None = None  # last measured
         self.history: dict[int, Sums] = {}
         self.clients: Sums = {}
+        self.own: dict[str, Sums] = {}
         self.calibrated: dict[str, CalibrationStats] = {}
         self.uncalibrated: Mapping[str, str] = {}
 
@@ -138,13 +147,18 @@ class Evaluation:
     ) -> Sources:
         """Measure what the run's fitted calibrator makes of the final adapter's logits."""
         found = measure_saved(calibrator, parameters, saved, self.spec_of)
-        clients = found.clients
+        clients, left_out, own = found.clients, dict(found.left_out), {}
         if self.on_nodes:
+            left_out |= self._own.unfit(calibrator, parameters, saved.num_classes)
             spec, number = self._config.calibrator, max(1, self._config.num_rounds)
-            task = EvaluateTask(adapter, number, (TEST,), spec, parameters)
-            clients = self._nodes.evaluate(task, self._spec)[TEST]
-        self.calibrated, self.uncalibrated = self._shown(found.central, clients), found.left_out
-        return self._all_metrics(found.central, clients, CALIBRATED)
+            asked = self._own.asked(left_out)
+            task = EvaluateTask(adapter, number, (TEST,), spec, parameters, own=asked)
+            measured = self._nodes.evaluate(task, self._spec, self._own.specs)
+            clients, own = measured[TEST], self._own.sums(measured)
+        self.calibrated, self.uncalibrated = self._shown(found.central, clients), left_out
+        self.calibrated |= self._own.totals(own)
+        rows = self._all_metrics(found.central, clients, CALIBRATED)
+        return rows | self._own.rows(own, CALIBRATED)
 
     def by_source(self) -> dict[tuple[int, str], CalibrationStats]:
         """Return the pooled sums at hand by round and source."""
@@ -156,6 +170,7 @@ class Evaluation:
         }
         if self.clients:
             found[last, CLIENTS_TEST] = self._pooled(self.clients)
+        found |= {(last, s): stats for s, stats in self._own.totals(self.own).items()}
         found |= {(last, f"{s}{CALIBRATED}"): stats for s, stats in self.calibrated.items()}
         return found
 
@@ -188,7 +203,7 @@ class Evaluation:
             if self._validation:
                 rows = held.calibration_logits(models.main)
                 found[VALIDATION] = self._each(rows, held.calibration)
-        self.clients = found[TEST]
+        self.clients, self.own = found[TEST], self._own.sums(found)
         self.history[number] = self._shown(central, self.clients)
         return self._sources(central, found)
 
@@ -208,7 +223,7 @@ class Evaluation:
         draws, metrics = self._config.resamples, self._metrics
         for part, source in ((PERSONAL, PERSONAL_TEST), (VALIDATION, CLIENTS_VALIDATION)):
             sources |= client_metrics(found.get(part, {}), draws, source, metrics)
-        return sources
+        return sources | self._own.rows(self.own)
 
     def _on_nodes(
         self, number: int, classifier: ClipClassifier, adapter: Adapter
@@ -223,7 +238,8 @@ class Evaluation:
         parts = tuple(part for part, is_wanted in wanted.items() if is_wanted)
         if not parts:
             return {}
-        return self._nodes.evaluate(EvaluateTask(adapter, number, parts, rule=rule), self._spec)
+        task = EvaluateTask(adapter, number, parts, rule=rule, own=self._own.asked())
+        return self._nodes.evaluate(task, self._spec, self._own.specs)
 
     def _each(self, logits: Mapping[str, Tensor], data: Mapping[str, LabelledImages]) -> Sums:
         return {client: self._sums(rows, data[client]) for client, rows in logits.items()}

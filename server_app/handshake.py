@@ -18,6 +18,7 @@ from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.messages.exchange import receive
 from fl2ora.messages.hello import NodeInfo, ask_hello, decode_hello
 from fl2ora.server_app.label_space import run_classes, without_data
+from fl2ora.server_app.own_parts import own_parts, with_classes_of
 
 _POLL_SECONDS = 0.5
 _MOST_PROBLEMS = 20
@@ -73,9 +74,12 @@ def shake_hands(
     peers = sorted(peers, key=lambda peer: natural_key(peer.client))
     infos = [peer.info for peer in peers if not peer.info.problem]
     names, templates, misfits = run_classes(federation, infos, config.label_space)
+    data = without_data(names, templates) if federation is None else federation
+    parts, unlike = own_parts(data, names, infos, config.label_space)
     problems = [
         *_together(_problems(peers)),
         *misfits,
+        *unlike,
         *_together(_differences(infos, config, templates)),
         *_claims(peers),
         *_duplicates(peers),
@@ -86,9 +90,7 @@ def shake_hands(
         if len(problems) > len(shown):
             shown.append(f"  - and {len(problems) - len(shown)} more")
         raise UserError("the nodes cannot train together:\n" + "\n".join(shown))
-    if federation is None:
-        return peers, without_data(names, templates)
-    return peers, in_label_space(federation, names)
+    return peers, with_classes_of(in_label_space(data, names), parts)
 
 
 def natural_key(client: str) -> tuple[int, int, str]:

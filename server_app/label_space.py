@@ -37,7 +37,9 @@ def run_classes(
     if label_space == "union":
         names = tuple(dict.fromkeys([*names, *(n for info in infos for n in info.class_names)]))
     problems = [
-        problem for info in infos for problem in _differences(info, names, whose, label_space)
+        problem
+        for info in infos
+        for problem in differences(f"{info.client}: ", info.class_names, names, whose, label_space)
     ]
     if len(names) == 1:
         problems.append(f"classes: expected at least two to tell apart, found {listed(names)}")
@@ -48,18 +50,26 @@ def run_classes(
                 f"{listed(part.class_names)}"
             )
     if federation is None or names != federation.class_names:
-        problems += _unusable(names, first.templates)
+        problems += unusable(names, first.templates)
     return names, tuple(first.templates), problems
 
 
-def _differences(
-    info: NodeInfo, names: Sequence[str], whose: str, label_space: str
+def differences(
+    client: str, own: Sequence[str], names: Sequence[str], whose: str, label_space: str
 ) -> Iterator[str]:
-    """Say which classes of a node the run has not, and which of the run's it has not."""
-    strange = [name for name in info.class_names if name not in set(names)]
-    missing = [name for name in names if name not in set(info.class_names)]
-    if len(set(info.class_names)) != len(info.class_names):
-        yield f"client {info.client}: expected class names that differ, found one twice"
+    """Say which classes of a node the run has not, and which of the run's it has not.
+
+    Args:
+        client: its key, and what else is to stand before what is said of it, ``"a: "``.
+        own: its classes.
+        names: the run's.
+        whose: these are.
+        label_space: ``same`` or ``union``.
+    """
+    strange = [name for name in own if name not in set(names)]
+    missing = [name for name in names if name not in set(own)]
+    if len(set(own)) != len(own):
+        yield f"client {client}expected class names that differ, found one twice"
     elif label_space == "same" and (strange or missing):
         said = [
             f"{shown(name)} is not among them{nearest(name, names)}" for name in strange[:_SHOWN]
@@ -69,12 +79,12 @@ def _differences(
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         said += [f"it lacks {lacking}{more}"] if missing else []
         yield (
-            f"client {info.client}: its {len(info.class_names)} classes differ from {whose} "
+            f"client {client}its {len(own)} classes differ from {whose} "
             f"{len(names)}: {'; '.join(said)} (label-space = 'union' takes all there are)"
         )
 
 
-def _unusable(names: tuple[str, ...], templates: tuple[str, ...]) -> Iterator[str]:
+def unusable(names: tuple[str, ...], templates: tuple[str, ...]) -> Iterator[str]:
     """Say what is wrong with names and templates that come from nodes."""
     for text in (*names, *templates):
         if not text.isprintable() or len(text) > _LONGEST:

@@ -45,7 +45,7 @@ def measure_saved(
             return calibrated_stats(calibrator, parameters, part.logits, part.labels, spec, context)
 
     reasons = {
-        source: _unfit(calibrator, parameters, saved.num_classes, part.num_classes)
+        source: unfit(calibrator, parameters, saved.num_classes, part.num_classes)
         for source, part in saved.central.items()
         if part.of_other_classes
     }
@@ -55,7 +55,7 @@ def measure_saved(
     return MeasuredParts(central, clients, left_out)
 
 
-def _unfit(calibrator: Calibrator, parameters: Parameters, fitted: int, other: int) -> str:
+def unfit(calibrator: Calibrator, parameters: Parameters, fitted: int, other: int) -> str:
     """Say why parameters fitted to some classes mean nothing for others; empty where they do."""
     for num_classes in (fitted + 1, other):
         try:

@@ -18,10 +18,11 @@ from fl2ora.federated_data.shares import NO_DATA, check_division, load_federatio
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.messages.lineage import Lineage
 from fl2ora.reporting.events import Tracker
-from fl2ora.reporting.sources import part_source
+from fl2ora.reporting.sources import NODES_TEST, part_source
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.handshake import shake_hands
 from fl2ora.server_app.held_out import shares_of
+from fl2ora.server_app.leaks_between import compare_nodes
 from fl2ora.server_app.part_models import check_part_classes, classes_of
 from fl2ora.server_app.run_plugins import check_views
 
@@ -63,6 +64,7 @@ def meet(grid: Grid, config: RunConfig, tracker: Tracker, lineage: Callable[[], 
     peers, federation = shake_hands(grid, config, data)
     clients = Clients(grid, peers, config, tracker, federation.class_names, lineage)
     tracker.log("nodes", nodes=[_described(info) for info in clients.infos.values()])
+    _say_what_lacks(clients)
     if config.min_train_clients > len(clients.keys):
         raise UserError(
             f"min-train-clients: expected at most {len(clients.keys)}, the clients of this run, "
@@ -73,6 +75,9 @@ def meet(grid: Grid, config: RunConfig, tracker: Tracker, lineage: Callable[[], 
         for note in check_division(federation, shares, config.on_leak):
             tracker.log("leak", note=note)
             logger.warning("Data: %s", note)
+    for note in compare_nodes(clients, config, federation):
+        tracker.log("leak", note=note)
+        logger.warning("Data: %s", note)
     wanted = federation.class_names, federation.templates
     if classifier is None or classes_of(classifier) != wanted:
         classifier = _classifier_for(config, federation)
@@ -105,11 +110,23 @@ def _classifier_for(config: RunConfig, federation: Federation) -> ClipClassifier
     return classifier
 
 
+def _say_what_lacks(clients: Clients) -> None:
+    for info in clients.infos.values():
+        for part in info.parts:
+            if part.lacking:
+                source = part_source(part.name, NODES_TEST)
+                logger.warning(
+                    "Data: client %s: none for %s: %s", info.client, source, part.lacking
+                )
+
+
 def _described(info: NodeInfo) -> dict[str, object]:
+    parts = {part_source(part.name, NODES_TEST): part.images for part in info.parts}
     return {
         "client": info.client,
         "source": info.source,
         "train": info.num_train,
         "test": info.num_test,
         "device": info.device,
+        **({"parts": parts} if parts else {}),
     }

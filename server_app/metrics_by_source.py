@@ -11,7 +11,7 @@ from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.calibration.summaries import summarise, summarise_clients
 from fl2ora.calibration.uncertainty import intervals_over_examples
 from fl2ora.federated_data.protocols.base import PartMean
-from fl2ora.reporting.sources import CLIENTS_TEST, part_source
+from fl2ora.reporting.sources import CLIENTS_TEST, SERVER_TEST, part_source
 
 
 def pooled_metrics(
@@ -65,13 +65,33 @@ def all_metrics(
         means: rows over central parts; one that lacks a part is left out.
     """
     found = {source: pooled_metrics(sums, resamples, metrics) for source, sums in central.items()}
-    for mean in means:
-        rows = [found.get(part_source(part)) for part in mean.parts]
-        whole = [row for row in rows if row is not None]
-        if rows and len(whole) == len(rows):
-            found[part_source(mean.name)] = mean_of_parts(whole, metrics, harmonic=mean.harmonic)
+    found |= rows_of_means(found, means, SERVER_TEST, metrics)
     found |= client_metrics(clients, resamples, CLIENTS_TEST, metrics)
     return {name + suffix: values for name, values in found.items()}
+
+
+def rows_of_means(
+    found: Mapping[str, Mapping[str, float]],
+    means: Sequence[PartMean],
+    whose: str,
+    metrics: Sequence[Metric] = DEFAULT,
+) -> dict[str, dict[str, float]]:
+    """Return a row for each mean of whose parts all were measured.
+
+    Args:
+        found: metrics by source.
+        means: over parts.
+        whose: parts these are: ``server-test`` or ``nodes-test``.
+        metrics: of the run.
+    """
+    means_found = {}
+    for mean in means:
+        rows = [found.get(part_source(part, whose)) for part in mean.parts]
+        whole = [row for row in rows if row is not None]
+        if rows and len(whole) == len(rows):
+            values = mean_of_parts(whole, metrics, harmonic=mean.harmonic)
+            means_found[part_source(mean.name, whose)] = values
+    return means_found
 
 
 def mean_of_parts(

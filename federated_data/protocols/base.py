@@ -18,12 +18,14 @@ class HeldOutPart:
         images: with labels that count ``class_names``.
         class_names: K names, those of the training images or others.
         templates: prompt templates of these names.
+        lacking: why a node's own dataset can have no image of this part, or empty.
     """
 
     name: str
     images: LabelledImages
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
+    lacking: str = ""
 
     def __post_init__(self) -> None:
         """Make lists tuples, which can be told apart by."""
@@ -103,3 +105,18 @@ class Protocol(ABC):
         Raises:
             ValueError: the dataset does not have what the protocol needs.
         """
+
+    def arrange_own(self, dataset: Dataset) -> Federation:
+        """Return the same of a dataset that is one node's own.
+
+        What is held out may be missing there, such as a domain: that part then has no image, and
+        says why. Other datasets than the node's own are not read.
+
+        Raises:
+            ValueError: see ``arrange``.
+        """
+        return self.arrange(dataset)
+
+    def own_means(self, parts: tuple[str, ...]) -> tuple[PartMean, ...]:
+        """Return rows over parts of these names, which nodes hold out of data of their own."""
+        return ()

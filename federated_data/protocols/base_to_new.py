@@ -48,8 +48,12 @@ class BaseToNew(Protocol):
             ),
             class_names=names[:half],
             coarse_of=None if coarse is None else tuple(coarse[:half]),
-            means=(PartMean("harmonic-mean", (BASE, NEW), harmonic=True),),
+            means=self.own_means((BASE, NEW)),
         )
+
+    def own_means(self, parts: tuple[str, ...]) -> tuple[PartMean, ...]:
+        """Return the harmonic mean of both halves."""
+        return (PartMean("harmonic-mean", (BASE, NEW), harmonic=True),)
 
 
 def _of_classes(images: LabelledImages, first: int, end: int) -> LabelledImages:

@@ -56,6 +56,11 @@ class CrossDataset(Protocol):
             means=(PartMean("target-mean", self._names),),
         )
 
+    def arrange_own(self, dataset: Dataset) -> Federation:
+        """Take the test split of the node's own dataset alone."""
+        whole = InDistribution().arrange(dataset)
+        return replace(whole, parts=(replace(whole.parts[0], name=SOURCE),))
+
 
 def _target(name: str, dataset: Dataset) -> HeldOutPart:
     images = dataset.split("test")

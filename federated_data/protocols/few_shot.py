@@ -12,7 +12,7 @@ from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.few import few_of_each
-from fl2ora.federated_data.protocols.base import Federation, Protocol
+from fl2ora.federated_data.protocols.base import Federation, PartMean, Protocol
 
 
 class FewShot(Protocol):
@@ -44,7 +44,17 @@ class FewShot(Protocol):
 
     def arrange(self, dataset: Dataset) -> Federation:
         """Thin out the training images of another protocol; see ``Protocol.arrange``."""
-        found = self.then.arrange(dataset)
+        return self._thinned(self.then.arrange(dataset))
+
+    def arrange_own(self, dataset: Dataset) -> Federation:
+        """Do the same with a node's own dataset."""
+        return self._thinned(self.then.arrange_own(dataset))
+
+    def own_means(self, parts: tuple[str, ...]) -> tuple[PartMean, ...]:
+        """Return those of the other protocol."""
+        return self.then.own_means(parts)
+
+    def _thinned(self, found: Federation) -> Federation:
         if self.per == "client":
             note = f"clients train on at most {self.shots} images of a class each"
             return replace(found, shots=self.shots, notes=(*found.notes, note))

@@ -23,6 +23,10 @@ class InDomain(Protocol):
                 f"in_domain: expected a dataset of two or more domains, found "
                 f"{listed(dataset.domains)}"
             )
+        return self.arrange_own(dataset)
+
+    def arrange_own(self, dataset: Dataset) -> Federation:
+        """Divide the test split by domain, be there one or more."""
         whole = InDistribution().arrange(dataset)
         (test,) = whole.parts
         parts = tuple(
@@ -33,4 +37,8 @@ class InDomain(Protocol):
             )
             for index, domain in enumerate(dataset.domains)
         )
-        return replace(whole, parts=parts, means=(PartMean("mean", tuple(dataset.domains)),))
+        return replace(whole, parts=parts, means=self.own_means(tuple(dataset.domains)))
+
+    def own_means(self, parts: tuple[str, ...]) -> tuple[PartMean, ...]:
+        """Return the mean over all domains."""
+        return (PartMean("mean", parts),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fl2ora.experiment.errors import listed, nearest
+from fl2ora.experiment.errors import listed, nearest, shown
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.protocols.base import Federation, Protocol
 from fl2ora.federated_data.protocols.in_distribution import InDistribution
@@ -28,12 +28,18 @@ class LeaveOneDomainOut(Protocol):
                 f"({listed(dataset.domains)}), found {self.domain!r}"
                 f"{nearest(self.domain, dataset.domains)}"
             )
+        return self.arrange_own(dataset)
+
+    def arrange_own(self, dataset: Dataset) -> Federation:
+        """Filter both splits; a node without this domain trains on all that it has."""
         whole = InDistribution().arrange(dataset)
-        left_out = dataset.domains.index(self.domain)
+        names = tuple(dataset.domains)
+        left_out = names.index(self.domain) if self.domain in names else -1
+        lacking = f"{shown(self.domain)} is not among its domains ({listed(names)})"
         (part,) = whole.parts
         held_out = part.images.select((part.images.domains == left_out).nonzero()[:, 0])
         return replace(
             whole,
             train=whole.train.select((whole.train.domains != left_out).nonzero()[:, 0]),
-            parts=(replace(part, images=held_out),),
+            parts=(replace(part, images=held_out, lacking=lacking if left_out < 0 else ""),),
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from fl2ora.messages.hello import NODE, NodeInfo, ask_hello, decode_hello, encode_hello
+from fl2ora.messages.own_parts import PartInfo
 
 INFO = NodeInfo(
     "site-a",
@@ -24,8 +26,30 @@ INFO = NodeInfo(
     digests=(("base weights", "0123456789abcdef"),),
     class_names=("cat", "ankle boot"),
     rank=4,
+    parts=(
+        PartInfo("new", 5, ("dog", "sandal"), ("a {}.",)),
+        PartInfo("", 0, lacking="no such domain"),
+    ),
     problem="no CUDA",
 )
+
+WRONG_PARTS: list[object] = [
+    {"name": "new"},
+    [["new", 3]],
+    [{"name": "new"}],
+    [{"name": "new", "images": 3, "novelty": 1}],
+    [{"name": "new", "images": -1}],
+    [{"name": "new", "images": True}],
+    [{"name": 7, "images": 1}],
+    [{"name": "a/b", "images": 1}],
+    [{"name": "a-mean", "images": 1}],
+    [{"name": "a\x1b[2J", "images": 1}],
+    [{"name": "x" * 101, "images": 1}],
+    [{"name": "new", "images": 1}] * 2,
+    [{"name": f"part {number}", "images": 1} for number in range(101)],
+    [{"name": "new", "images": 1, "class_names": "cat"}],
+    [{"name": "new", "images": 1, "templates": [1]}],
+]
 
 
 def answer(**fields: Any) -> Message:
@@ -61,6 +85,7 @@ def test_another_versions_answer_is_read_as_far_as_it_goes() -> None:
         lambda: answer(versions='["torch"]'),
         lambda: answer(versions="[[1, 2, 3]]"),
         lambda: answer(class_names="x" * 5_000_000),
+        *(lambda wrong=wrong: answer(parts=json.dumps(wrong)) for wrong in WRONG_PARTS),
     ],
 )
 def test_an_answer_that_cannot_be_read_is_the_nodes_problem(message: Any) -> None:
