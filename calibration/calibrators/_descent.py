@@ -107,10 +107,12 @@ def advance(
             float(g @ solver["direction"]) for g in (found.gradient, solver["gradient"])
         )
         accepted = math.isfinite(found.value) and ahead <= OVERSHOT * abs(behind)
+    solver = {**solver, "rounds": scalar(rounds)}
     if not accepted:
-        return _shorten({**solver, "rounds": scalar(rounds)}, found, rounds >= max_rounds)
+        if math.isinf(before) and math.isfinite(found.value) and rounds < max_rounds:
+            return _turn_back(solver, found)
+        return _shorten(solver, found, rounds >= max_rounds)
     solver = _remember(solver, found)
-    solver["rounds"] = scalar(rounds)
     if found.residual <= tolerance or rounds >= max_rounds:
         return Step(found.point, solver, True, found.residual <= tolerance)
     along = direction(solver)
@@ -119,6 +121,18 @@ def advance(
         return Step(found.point, solver, True, True)
     solver |= {"direction": along, "length": scalar(1)}
     return Step(found.point + along, solver, False, False)
+
+
+def _turn_back(solver: Solver, found: Evaluation) -> Step:
+    """Take an overshot point as accepted, and go half the way back from there.
+
+    Value and slope at the point that was accepted before are of other clients; for these, the
+    minimum may well lie beyond it.
+    """
+    back = -solver["length"] * solver["direction"]
+    turned = {**solver, "base": found.point, "value": scalar(found.value)}
+    turned |= {"gradient": found.gradient, "direction": back, "length": scalar(0.5)}
+    return Step(found.point + 0.5 * back, turned, False, False)
 
 
 def _shorten(solver: Solver, found: Evaluation, last: bool) -> Step:

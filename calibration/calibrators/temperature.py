@@ -118,8 +118,9 @@ class Temperature(Calibrator):
             following = _newton(trial, slope, float(sums["curvature"]))
             done = abs(slope) / count < TOLERANCE
         else:
-            following = (base + trial) / 2
-            done = False
+            following, done = (base + trial) / 2, False
+            if math.isinf(base_loss):  # the way back may lead beyond a base that others chose
+                base, base_loss, base_slope = trial, loss, slope / count
         done = done or abs(following - base) <= 1e-12 * base
         converged, done = done, done or rounds >= self.max_steps
         solver = {"base": base, "base_loss": base_loss, "base_slope": base_slope, "rounds": rounds}

@@ -88,6 +88,29 @@ def test_the_missing_client_used_to_leave_the_temperature_at_one():
     torch.testing.assert_close(found["inverse_temperature"], whole, rtol=1e-6, atol=0)
 
 
+def opposite_clients(k=4, n=200):
+    """Return two clients, of logits half as sharp as they should be and three times too sharp."""
+    found = []
+    for seed, sharpness in enumerate((0.5, 3.0)):
+        generator = torch.Generator().manual_seed(seed)
+        logits = 3 * torch.randn(n, k, generator=generator, dtype=torch.float64)
+        chances = (logits / sharpness).softmax(1)
+        found.append((logits, torch.multinomial(chances, 1, generator=generator).squeeze(1)))
+    return found
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_late_client_that_needs_the_opposite_does_not_hold_the_fit_up(spec):
+    """Where the first client alone led to, all is worse for both: the way is back, and beyond."""
+    clients, calibrator = opposite_clients(), build_calibrator(spec)
+    whole = fit(calibrator, clients)
+    found = fit_with(calibrator, clients, lambda step: [0] if step == 0 else [0, 1])
+    start = loss(calibrator, calibrator.start(4).parameters, clients)
+    best, reached = (loss(calibrator, p, clients) for p in (whole, found))
+    assert best < start - 0.005
+    assert reached - best < 0.05 * (start - best)
+
+
 @pytest.mark.parametrize("spec", SPECS)
 def test_clients_that_come_and_go_still_give_a_finite_improvement(spec):
     clients, calibrator = ten_clients(), build_calibrator(spec)

@@ -49,6 +49,32 @@ def test_every_image_is_in_one_part_and_one_stays_to_train(
     assert _numbers(parts.test) == sorted(_numbers(parts.test))
 
 
+@given(
+    count=st.integers(0, 60),
+    fractions=st.tuples(st.floats(0, 0.6), st.floats(0, 0.6)),
+    seed=st.integers(0, 2**31),
+)
+def test_calibration_images_are_in_no_other_part_and_leave_the_test_images_alone(
+    count: int, fractions: tuple[float, float], seed: int
+) -> None:
+    whole, (test, calibration) = _images(count), fractions
+    parts = divide(whole, test, seed, "c", calibration)
+    every = [_numbers(part) for part in (parts.train, parts.test, parts.calibration)]
+    assert sorted([*every[0], *every[1], *every[2]]) == list(range(count))
+    assert len(parts.train) >= min(1, count)
+    assert every[1] == _numbers(divide(whole, test, seed, "c").test)
+    assert abs(len(every[2]) - count * calibration) <= 0.5 or len(parts.train) <= 1
+
+
+def test_the_shots_of_a_client_depend_on_seed_and_client() -> None:
+    def drawn(seed: int, client: str) -> list[int]:
+        return _numbers(divide(_images(100), 0.0, seed, client, shots=3).train)
+
+    assert drawn(0, "a") == drawn(0, "a")
+    assert drawn(0, "a") != drawn(1, "a")
+    assert drawn(0, "a") != drawn(0, "b")
+
+
 def test_nothing_is_held_out_when_nothing_is_asked_for() -> None:
     parts = divide(_images(10), 0.0, 0, "c")
     assert _numbers(parts.train) == list(range(10))

@@ -56,6 +56,7 @@ def test_sums_survive_the_way() -> None:
     ("message", "reason"),
     [
         (lambda: reply(count=[3, 0, 5]), "sums: count: expected 7 images, found 8"),
+        (lambda: reply(count=[3, 0, 3], correct=[1, 0, 3]), "expected 7 images, found 6"),
         (lambda: reply(count=[30, 0, 40], correct=[10, 0, 40]), "expected 7 images, found 70"),
         (lambda: reply(count=[-3, 0, -4], correct=[-1, 0, -4]), "whole numbers of at least 0"),
         (lambda: reply(count=[3.5, 0, 3.5]), "count: expected whole numbers"),

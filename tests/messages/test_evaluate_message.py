@@ -20,6 +20,7 @@ from fl2ora.messages.evaluate import (
     encode_evaluate,
     encode_measured,
 )
+from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.records import UnusableMessageError
 from fl2ora.messages.tensors import encode_tensors
 
@@ -50,11 +51,14 @@ def test_a_task_survives_the_way() -> None:
         (TEST, PERSONAL),
         "temperature",
         {"t": torch.rand(2, dtype=torch.float64)},
+        "fedsa_lora",
+        Lineage(((7, 2),), (1, 2)),
     )
     messages = encode_evaluate(task, {5: "a", 6: "b"})
     assert [m.metadata.dst_node_id for m in messages] == [5, 6]
     found = decode_evaluate(messages[1])
     assert (found.round, found.parts, found.calibrator) == (4, (TEST, PERSONAL), "temperature")
+    assert (found.rule, found.lineage) == (task.rule, task.lineage)
     assert torch.equal(found.adapter["x"], task.adapter["x"])
     assert torch.equal(found.parameters["t"], task.parameters["t"])
 
@@ -113,6 +117,7 @@ def test_sums_that_cannot_be_are_refused(message: Any, reason: str) -> None:
         decode_measured(message(), {TEST: N}, SPEC)
 
 
-def test_sums_of_more_images_than_the_node_said_it_has_are_refused() -> None:
-    with pytest.raises(UnusableMessageError, match="expected the sums of 7 images, found 40"):
-        decode_measured(measured(test=stats()), {TEST: 7}, SPEC)
+@pytest.mark.parametrize("said", [7, 41])
+def test_sums_of_other_images_than_the_node_said_it_has_are_refused(said: int) -> None:
+    with pytest.raises(UnusableMessageError, match=f"expected the sums of {said} images, found 40"):
+        decode_measured(measured(test=stats()), {TEST: said}, SPEC)

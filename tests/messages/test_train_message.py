@@ -11,6 +11,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fl2ora.clip_tuning.adapter import Adapter
+from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.records import LONGEST_TEXT, UnusableMessageError
 from fl2ora.messages.tensors import encode_tensors
 from fl2ora.messages.train import (
@@ -47,13 +48,16 @@ def test_a_task_survives_the_way() -> None:
     plan = RoundPlan(
         3, {"x": torch.rand(2, 3)}, ("a", "b"), rule="fedprox(mu=0.1)", aux={"c": torch.rand(2)}
     )
-    messages = list(encode_train(plan, {7: "a", 9: "b"}, num_rounds=12))
+    lineage = Lineage(((7, 2),), (1, 2))
+    settings = {**lineage.settings(), "client-rule": "another", "server-round": 99}
+    messages = list(encode_train(plan, {7: "a", 9: "b"}, num_rounds=12, settings=settings))
     assert [m.metadata.dst_node_id for m in messages] == [7, 9]
     for message in messages:
         task = decode_train(message)
         assert torch.equal(task.adapter["x"], plan.current["x"])
         assert torch.equal(task.aux["c"], plan.aux["c"])
         assert (task.rule, task.round, task.num_rounds) == ("fedprox(mu=0.1)", 3, 12)
+        assert task.lineage == lineage
 
 
 def test_each_client_is_sent_its_own_start() -> None:

@@ -8,13 +8,15 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, Context, Message
 
-from fl2ora.calibration.calibrators.base import Calibrator
+from fl2ora.calibration.calibrators.base import Calibrator, FitState, Sums
 from fl2ora.calibration.calibrators.files import load_calibrator
+from fl2ora.calibration.calibrators.temperature import Temperature
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import available, load
-from fl2ora.reporting.events import read_lines
+from fl2ora.messages.calibrate import CalibrateTask
+from fl2ora.reporting.events import JsonLines, read_lines
 from fl2ora.reporting.logits import SavedLogits
-from fl2ora.server_app.calibrating import fit_saved
+from fl2ora.server_app.calibrating import fit_in_federation, fit_saved
 from misbehaving import Wrapped
 from runs import events, run_small
 
@@ -107,6 +109,44 @@ def test_a_client_that_fails_to_calibrate_is_left_out_and_recorded(tmp_path: Pat
     )
     assert [d["reason"] for d in events(folder, "drop")] == ["calibration: RuntimeError: no memory"]
     assert [e["clients"] for e in events(folder, "calibrate")] == [["1", "2"]]
+
+
+class Late:
+    """Clients ``sure`` and ``unsure``; the second does not answer in the first step."""
+
+    def __init__(self) -> None:
+        self.data = {}
+        for key, sharpness in (("sure", 0.5), ("unsure", 3.0)):
+            rng = torch.Generator().manual_seed(len(key))
+            logits = torch.randn(60, 4, generator=rng, dtype=torch.float64) * 3
+            chances = (logits / sharpness).softmax(dim=1)
+            self.data[key] = logits, torch.multinomial(chances, 1, generator=rng)[:, 0]
+        self.steps = 0
+
+    def calibration_sums(self, task: CalibrateTask, *_: object) -> dict[str, Sums]:
+        self.steps += 1
+        state = FitState(dict(task.parameters), {}, False)
+        keys = ("sure",) if self.steps == 1 else ("sure", "unsure")
+        return {key: Temperature().statistics(*self.data[key], state) for key in keys}
+
+
+def test_a_client_that_comes_later_does_not_hold_the_fit_up(tmp_path: Path) -> None:
+    """Its images raise the loss, which is no reason to go back: they were not counted before."""
+    clients, tracker = Late(), JsonLines(tmp_path)
+    found = fit_in_federation(
+        Temperature(),
+        "temperature",
+        clients,  # type: ignore[arg-type]
+        tracker,
+        {},
+        4,
+    )
+    logits, labels = (torch.cat(parts) for parts in zip(*clients.data.values(), strict=True))
+    grid = torch.linspace(0.05, 3, 3000, dtype=torch.float64)
+    losses = [torch.nn.functional.cross_entropy(beta * logits, labels) for beta in grid]
+    best = float(grid[torch.stack(losses).argmin()])
+    assert float(found["inverse_temperature"]) == pytest.approx(best, abs=2e-3)
+    assert read_lines(tmp_path / "events.jsonl")[-1]["converged"] is True
 
 
 def test_sums_that_no_images_have_are_dropped_with_the_reason(tmp_path: Path) -> None:
