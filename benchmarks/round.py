@@ -10,7 +10,7 @@ step, in turn, and the table has medians:
 - ``ours``: ``local_train`` on one batch, everything included;
 - ``careful``: transformers and peft as a careful person would write it: prompts tokenised once and
   padded to the longest, features of classes and images, cross-entropy, SGD;
-- ``released``: as ``careful``, but all prompts of 77 tokens are tokenised and encoded in every step;
+- ``released``: as ``careful``, but in every step all prompts are tokenised anew, 77 tokens long;
 - ``limit``: the arithmetic of the needed tokens, by the rate that matrix products of these shapes
   reach in this process.
 

@@ -215,5 +215,10 @@ def _mask(packed: PackedPrompts, hidden: Tensor) -> Tensor | None:
     """Return 0 where a token may look and minus infinity elsewhere; None for no mask."""
     if packed.mask is None:
         return None
-    full = torch.full_like(packed.mask, -torch.inf, dtype=hidden.dtype)
+    kind, dtype = hidden.device.type, hidden.dtype
+    if not hidden.is_meta and torch.is_autocast_enabled(
+        kind
+    ):  # else every block would make and keep a copy of its own
+        dtype = torch.get_autocast_dtype(kind)
+    full = torch.full_like(packed.mask, -torch.inf, dtype=dtype)
     return full.masked_fill_(packed.mask, 0.0)
