@@ -82,7 +82,7 @@ def measure(clip: Clip, spec: str, data: LabelledImages) -> list[str]:
     reference = None if features is None else ZeroShotReference(frozen, features)
     a_round(classifier, data, table, reference)  # class features and states are made once, too
     kept, least = watched(lambda: a_round(classifier, data, table, reference))
-    for name in ("frozen_classes", "_class_states"):
+    for name in ("frozen_classes", "_kept_states"):
         vars(classifier).pop(name, None)
     anew, most = watched(lambda: a_round(classifier, data, None, None))
     size = (table if table is not None else features).nbytes / 2**20  # type: ignore[union-attr]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fl2ora.clip_tuning.classifier import ClipClassifier, unit
 from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.packed_prompts import PackedPrompts, pack
 from fl2ora.clip_tuning.prefix.image_prefix import lasting
 from fl2ora.clip_tuning.prompt_layout import ContextSettings, Layout, lay_out, replaced_tokens
 from fl2ora.clip_tuning.towers import check_insertable, encode_text
@@ -119,7 +120,25 @@ class ContextClassifier(ClipClassifier):
         else:
             learned = context.gather(1, slots[..., None].expand(-1, -1, context.shape[-1]))
         embeddings = torch.where(layout.slots[..., None] >= 0, learned, words)
-        return unit(encode_text(self.clip, embeddings, layout.ends, deep))
+        own = any(vectors.ndim == 3 for vectors in (context, *deep.values()))
+        packed = self._packed(layout, shared=not (own or self.drops))
+        return unit(encode_text(self.clip, embeddings, packed, deep))
+
+    def _packed(self, layout: Layout, shared: bool) -> PackedPrompts:
+        """Return how the prompts are laid out; those of the classes are kept."""
+        of_classes = layout.ids is self.context_ids
+        if of_classes and shared in self._kept_packs:
+            return self._kept_packs[shared]
+        keys = torch.where(layout.slots >= 0, -1 - layout.slots, layout.ids)
+        with torch.inference_mode(False):  # autograd keeps indices
+            packed = pack(keys, layout.ends, shared)
+        if of_classes:
+            self._kept_packs[shared] = packed
+        return packed
+
+    @cached_property
+    def _kept_packs(self) -> dict[bool, PackedPrompts]:
+        return {}
 
 
 def noise(*shape: int, like: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import CLIPModel, SiglipModel
 
+from fl2ora.clip_tuning.packed_prompts import PackedPrompts, pack, whole
+
 TOWERS = ("vision", "text")
 
 
@@ -69,57 +71,78 @@ def check_insertable(clip: CLIPModel | SiglipModel) -> None:
 
 
 def encode_text(
-    clip: CLIPModel, embeddings: Tensor, ends: Tensor, inserted: Mapping[int, Tensor] | None = None
+    clip: CLIPModel,
+    embeddings: Tensor,
+    packed: PackedPrompts,
+    inserted: Mapping[int, Tensor] | None = None,
 ) -> Tensor:
     """Return ``(N, D)`` projected features, not normalised.
 
     Args:
         clip: not wrapped by peft.
         embeddings: ``(N, L, d)`` token embeddings without positions.
-        ends: ``(N,)`` position of the end of each text, where the feature is taken.
+        packed: how the texts are laid out.
         inserted: by block index from 1, ``(n, d)`` or ``(N, n, d)`` prompts that replace positions
-            1 to n before that block.
+            1 to n before that block. With ``(N, n, d)`` no two texts may share a beginning.
     """
-    hidden = clip.text_model.embeddings(inputs_embeds=embeddings)
-    mask = _causal_mask(hidden)
+    hidden = embeddings.flatten(0, 1)[packed.tokens]
+    hidden = hidden + clip.text_model.embeddings.position_embedding(packed.positions)
+    mask = _mask(packed, hidden)
     for index, block in enumerate(blocks(clip, "text")):
         if inserted and index in inserted:
-            prompts = inserted[index].expand(len(hidden), -1, -1).to(hidden.dtype)
-            rest = hidden[:, 1 + prompts.shape[1] :]
-            hidden = torch.cat([hidden[:, :1], prompts, rest], dim=1)
+            owners = packed.tokens // embeddings.shape[1]
+            hidden = _with_first(hidden, inserted[index], packed.positions, owners)
         hidden = block(hidden, mask)
-    return _pool_text(clip, hidden, ends)
+    return _pool_text(clip, hidden, packed.ends)
 
 
-def text_states(clip: CLIPModel | SiglipModel, ids: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """Return the states ``(N, L, d)`` of ``ids (N, L)`` before block ``first``, and the ends.
+def _with_first(hidden: Tensor, prompts: Tensor, positions: Tensor, owners: Tensor) -> Tensor:
+    """Replace positions 1 to n in ``hidden (G, T, d)`` by ``prompts (n, d)`` or ``(N, n, d)``."""
+    slots, count = positions - 1, prompts.shape[-2]
+    inside = (slots >= 0) & (slots < count)
+    slots = slots.clamp(0, count - 1)
+    replaced = prompts[slots] if prompts.ndim == 2 else prompts[owners, slots]
+    return torch.where(inside[..., None], replaced.to(hidden.dtype), hidden)
 
-    ``text_from_states`` goes on from there; the ends ``(N,)`` are where transformers pools.
-    """
+
+def pack_ids(clip: CLIPModel | SiglipModel, ids: Tensor, shared: bool = True) -> PackedPrompts:
+    """Return how the texts ``ids (N, L)`` are laid out; see ``pack``."""
     end = clip.config.text_config.eos_token_id
     if _is_siglip(clip):
-        ends = torch.full_like(ids[:, 0], ids.shape[1] - 1)
-    else:  # as transformers: configurations older than the id take the highest
-        ends = (ids if end == 2 else (ids == end).int()).argmax(dim=-1)
-    hidden = clip.text_model.embeddings(input_ids=ids)
-    mask = None if _is_siglip(clip) else _causal_mask(hidden)
+        return whole(ids, torch.full_like(ids[:, 0], ids.shape[1] - 1), causal=False)
+    # As transformers pools: configurations older than the id take the highest.
+    ends = (ids if end == 2 else (ids == end).int()).argmax(dim=-1)
+    return pack(ids, ends, shared)
+
+
+def text_states(
+    clip: CLIPModel | SiglipModel, ids: Tensor, packed: PackedPrompts, first: int
+) -> Tensor:
+    """Return the states ``(G, T, d)`` of ``ids (N, L)`` before block ``first``.
+
+    ``text_from_states`` goes on from there.
+    """
+    embeddings = clip.text_model.embeddings
+    hidden: Tensor = embeddings.token_embedding(ids.flatten()[packed.tokens])
+    hidden = hidden + embeddings.position_embedding(packed.positions)
+    mask = _mask(packed, hidden)
     for block in blocks(clip, "text")[:first]:
         hidden = block(hidden, mask)
-    return hidden, ends
+    return hidden
 
 
 def text_from_states(
-    clip: CLIPModel | SiglipModel, hidden: Tensor, ends: Tensor, first: int
+    clip: CLIPModel | SiglipModel, hidden: Tensor, packed: PackedPrompts, first: int
 ) -> Tensor:
     """Return ``(N, D)`` projected features, not normalised, from states before block ``first``."""
-    mask = None if _is_siglip(clip) else _causal_mask(hidden)
+    mask = _mask(packed, hidden)
     for block in blocks(clip, "text")[first:]:
         hidden = block(hidden, mask)
-    return _pool_text(clip, hidden, ends)
+    return _pool_text(clip, hidden, packed.ends)
 
 
 def _pool_text(clip: CLIPModel | SiglipModel, hidden: Tensor, ends: Tensor) -> Tensor:
-    pooled = hidden[torch.arange(len(hidden), device=hidden.device), ends]
+    pooled = hidden.flatten(0, 1)[ends]
     project = clip.text_model.head if _is_siglip(clip) else clip.text_projection
     features: Tensor = project(clip.text_model.final_layer_norm(pooled))
     return features
@@ -188,8 +211,14 @@ def _with_last(hidden: Tensor, prompts: Tensor) -> Tensor:
     return torch.cat([hidden, prompts.expand(len(hidden), -1, -1).to(hidden.dtype)], dim=1)
 
 
-def _causal_mask(hidden: Tensor) -> Tensor:
-    """Return ``(1, 1, L, L)``: 0 where a token may look, minus infinity at what comes later."""
-    length = hidden.shape[1]
-    full = torch.full((length, length), -torch.inf, dtype=hidden.dtype, device=hidden.device)
-    return full.triu(1)[None, None]
+def _mask(packed: PackedPrompts, hidden: Tensor) -> Tensor | None:
+    """Return 0 where a token may look and minus infinity elsewhere; None for no mask."""
+    if packed.mask is None:
+        return None
+    kind, dtype = hidden.device.type, hidden.dtype
+    if not hidden.is_meta and torch.is_autocast_enabled(
+        kind
+    ):  # else every block would make and keep a copy of its own
+        dtype = torch.get_autocast_dtype(kind)
+    full = torch.full_like(packed.mask, -torch.inf, dtype=dtype)
+    return full.masked_fill_(packed.mask, 0.0)

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from fl2ora.clip_tuning.classifier import ClipClassifier, unit
+from fl2ora.clip_tuning.packed_prompts import PackedPrompts
 from fl2ora.clip_tuning.prefix.image_prefix import ImagePrefix, lasting
 from fl2ora.clip_tuning.towers import (
     image_from_states,
@@ -53,14 +55,28 @@ class UpperBlocksClassifier(ClipClassifier):
         first = self.first_tuned["text"]
         if not first:
             return super().encode_classes()
-        hidden, ends = self._class_states
-        return self._per_name(unit(text_from_states(self.clip, hidden, ends, first)))
+        features = [
+            unit(text_from_states(self.clip, hidden, packed, first))
+            for hidden, packed in zip(*self._class_states(self.drops), strict=True)
+        ]
+        return self._per_name(torch.cat(features))
+
+    def _class_states(self, drops: bool) -> tuple[list[Tensor], list[PackedPrompts]]:
+        """Return the class prompts' states before the first tuned block, and their layout."""
+        if drops not in self._kept_states:
+            packs = self._class_packs[drops]
+            first = self.first_tuned["text"] or 0
+            with lasting(self.clip.device):
+                states = [
+                    text_states(self.clip, part, packed, first)
+                    for part, packed in zip(self._class_parts, packs, strict=True)
+                ]
+            self._kept_states[drops] = states, packs
+        return self._kept_states[drops]
 
     @cached_property
-    def _class_states(self) -> tuple[Tensor, Tensor]:
-        """``(N, L, d)`` states of the class prompts before the first tuned block, and ends."""
-        with lasting(self.clip.device):
-            return text_states(self.clip, self.prompt_ids, self.first_tuned["text"] or 0)
+    def _kept_states(self) -> dict[bool, tuple[list[Tensor], list[PackedPrompts]]]:
+        return {}
 
 
 def first_block(names: Iterable[str], tower: str) -> int | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fl2ora.clip_tuning.clip import Clip, load_clip
 from fl2ora.clip_tuning.context import NOISE, ContextClassifier
+from fl2ora.clip_tuning.packed_prompts import whole
 from fl2ora.clip_tuning.prompt_layout import ContextSettings, Layout, lay_out
 from fl2ora.clip_tuning.towers import blocks, encode_image, encode_text
 from fl2ora.experiment.errors import UserError
@@ -54,7 +55,7 @@ def test_texts_are_encoded_as_transformers_does(clip: Clip, legacy: bool) -> Non
     ids, ends = _tokens(clip)
     expected = clip.model.get_text_features(input_ids=ids).pooler_output
     embeddings = clip.model.text_model.embeddings.token_embedding(ids)
-    found = encode_text(clip.model, embeddings, ends)
+    found = encode_text(clip.model, embeddings, whole(ids, ends))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     assert float((expected[0] - expected[1]).abs().max()) > 1e-2
 
@@ -100,13 +101,14 @@ def test_a_shallow_vision_prompt_passes_all_blocks(tiny_clip: Clip) -> None:
 @torch.no_grad()
 def test_deep_text_prompts_replace_what_follows_the_start(tiny_clip: Clip, per_text: bool) -> None:
     ids, ends = _tokens(tiny_clip)
+    packed = whole(ids, ends)
     embeddings = tiny_clip.model.text_model.embeddings.token_embedding(ids)
     shape = (3, 1, 32) if per_text else (1, 32)  # the empty text has no more than two tokens
     prompts = torch.randn(shape, generator=torch.Generator().manual_seed(2))
-    run = lambda: encode_text(tiny_clip.model, embeddings, ends, {1: prompts})  # noqa: E731
+    run = lambda: encode_text(tiny_clip.model, embeddings, packed, {1: prompts})  # noqa: E731
     first, second = _inputs(tiny_clip, "text", run)
     before, after = _inputs(
-        tiny_clip, "text", lambda: encode_text(tiny_clip.model, embeddings, ends)
+        tiny_clip, "text", lambda: encode_text(tiny_clip.model, embeddings, packed)
     )
     assert torch.equal(first, before)
     assert torch.equal(second[:, :1], after[:, :1])

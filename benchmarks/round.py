@@ -1,0 +1,224 @@
+"""One training step against a careful PyTorch loop, the way released code works, and the hardware.
+
+    python -m benchmarks.round
+    python -m benchmarks.round --classes 1000 --batch 8 --tuning coop
+
+ViT-B/16 shapes in float32 with random weights, one thread; names have as many tokens as CLIP's own
+tokenizer makes of ImageNet's names (two or three on average, nine at most). Each way takes the same
+step, in turn, and the table has medians:
+
+- ``ours``: ``local_train`` on one batch, everything included;
+- ``careful``: transformers and peft as a careful person would write it: prompts tokenised once and
+  padded to the longest, features of classes and images, cross-entropy, SGD;
+- ``released``: as ``careful``, but in every step all prompts are tokenised anew, 77 tokens long;
+- ``limit``: the arithmetic of the needed tokens, by the rate that matrix products of these shapes
+  reach in this process.
+
+Seconds are of the processor, so that other work on the machine counts for little.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+import typer
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+from benchmarks.tuning_cost import PLAN, TEMPLATES, random_images
+from fl2ora.client_app.training import local_train
+from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.preprocessing import Preprocessing
+from fl2ora.clip_tuning.prompts import fill_templates, tokenise
+from fl2ora.experiment.plugins import load
+from fl2ora.federated_data.images import LabelledImages
+
+LENGTHS = {1: 0.28, 2: 0.34, 3: 0.2, 4: 0.1, 5: 0.05, 6: 0.02, 9: 0.01}  # of names, in tokens
+START, END = "<|startoftext|>", "<|endoftext|>"
+TARGETS = ["q_proj", "k_proj", "v_proj"]
+
+
+def main(
+    classes: Annotated[list[int] | None, typer.Option(help="Numbers of classes.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Images of a step.")] = None,
+    tuning: Annotated[list[str] | None, typer.Option(help="lora, dropout or coop.")] = None,
+    repeats: Annotated[int, typer.Option(help="Steps of which the median is taken.")] = 3,
+) -> None:
+    """Print the table."""
+    torch.set_num_threads(1)
+    rate = matrix_rate()
+    print(f"Matrix products: {rate / 1e9:.1f} GFLOP/s.\n")
+    print(
+        "| tuning | classes | batch | ours s | careful s | ours / careful | released / ours | ",
+        end="",
+    )
+    print("limit s | limit / ours |\n|---|" + "---:|" * 8, flush=True)
+    for kind in tuning or ("lora", "dropout", "coop"):
+        for size in batch or (32, 8):
+            for count in classes or (10, 100, 1000):
+                print(row(kind, count, size, repeats, rate), flush=True)
+
+
+def row(kind: str, count: int, size: int, repeats: int, rate: float) -> str:
+    """Return one line of the table."""
+    names = class_names(count)
+    clip, data = vit_b_16(names), random_images(size)
+    data = LabelledImages(data.images, torch.arange(size) % count, data.domains)
+    ways = [ours(clip, kind, names, data), bare(clip, kind, names, data, False)]
+    if kind != "coop":
+        ways.append(bare(clip, kind, names, data, True))
+    times: list[list[float]] = [[] for _ in ways]
+    for repeat in range(repeats + 1):
+        for way, found in zip(ways, times, strict=True):
+            started = time.process_time()
+            way()
+            if repeat:  # the first one warms up
+                found.append(time.process_time() - started)
+    mine, careful, *rest = map(statistics.median, times)
+    released = f"{rest[0] / mine:.2f}" if rest else "-"
+    least = needed_flops(clip, kind, names, size) / rate
+    return (
+        f"| {kind} | {count} | {size} | {mine:.2f} | {careful:.2f} | {mine / careful:.2f} | "
+        f"{released} | {least:.2f} | {least / mine:.2f} |"
+    )
+
+
+def ours(clip: Clip, kind: str, names: list[str], data: LabelledImages) -> Callable[[], object]:
+    """Return one step of ``local_train``."""
+    own = Clip(clip.name, copy.deepcopy(clip.model), clip.tokenizer, clip.preprocessing)
+    specs = {"lora": "lora(dropout=0.0)", "dropout": "lora", "coop": "coop"}
+    classifier = load(specs[kind], TuningMethod).attach(own, names, TEMPLATES)
+    return lambda: local_train(classifier, data, PLAN)
+
+
+def bare(
+    clip: Clip, kind: str, names: list[str], data: LabelledImages, released: bool
+) -> Callable[[], object]:
+    """Return one step with transformers and peft alone."""
+    model, texts = copy.deepcopy(clip.model), fill_templates(names, TEMPLATES)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)))
+    dropout = 0.25 if kind == "dropout" else 0.0
+    if kind == "coop":
+        context = torch.nn.Parameter(0.02 * torch.randn(16, 512))
+        trained = [context]
+    else:
+        lora = LoraConfig(r=2, lora_alpha=1, use_rslora=True, lora_dropout=dropout)
+        lora.target_modules = set(TARGETS)
+        model = get_peft_model(model, lora).train()  # type: ignore[assignment]
+        trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(trained, lr=1e-4)
+    once = tokenise(clip.tokenizer, texts, 77)
+
+    def step() -> None:
+        pixels = (data.images[:].float() / 255 - mean) / std
+        with torch.set_grad_enabled(kind != "coop"):
+            images = model.get_image_features(pixel_values=pixels).pooler_output
+        if kind == "coop":
+            features = with_context(model, once, context)
+        else:
+            ids = tokenise(clip.tokenizer, texts, 77, "max_length") if released else once
+            features = model.get_text_features(input_ids=ids).pooler_output
+        scale = model.logit_scale.exp()
+        logits = scale * normalize(images, dim=-1) @ normalize(features, dim=-1).T
+        optimiser.zero_grad()
+        cross_entropy(logits, data.labels).backward()
+        optimiser.step()
+
+    return step
+
+
+def with_context(model: CLIPModel, ids: Tensor, context: Tensor) -> Tensor:
+    """Return class features of "[context] name." as CoOp's loop makes them."""
+    tower = model.text_model
+    ids = torch.cat([ids[:, :1], ids[:, 5:]], dim=1)  # without "a photo of a"
+    words = tower.embeddings.token_embedding(ids)
+    shared = context.expand(len(ids), -1, -1)
+    hidden = tower.embeddings(inputs_embeds=torch.cat([words[:, :1], shared, words[:, 1:]], dim=1))
+    length = hidden.shape[1]
+    mask = torch.full((length, length), -torch.inf).triu(1)[None, None]
+    for block in tower.encoder.layers:
+        hidden = block(hidden, mask)
+    ends = (ids == model.config.text_config.eos_token_id).int().argmax(dim=-1) + len(context)
+    pooled = tower.final_layer_norm(hidden[torch.arange(len(ids)), ends])
+    return model.text_projection(pooled)  # type: ignore[no-any-return]
+
+
+def needed_flops(clip: Clip, kind: str, names: list[str], size: int) -> float:
+    """Return the multiplications and additions of a step, times those of a backward to inputs.
+
+    Linear layers of all blocks: 12 d^2 a token, and attention, 2 d L; forward, and once more for
+    the gradient of the inputs, which needs attention twice. What LoRA adds is left out.
+    """
+    ids = tokenise(clip.tokenizer, fill_templates(names, TEMPLATES), 77)
+    end = clip.model.config.text_config.eos_token_id
+    rows = [row[: row.index(end) + 1] for row in ids.tolist()]
+    text = sum(map(len, rows))
+    if kind != "dropout":
+        text = len({tuple(row[: i + 1]) for row in rows for i in range(len(row))})
+    if kind == "coop":
+        text += 16 - 4
+    images = size * 197
+    vision = 12 * images * (2 * 12 * 768**2 + 4 * 768 * 197)
+    vision_back = 0 if kind == "coop" else 12 * images * (2 * 12 * 768**2 + 8 * 768 * 197)
+    return float(vision + vision_back + 2 * 12 * text * 2 * 12 * 512**2)
+
+
+def matrix_rate() -> float:
+    """Return the FLOP/s of the products that a block of the vision tower consists of."""
+    shapes = [(6304, 768, 768)] * 4 + [(6304, 768, 3072), (6304, 3072, 768)]
+    pairs = [(torch.randn(m, k), torch.randn(k, n)) for m, k, n in shapes]
+    rates = []
+    for _ in range(4):
+        started = time.process_time()
+        for left, right in pairs:
+            left @ right
+        rates.append(sum(2 * m * k * n for m, k, n in shapes) / (time.process_time() - started))
+    return statistics.median(rates[1:])
+
+
+def class_names(count: int) -> list[str]:
+    """Return names of ``LENGTHS`` words, which are a token each."""
+    rng = torch.Generator().manual_seed(0)
+    weights = torch.tensor(list(LENGTHS.values()))
+    picks = torch.multinomial(weights, count, replacement=True, generator=rng).tolist()
+    words = [list(LENGTHS)[pick] for pick in picks]
+    words[-1] = 9 if count > 10 else 5  # the longest name is always there
+    draws = torch.randint(5, 8000, (count, 9), generator=rng).tolist()
+    return [" ".join(f"w{d}" for d in row[:n]) for row, n in zip(draws, words, strict=True)]
+
+
+def vit_b_16(names: list[str]) -> Clip:
+    """Return a CLIP of ViT-B/16's shapes with random weights; every word is a token."""
+    known = ["a", "photo", "of", ".", START, END, *sorted({w for n in names for w in n.split()})]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="."))
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+    )
+    core.add_special_tokens([START, END])
+    core.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(t, core.token_to_id(t)) for t in (START, END)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token=START, eos_token=END, pad_token=END
+    )
+    shapes = CLIPConfig(
+        text_config={"hidden_size": 512, "eos_token_id": core.token_to_id(END)},
+        vision_config={"patch_size": 16},
+        projection_dim=512,
+    )
+    torch.manual_seed(0)
+    model = CLIPModel(shapes).eval().requires_grad_(False)
+    return Clip("ViT-B/16", model, tokenizer, Preprocessing(224, 224))
+
+
+if __name__ == "__main__":
+    typer.run(main)
