@@ -96,8 +96,10 @@ class Node:
     @property
     def _loaded(self) -> Federation:
         config = self.config
-        own = self.partition is None
-        return load_federation(config.dataset, config.protocol, self._fit, config.on_leak, own)
+        source = config.dataset, config.protocol, self._fit, config.on_leak
+        if self.partition is None:
+            return load_federation(*source, own=True)
+        return load_federation(*source)  # as the server does, so that one process reads it once
 
     @property
     def own_parts(self) -> tuple[HeldOutPart, ...]:

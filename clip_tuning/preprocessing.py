@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
+from fl2ora.clip_tuning.pillow_filters import scaled_as_pillow
 from fl2ora.clip_tuning.preprocessor_file import (
     CLIP_FILE,
     CLIP_MEAN,
@@ -20,10 +21,11 @@ from fl2ora.clip_tuning.preprocessor_file import (
     gain_of,
     read_square,
     resample_of,
+    scaling_of,
     square,
     statistics_of,
 )
-from fl2ora.experiment.image_fit import BICUBIC, Fit
+from fl2ora.experiment.image_fit import BICUBIC, Fit, Scaling
 
 Augmentation = Literal["none", "flip", "crop_flip"]
 
@@ -43,8 +45,10 @@ class Preprocessing:
         mean: per-channel mean subtracted from values in [0, 1].
         std: per-channel standard deviation divided by.
         squash: scale both sides to ``resize`` whatever the image's shape.
-        resample: PIL's number of the filter: 2 bilinear, 3 bicubic.
+        resample: PIL's number of the filter; see ``Fit``.
         gain: what values in [0, 1] are multiplied by; 1 where bytes are divided by 255.
+        scaling: see ``Fit``.
+        bounds: see ``Fit``.
     """
 
     size: int
@@ -54,6 +58,8 @@ class Preprocessing:
     squash: bool = False
     resample: int = BICUBIC
     gain: float = 1.0
+    scaling: Scaling = ""
+    bounds: tuple[int, int] = (0, 0)
 
     @classmethod
     def from_config(
@@ -83,10 +89,15 @@ class Preprocessing:
         size = read_square("crop_size", said.get("crop_size", side))
         if size != side:
             raise ValueError(f"{FILE}: crop_size {size} does not fit the model's image_size {side}")
+        if not said.get("do_resize", True):
+            return cls(size, size, mean, std, False, resample, gain, "none")
         wanted = said.get("size", size)
+        scaling, bounds = scaling_of(wanted, size)
+        if scaling:
+            return cls(size, min(bounds), mean, std, False, resample, gain, scaling, bounds)
         squash = isinstance(wanted, Mapping) and "shortest_edge" not in wanted
         resize = read_square("size", wanted)
-        if resize < size:
+        if resize < size and not squash:
             raise ValueError(
                 f"{FILE}: size: expected at least crop_size {size}, found {resize}; images are "
                 f"not padded"
@@ -100,7 +111,9 @@ class Preprocessing:
         photographs of the usual data sets have.
         """
         larger = 2 * self.size if augmentation == "crop_flip" else 0
-        return Fit(self.size, self.resize, self.squash, self.resample, larger)
+        return Fit(
+            self.size, self.resize, self.squash, self.resample, larger, self.scaling, self.bounds
+        )
 
     def evaluation(self, images: Tensor) -> Tensor:
         """Return ``(B, 3, S, S)`` float32 for raw ``images (B, C, H, W)`` uint8."""
@@ -136,14 +149,12 @@ class Preprocessing:
     def _fit(self, pixels: Tensor) -> Tensor:
         """Scale ``pixels (B, 3, H, W)`` and cut out the centre ``(B, 3, S, S)``."""
         height, width = pixels.shape[-2:]
-        shorter = min(height, width)
-        # The longer side is rounded down, as transformers does.
-        scaled = (height * self.resize // shorter, width * self.resize // shorter)
-        target = (self.resize, self.resize) if self.squash else scaled
-        pixels = _scale(pixels, target, self.resample)
+        pixels = _scale(pixels, self.fit().scaled(height, width), self.resample)
+        # Negative where the image is smaller: black is put around it.
         top = (pixels.shape[-2] - self.size) // 2
         left = (pixels.shape[-1] - self.size) // 2
-        return pixels[..., top : top + self.size, left : left + self.size]
+        below, right = (self.size - pixels.shape[-2] + top, self.size - pixels.shape[-1] + left)
+        return pad(pixels, (-left, right, -top, below))
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         mean = pixels.new_tensor(self.mean)[:, None, None]
@@ -163,6 +174,8 @@ def _scale(pixels: Tensor, target: tuple[int, int], resample: int) -> Tensor:
     As PIL does, which CLIP was trained with: first the width, then the height, and after each what
     bicubic overshoots is cut off and values are rounded to whole bytes.
     """
+    if resample not in FILTERS:
+        return scaled_as_pillow(pixels, target, resample)
     for size in ((pixels.shape[-2], target[1]), target):
         if size != tuple(pixels.shape[-2:]):
             pixels = interpolate(pixels, size, mode=FILTERS[resample], antialias=True)

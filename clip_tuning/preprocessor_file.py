@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fl2ora.experiment.image_fit import BICUBIC
+from fl2ora.experiment.image_fit import BICUBIC, Scaling
 
 # OpenAI's CLIP, for preprocessor files that leave the statistics out.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -15,8 +15,9 @@ HALF = (0.5, 0.5, 0.5)
 # What preprocessor files of either kind of model mean where they say nothing.
 CLIP_FILE = {"do_center_crop": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
 SIGLIP_FILE = {"do_center_crop": False, "image_mean": HALF, "image_std": HALF}
-# PIL's numbers of the filters there are.
+# PIL's numbers of the filters torch has, and of those that stand in ``pillow_filters``.
 FILTERS = {2: "bilinear", 3: "bicubic"}
+_NAMES = {0: "nearest", 1: "lanczos", **FILTERS, 4: "box", 5: "hamming"}
 FILE = "preprocessor_config.json"
 
 
@@ -24,14 +25,12 @@ def resample_of(config: Mapping[str, Any]) -> int:
     """Read the filter that images are scaled with.
 
     Raises:
-        ValueError: images are not scaled, or with a filter there is not.
+        ValueError: images are scaled with a filter there is not.
     """
-    if not config.get("do_resize", True):
-        raise ValueError(f"{FILE}: do_resize: expected True, found {config['do_resize']}")
     found = config.get("resample", BICUBIC)
-    if found not in FILTERS:
-        known = " or ".join(f"{number} ({name})" for number, name in FILTERS.items())
-        raise ValueError(f"{FILE}: resample: expected {known}, found {found}")
+    if type(found) is not int or found not in _NAMES:
+        known = ", ".join(f"{number} ({name})" for number, name in _NAMES.items())
+        raise ValueError(f"{FILE}: resample: expected one of {known}, found {found}")
     return int(found)
 
 
@@ -65,6 +64,11 @@ def check_without_crop(config: Mapping[str, Any], side: int) -> None:
     Raises:
         ValueError: names the key, what was expected and what was found.
     """
+    if not config.get("do_resize", True):
+        raise ValueError(
+            f"{FILE}: do_resize: expected True where there is no centre crop, found "
+            f"{config['do_resize']}: images of other sizes than {side}x{side} would not fit"
+        )
     size = config.get("size", {"height": side, "width": side})
     if not isinstance(size, Mapping) or not {"height", "width"} <= size.keys():
         raise ValueError(
@@ -73,6 +77,28 @@ def check_without_crop(config: Mapping[str, Any], side: int) -> None:
     found = read_square("size", size)
     if found != side:
         raise ValueError(f"{FILE}: size {found} does not fit the model's image_size {side}")
+
+
+def scaling_of(size: Any, crop: int) -> tuple[Scaling, tuple[int, int]]:
+    """Read a size with two limits; see ``Fit``. Empty where it is of another form.
+
+    Raises:
+        ValueError: they are no whole numbers of at least ``crop``.
+    """
+    forms: dict[Scaling, tuple[str, str]] = {
+        "bounded": ("shortest_edge", "longest_edge"),
+        "within": ("max_height", "max_width"),
+    }
+    for scaling, keys in forms.items():
+        if isinstance(size, Mapping) and size.keys() == set(keys):
+            first, second = (size[key] for key in keys)
+            if any(type(side) is not int or side < crop for side in (first, second)):
+                raise ValueError(
+                    f"{FILE}: size: expected {' and '.join(keys)} of at least crop_size {crop}, "
+                    f"found {size}"
+                )
+            return scaling, (first, second)
+    return "", (0, 0)
 
 
 def square(what: str, value: int | Sequence[int]) -> int:

@@ -18,6 +18,7 @@ from PIL import Image
 from fl2ora.federated_data.datasets.fashion_mnist import FashionMNIST
 from fl2ora.federated_data.images import LabelledImages
 
+_FOLDER = "/usr/share/datasets/fashion-mnist"
 _COLUMNS = ("path", "label", "client", "split")
 
 
@@ -27,8 +28,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--images", type=int, default=3000, help="training images")
     parser.add_argument("--clients", type=int, default=10, help="how many clients share them")
+    parser.add_argument("--validation", type=int, default=5000, help="images of that split")
+    parser.add_argument("--folder", default=_FOLDER, help="of Fashion-MNIST's four IDX files")
     arguments = parser.parse_args()
-    dataset = FashionMNIST(train=arguments.images)
+    dataset = FashionMNIST(
+        arguments.folder, train=arguments.images, validation=arguments.validation
+    )
     train, test = dataset.split("train"), dataset.split("test")
     owners = by_brightness(train, arguments.clients)
     rows = [

@@ -97,18 +97,16 @@ def fitted(image: Image.Image, fit: Fit) -> Bytes:
     processor for PIL makes of the image before it rescales values.
     """
     side = fit.resize
-    if fit.squash:
-        return _planes(image.resize((side, side), fit.resample))
-    shorter = min(image.size)
-    # The longer side is rounded down, as transformers does.
-    width, height = (length * side // shorter for length in image.size)
+    height, width = fit.scaled(image.height, image.width)
     if width * height > _limit():
         raise BadImageError(
             f"found {image.width}x{image.height}, too long: scaled to a shorter side of {side} it "
             f"has more than {_limit():,} pixels"
         )
-    image = image.resize((width, height), fit.resample)
+    if (width, height) != image.size:
+        image = image.resize((width, height), fit.resample)
     # The centre crop comes later and rounds down: of this square it must find the same middle.
+    # Outside the image there is black.
     left, top = ((length - fit.size) // 2 - (side - fit.size) // 2 for length in (width, height))
     return _planes(image.crop((left, top, left + side, top + side)))
 

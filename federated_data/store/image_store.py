@@ -61,6 +61,8 @@ class ImageStore:
             f"v{_FORMAT}-pillow{PIL.__version__}-{'squash' if fit.squash else 'resize'}{fit.resize}"
             f"-crop{fit.size}-filter{fit.resample}" + (f"-larger{fit.larger}" * bool(fit.larger))
         )
+        if fit.scaling:
+            name += f"-{fit.scaling}{fit.bounds[0]}x{fit.bounds[1]}"
         self.folder = root / name
         self.fit = fit
         self._sides = {"pixels": fit.resize} | ({"larger": fit.larger} if fit.larger else {})

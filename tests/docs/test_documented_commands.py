@@ -47,6 +47,7 @@ NOT_CHECKED = {
     "mkdir": "of the shell",
     "npm pack": "needs a network",
     "python docs/examples/emoji.py": "tests/docs/test_emoji.py runs it on archives of its own",
+    "python docs/examples/fashion_clients.py": "tests/docs/test_fashion_clients.py runs it",
     "ssh-keygen": "tests/integration/test_deployment.py runs it",
     "flwr supernode": "tests/integration/test_deployment.py registers nodes",
     "flwr list": "Flower's",
@@ -59,6 +60,7 @@ NOT_CHECKED = {
 }
 NODE_KEYS = {
     "dataset", "device", "cache-dir", "partition-id", "num-partitions", "site", "rank", "state-dir",
+    "share-digests",
 }  # fmt: skip
 
 
@@ -161,7 +163,9 @@ def test_runs_can_be_built(
     for block in blocks(BY_NAME[command.page]):  # data a page makes, at once
         if block.language == "python" and "np.savez" in block.text and block.line < command.line:
             exec(block.text, {})
-    (scratch / "emoji").mkdir(exist_ok=True)  # that an earlier command of docs/your-data.md makes
+    for folder in ("emoji", "fashion"):  # that earlier commands of their pages make
+        (scratch / folder).mkdir(exist_ok=True)
+    (scratch / "fashion" / "photos.csv").touch()
     build_plugins(*settings_of(command))
 
 

@@ -70,6 +70,14 @@ CLIP_FILES = [
     {"size": {"shortest_edge": 33}, "crop_size": {"height": 32, "width": 32}},
     {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "resample": 2},
     {"size": {"height": 40, "width": 40}, "crop_size": {"height": 32, "width": 32}},
+    {"do_resize": False, "crop_size": {"height": 224, "width": 224}},
+    {"size": {"height": 24, "width": 24}, "crop_size": {"height": 32, "width": 32}},
+    {
+        "size": {"shortest_edge": 64, "longest_edge": 81},
+        "crop_size": {"height": 64, "width": 64},
+        "resample": 1,
+    },
+    {"size": {"max_height": 64, "max_width": 80}, "crop_size": {"height": 64, "width": 64}},
 ]
 
 
