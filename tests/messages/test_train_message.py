@@ -135,13 +135,14 @@ def test_the_client_is_who_was_asked_not_who_the_reply_says() -> None:
         (lambda: reply(metrics={"num-examples": 1e308}), "metric 'num-examples'"),
         (lambda: reply(metrics={"num-examples": [5, 5]}), "expected one number, found list"),
         (lambda: reply(metrics={"loss": 1e308}), "metric 'loss': expected a number below 2^53"),
+        (lambda: reply(metrics={"loss": 2.0**53}), "metric 'loss': expected a number below 2^53"),
         (lambda: reply(metrics={"loss": math.inf}), "metric 'loss'"),
         (lambda: reply(metrics={"curve": [1.0, 2.0]}), "'curve': expected one number, found list"),
         (lambda: reply(metrics={"round": 1.0}), "'round': the name cannot be used"),
         (lambda: reply(metrics={"client": 1.0}), "'client': the name cannot be used"),
         (lambda: reply(metrics={"event": 1.0}), "'event': the name cannot be used"),
         (lambda: reply(metrics={"a\x1b[31m": 1.0}), "the name cannot be used"),
-        (lambda: reply(metrics={f"m{i}": 1.0 for i in range(2000)}), "at most 1000 metrics"),
+        (lambda: reply(metrics={f"m{i}": 1.0 for i in range(1000)}), "at most 1000 metrics"),
         (lambda: Message(RecordDict(), reply_to=question()), "expected records 'arrays'"),
         (lambda: Message(Error(5), reply_to=question()), "error code 5"),
         (
@@ -175,6 +176,11 @@ def test_a_long_error_is_cut_to_one_printable_line() -> None:
 
 def test_a_withheld_metric_is_left_out() -> None:
     assert decode_update(reply(metrics={"loss": math.nan}), "k", SENT).metrics == {}
+
+
+def test_a_thousand_metrics_and_all_whole_numbers_that_floats_hold_are_taken() -> None:
+    sent = {f"m{index}": float(2**53 - 1 - index) for index in range(999)}  # and num-examples
+    assert decode_update(reply(metrics=sent), "k", SENT).metrics == sent
 
 
 def test_the_norm_is_of_the_change_from_what_the_client_was_sent() -> None:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from fl2ora.experiment.plugins import load
+from fl2ora.server_app.callbacks.base import RoundReport
+from fl2ora.server_app.callbacks.lora_diagnostics import LoRADiagnostics
 from fl2ora.server_app.factor_losses import FactorLosses
 from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.base import Strategy
@@ -162,3 +166,15 @@ def test_other_adapters_have_no_figures() -> None:
     prompt = [ClientUpdate("a", {"context": torch.ones(4, 8)}, 5)]
     assert watched(prompt).result(prompt[0].adapter) == {}
     assert FactorLosses({}).result({A: torch.ones(1, 1)}) == {}
+
+
+def test_every_round_of_a_run_is_judged_by_its_own_updates() -> None:
+    callback = LoRADiagnostics()
+    callback.on_start(SimpleNamespace(classifier=SimpleNamespace(clip=nn.Module())))  # type: ignore[arg-type]
+    for number, members in enumerate((example_one(), example_two(), example_one()), 1):
+        plan = plan_of(members, members[0].adapter, number)
+        for member in members:
+            callback.on_update(plan, member)
+        following = combine(FedAvg(), {}, members)
+        found = callback.after_training(RoundReport(plan, following)).metrics
+        assert found == watched(members).result(following)
