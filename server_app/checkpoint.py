@@ -25,7 +25,7 @@ from fl2ora.experiment.config import Value
 from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.events import Place
 from fl2ora.reporting.rewinding import rows_before
-from fl2ora.reporting.whole_files import flush, whole_file
+from fl2ora.reporting.whole_files import flush, plain_file, whole_file
 from fl2ora.server_app.rounds import RunState
 
 FOLDER = "checkpoints"
@@ -92,7 +92,7 @@ class Checkpoint:
         """
         tensors_path, description = _paths(run_folder / FOLDER, server_round)
         try:
-            whole = json.loads(description.read_text(encoding="utf-8"))
+            whole = json.loads(plain_file(description).read_text(encoding="utf-8"))
             body = whole["checkpoint"]
             if whole["sha256"] != _digest(body) or body["format"] != _FORMAT:
                 raise ValueError(f"{description.name} is not as it was written")
@@ -201,5 +201,5 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 
 def _digest_of(path: Path) -> str:
-    with path.open("rb") as file:
+    with plain_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,22 @@ def test_folders_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     (again / "events.jsonl").write_text('{"event": "failed"}\n')
     with pytest.raises(UserError, match="expected the folder of a finished run"):
         collect([again])
+    record = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="the run left no metrics"):
+        collect([run])
+    (run / "metrics.jsonl").write_text(record)
+    content = json.loads((run / "run.json").read_text())
+    content["config"]["seed"] = "x"
+    (run / "run.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"config: seed: expected a whole number, found 'x'"):
+        collect([run])
     (run / "run.json").write_text("[")
-    with pytest.raises(UserError, match=r"run\.json: expected the record of a run"):
+    with pytest.raises(UserError, match=r"run\.json: expected a run's description"):
+        collect([run])
+    (run / "run.json").unlink()
+    os.mkfifo(run / "run.json")
+    with pytest.raises(UserError, match=r"run\.json is not a file"):
         collect([run])
     (tmp_path / "sweep.json").write_text('{"cells": [{"x": 1}]}')
     with pytest.raises(UserError, match=r"sweep\.json: expected the record of a sweep"):
