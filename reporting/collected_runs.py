@@ -26,6 +26,8 @@ from fl2ora.reporting.tables import metrics_table
 SEED = "seed"
 CODE = "code"
 RUN = "run"
+IMAGES = "dataset", "protocol"
+_METHOD = "method"
 _ANYWHERE = (
     SEED, "output-dir", "run-name", "cache-dir", "cache-gib", "cache-features", "round-timeout",
     "start-timeout", "callbacks", "resume", "force-resume", "checkpoint-every",
@@ -120,7 +122,16 @@ def collect(folders: Iterable[Path]) -> Collection:
     if not found.runs:
         raise UserError(f"{paths[0]}: expected at least one finished run, found none")
     _refuse_equal(found)
-    return found
+    return found if set(found.axes) - set(IMAGES) else _with_method(found)
+
+
+def _with_method(found: Collection) -> Collection:
+    """Name the runs' method too, where else only images would tell them from the untuned model."""
+    runs = [
+        replace(run, labels={_METHOD: label_of(run.config.get(_METHOD, "-")), **run.labels})
+        for run in found.runs
+    ]
+    return replace(found, runs=runs, axes=(_METHOD, *found.axes))
 
 
 def _of_sweep(root: Path, record: SweepRecord, notes: list[str]) -> list[FinishedRun]:
