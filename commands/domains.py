@@ -94,6 +94,11 @@ def _named(config: RunConfig) -> list[tuple[int, str]]:
             "protocol: expected none, as 'fl2ora domains' sets leave_one_domain_out, "
             f"found {shown(config.protocol)}"
         )
+    if config.resume:
+        problems.append(
+            "resume: expected none, as the same command goes on where it was stopped, found "
+            f"{shown(config.resume)}"
+        )
     names = () if config.dataset == NO_DATA else load(config.dataset, Dataset).domains
     if len(names) < 2:
         problems.append(

@@ -101,6 +101,7 @@ def test_a_command_that_was_stopped_goes_on(
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("resume=./somewhere", "resume: expected none, as the same command goes on"),
         ("protocol=base_to_new", "protocol: expected none, as 'fl2ora domains' sets"),
         ("dataset=shapes(styles='neon')", "dataset: expected one with two or more domains"),
         ("dataset=none", "dataset: expected one with two or more domains"),
