@@ -30,6 +30,7 @@ from fl2ora.server_app.rounds import RunState
 
 FOLDER = "checkpoints"
 _FORMAT = 1
+_MOST_CALLBACKS = 1000
 _COUNTS = ("round", "updates", "asked")
 _PLAIN = (*_COUNTS, "stop")
 
@@ -160,6 +161,7 @@ class Checkpoint:
             return {k.removeprefix(head): t for k, t in tensors.items() if k.startswith(head)}
 
         odd = [n for n in (*_COUNTS, "callbacks") if type(body[n]) is not int or body[n] < 0]
+        odd += [] if odd or body["callbacks"] <= _MOST_CALLBACKS else ["callbacks"]
         if odd or not isinstance(body["stop"], str):
             names = ", ".join(odd) or "stop"
             raise ValueError(f"{names}: expected whole numbers of at least 0 and a text for stop")
