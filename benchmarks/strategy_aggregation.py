@@ -35,7 +35,7 @@ STREAMING = [
 ]  # fmt: skip
 COLLECTING = [
     "median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "flexlora", "hetlora",
-    "lora_fair", "fedex_lora", "flora",
+    "lora_fair", "fedex_lora", "flora", "raflora",
 ]  # fmt: skip
 RESIDUAL_RANK = 8  # room beside the factors, for strategies that need it
 TOWERS = {"vision": 768, "text": 512}

@@ -1,13 +1,13 @@
 """Is one model better than another, or is it chance? Paired tests, and many of them at once.
 
-Within one training seed the images are what might have been others: ``bootstrap_test`` resamples
-them, the same ones for both models. Over seeds it is the training: ``seeds_test`` is Wilcoxon's.
-For calibration errors, which are no means over images, see ``fl2ora.calibration.comparison``.
+Within one training seed the images are what might have been others: ``sign_flip_test`` swaps the
+two models at random on each. Over seeds it is the training: ``seeds_test`` is Wilcoxon's. For
+calibration errors, which are no means over images, see ``fl2ora.calibration.comparison``.
 
-Sources: Efron & Tibshirani, "An introduction to the bootstrap" (1993), ch. 16: resampling under the
-null hypothesis. Wilcoxon, "Individual comparisons by ranking methods" (1945). Rüger, "Das maximale
-Signifikanzniveau des Tests" (1978): the doubled median of p-values. Holm, "A simple sequentially
-rejective multiple test procedure" (1979).
+Sources: Fisher, "The design of experiments" (1935), section 21: swapping within pairs. Wilcoxon,
+"Individual comparisons by ranking methods" (1945). Rüger, "Das maximale Signifikanzniveau des
+Tests" (1978): the doubled median of p-values. Holm, "A simple sequentially rejective multiple test
+procedure" (1979).
 """
 
 from __future__ import annotations
@@ -21,42 +21,51 @@ import numpy as np
 from fl2ora.calibration.binning import Floats
 
 _AT_ONCE = 100  # draws
+_FEW = 20  # images of which all choices of signs may be tried
 
 
-def bootstrap_test(differences: Floats, *, resamples: int = 4000, seed: int = 0) -> Floats:
+def sign_flip_test(differences: Floats, *, resamples: int = 4000, seed: int = 0) -> Floats:
     """Return p-values ``(T,)``, two-sided, of mean differences being 0.
 
-    A difference that is 0 for every image has p-value 1; the smallest there can be is
-    ``1 / (resamples + 1)``. Where one is not finite it is NaN.
+    If neither model is better, each image might as well have seen them the other way round: the
+    p-value is the share of all ``2^N`` choices of signs whose mean is as far from 0, or of
+    ``resamples`` of them where those are fewer. It holds for however few images if differences are
+    symmetric about 0, those of accuracy always (for which it is McNemar's exact test), and for
+    many images in any case. A resampling of images does not: of five that all differ by chance in
+    one direction it makes proof.
 
     Args:
         differences: ``(T, N)``: for each of T comparisons, what the first model has more than the
             second on each of N images.
-        resamples: draws of N images.
+        resamples: most choices of signs.
         seed: of the draws.
+
+    Returns:
+        NaN where a difference is not finite; 1 where all are 0.
 
     Raises:
         ValueError: another shape, or no images.
 
-    >>> bootstrap_test(np.array([[1.0, -1.0, 1.0, -1.0], [0.0, 0.0, 0.0, 0.0]])).tolist()
-    [1.0, 1.0]
+    >>> sign_flip_test(np.array([[1.0, 1.0, 1.0, 1.0, 1.0], [1.0, -1.0, 0.0, 0.0, 0.0]])).tolist()
+    [0.0625, 1.0]
     """
     if differences.ndim != 2 or not differences.shape[1]:
         raise ValueError(f"differences: expected (T, N) with N >= 1, found {differences.shape}")
     n = differences.shape[1]
     usable = np.asarray(np.isfinite(differences).all(axis=1))  # the NLL of an image may be infinite
     differences = np.where(usable[:, None], differences, 0.0)
-    mean = differences.mean(axis=1)
-    centred = differences - mean[:, None]
-    least = np.abs(mean) * (1 - 1e-9)
-    rng, extreme = np.random.default_rng(seed), np.zeros(len(mean))
-    for start in range(0, resamples, _AT_ONCE):
-        count = min(_AT_ONCE, resamples - start)
-        times = rng.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float64)
-        drawn = times @ centred.T / n
-        extreme += (np.abs(drawn) >= least).sum(axis=0)
-    p_values: Floats = np.where(usable, (1 + extreme) / (1 + resamples), math.nan)
-    return p_values
+    least = np.abs(differences.sum(axis=1)) - 1e-9 * np.abs(differences).sum(axis=1)
+    every = n <= _FEW and 2**n <= resamples
+    count = 2**n if every else resamples
+    rng, extreme = np.random.default_rng(seed), np.zeros(len(differences))
+    for start in range(0, count, _AT_ONCE):
+        rows = np.arange(start, min(start + _AT_ONCE, count))
+        bits = rows[:, None] >> np.arange(n) & 1 if every else rng.integers(0, 2, (len(rows), n))
+        sums = (1.0 - 2.0 * bits) @ differences.T
+        extreme += (np.abs(sums) >= least).sum(axis=0)
+    # Drawn ones do not hold the signs that were found, which are as likely as any.
+    p_values: Floats = extreme / count if every else (1 + extreme) / (1 + count)
+    return np.where(usable, p_values, math.nan)
 
 
 def seeds_test(differences: Sequence[float]) -> float:

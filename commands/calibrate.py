@@ -18,7 +18,7 @@ from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import with_absolute_paths
-from fl2ora.reporting.run_file import RUN_FILE
+from fl2ora.reporting.run_file import RUN_FILE, RunFile
 from fl2ora.reporting.run_lines import UNCONVERGED
 from fl2ora.reporting.sources import (
     CALIBRATED,
@@ -65,15 +65,11 @@ def _config(run_dir: Path) -> RunConfig:
     Raises:
         UserError: the folder is no run directory, or its record is damaged.
     """
-    path = run_dir / RUN_FILE
+    settings = RunFile.read(run_dir).config
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        config = content.get("config") if isinstance(content, dict) else None
-        if not isinstance(config, dict):
-            raise UserError("expected an object with the run's settings under 'config'")
-        found = RunConfig.from_flat(config)
+        found = RunConfig.from_flat(settings)
         calibration.chosen_metrics(found.metrics)
-    except (OSError, ValueError, RecursionError) as error:  # UserError is a ValueError
+    except ValueError as error:  # UserError is one
         raise UserError(
             f"{run_dir}: expected the folder of a run, with {RUN_FILE}: {error}"
         ) from None

@@ -14,6 +14,7 @@ from rich.text import Text
 from fl2ora.commands.consoles import console_for
 from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.paths import made_absolute
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +79,7 @@ def compare(
     on the same images, and over seeds; p-values are corrected for their number.
     """
     set_verbosity(verbose)
+    output = None if output is None else Path(made_absolute(str(output)))
     if output is None and kind is Format.PARQUET:
         raise UserError("--format parquet: expected --output FILE, as it is no text")
     if output is not None and kind is Format.TERMINAL:

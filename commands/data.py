@@ -17,6 +17,7 @@ from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.engines.new_run import described
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError
+from fl2ora.experiment.paths import made_absolute
 from fl2ora.reporting.sources import part_source
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def data(
     images with their prompts). --near adds near.csv, near.png and .svg.
     """
     set_verbosity(verbose)
+    output = Path(made_absolute(str(output)))
     config, problems = described(read_settings(file, assignments or []), clients)
     # Imported here so that a mistake on the command line is answered before torch is loaded.
     from fl2ora.clip_tuning.clip import image_fit

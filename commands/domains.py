@@ -25,7 +25,7 @@ from fl2ora.experiment.errors import ConfigError, UserError, listed, shown
 from fl2ora.experiment.spec import parse_spec
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
 from fl2ora.reporting.run_directory import runs_root
-from fl2ora.reporting.run_file import RUN_FILE
+from fl2ora.reporting.run_file import RunFile
 from fl2ora.reporting.tables import shown_metrics, shown_rows
 from fl2ora.reporting.whole_files import whole_file, write_whole
 
@@ -94,6 +94,11 @@ def _named(config: RunConfig) -> list[tuple[int, str]]:
             "protocol: expected none, as 'fl2ora domains' sets leave_one_domain_out, "
             f"found {shown(config.protocol)}"
         )
+    if config.resume:
+        problems.append(
+            "resume: expected none, as the same command goes on where it was stopped, found "
+            f"{shown(config.resume)}"
+        )
     names = () if config.dataset == NO_DATA else load(config.dataset, Dataset).domains
     if len(names) < 2:
         problems.append(
@@ -136,11 +141,8 @@ def _is_finished(folder: Path, config: RunConfig) -> bool:
     events = read_lines(folder / EVENTS_FILE)
     if not events or events[-1].get("event") != "finished":
         return False
-    try:
-        kept = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["config"]
-        differing = [key for key, value in config.flat().items() if kept.get(key) != value]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{folder}: expected a finished run, {RUN_FILE} cannot be read") from None
+    kept = RunFile.read(folder).config
+    differing = [key for key, value in config.flat().items() if kept.get(key) != value]
     if differing:
         raise UserError(
             f"run-name: {folder} holds a finished run with another {listed(differing)}: choose "

@@ -19,8 +19,9 @@ from fl2ora.commands.consoles import console_for
 from fl2ora.commands.settings import read_settings
 from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.experiment.config import RunConfig, Value
-from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
+from fl2ora.experiment.paths import user_path
 
 if TYPE_CHECKING:
     from fl2ora.client_app.node import Node
@@ -175,14 +176,16 @@ class _Checked:
 def _connection(address: str, authority: Path | None) -> tuple[str, str]:
     """Connect as a SuperNode would, and verify the certificate."""
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdecimal():
-        return "", f"expected HOST:PORT, found {address!r}"
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        return "", f"expected HOST:PORT, found {shown(address)}"
     try:
         context = None
         if authority is not None:
-            context = ssl.create_default_context(cafile=str(authority.expanduser()))
+            context = ssl.create_default_context(cafile=str(user_path(str(authority))))
     except ssl.SSLError:
         return "", f"{authority}: expected certificates in PEM form"
+    except UserError as error:
+        return "", f"--root-certificates: {error}"
     except OSError as error:
         return "", f"{authority}: cannot be read: {error.strerror}"
     name = host.strip("[]")
@@ -194,8 +197,8 @@ def _connection(address: str, authority: Path | None) -> tuple[str, str]:
                 certificate = secure.getpeercert() or {}
     except ssl.SSLCertVerificationError as error:
         return "", f"{address}: its certificate does not fit {authority}: {error.verify_message}"
-    except (OSError, OverflowError) as error:
-        return "", f"{address}: no connection: {error}"
+    except (OSError, UnicodeError) as error:
+        return "", f"{shown(address)[1:-1]}: no connection: {error}"
     left = ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()
     problem = f"its certificate ends in {left / 86400:.0f} days" if left < _SOON else ""
     return f"{address}, certificate until {certificate['notAfter']}", problem
@@ -213,7 +216,10 @@ def _key(path: Path) -> tuple[str, str]:
 
     wanted = "expected an ECDSA key without passphrase: ssh-keygen -t ecdsa -b 384 -N '' -f FILE"
     try:
-        key = load_ssh_private_key(path.expanduser().read_bytes(), None)
+        path = user_path(str(path))
+        key = load_ssh_private_key(path.read_bytes(), None)
+    except UserError as error:
+        return "", f"--private-key: {error}"
     except OSError as error:
         return "", f"{path}: cannot be read: {error.strerror}"
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -221,6 +227,6 @@ def _key(path: Path) -> tuple[str, str]:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         return "", f"{path}: {wanted}"
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    loose = path.expanduser().stat().st_mode & 0o077
+    loose = path.stat().st_mode & 0o077
     problem = f"{path} can be read by others: chmod 600" if loose else ""
     return f"registered must be: {public[:32]}...{public[-12:]}", problem

@@ -44,7 +44,7 @@ def report(
     collection = collect([folder])
     wanted = None if target is None else target_from(target)
     labels = baseline_from(baseline, collection)
-    where = output if output is not None else folder / "report"
+    where = Path(made_absolute(str(output))) if output is not None else folder / "report"
     with console.status(f"{len(collection.runs)} runs"):
         page = write_report(collection, where, labels, wanted, metrics)
     for note in collection.notes:

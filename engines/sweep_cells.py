@@ -12,7 +12,7 @@ from fl2ora.calibration.metrics.table import METRICS, chosen_metrics
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.engines.new_run import described
 from fl2ora.experiment.config import RunConfig, Value
-from fl2ora.experiment.errors import ConfigError, UserError, listed, nearest
+from fl2ora.experiment.errors import ConfigError, UserError, listed, nearest, shown
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
 from fl2ora.experiment.paths import with_absolute_settings
 from fl2ora.experiment.spec import parse_sum
@@ -85,9 +85,11 @@ class Jobs:
         Raises:
             UserError: each mistake once, with the first cell that has it and how many do.
         """
+        cells = list(cells)
+        _check_heads(cells[0].labels)
         found: dict[str, list[Cell]] = {}
         seen: dict[str, Cell] = {}
-        for cell in {tuple(cell.labels.values()): cell for cell in reversed(list(cells))}.values():
+        for cell in {tuple(cell.labels.values()): cell for cell in reversed(cells)}.values():
             settings = {**cell.settings, **_stand_in(select)}
             problems = self._problems(cell, settings, select)
             config, _ = self._config(cell, settings)
@@ -148,6 +150,17 @@ class Jobs:
         except UserError as error:
             return [str(error)]
         return []
+
+
+def _check_heads(axes: Iterable[str]) -> None:
+    """Refuse axes that are called like another column of the tables of a comparison.
+
+    Raises:
+        UserError: which one.
+    """
+    taken = {"seeds", "baseline", *(metric.name for metric in METRICS)}
+    if twice := sorted(taken.intersection(axes)):
+        raise UserError(f"axes: expected no name of a column of tables, found {shown(twice[0])}")
 
 
 def _stand_in(select: Select | None) -> Settings:

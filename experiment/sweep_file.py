@@ -23,6 +23,7 @@ PLACED = ("output-dir", "run-name", "resume", "force-resume", SEED)
 """Keys that the sweep itself gives to every cell."""
 
 _TABLES = ("seeds", "fixed", "axes", "when", "skip", "select")
+_LONGEST = 200  # signs of an axis' name or a label
 _PLAIN = (bool, int, float, str)
 
 
@@ -66,6 +67,10 @@ def _axes(given: object) -> dict[str, tuple[Choice, ...]]:
         raise UserError("axes: expected at least one list of values, found none")
     if SET in table or SEED in table or NAME in table:
         raise UserError(f"axes: {SET!r}, {NAME!r} and {SEED!r} cannot be names of axes")
+    if odd := [axis for axis in table if not _fits_a_head(axis)]:
+        raise UserError(
+            f"axes: expected names of 1 to {_LONGEST} printable signs, found {shown(odd[0])}"
+        )
     return {axis: _choices(axis, values) for axis, values in table.items()}
 
 
@@ -84,12 +89,19 @@ def _choices(axis: str, given: object) -> tuple[Choice, ...]:
         else:
             found.append(Choice(label_of(entry), _settings(where, {axis: entry})))
     labels = [choice.label for choice in found]
-    if odd := [label for label in labels if not label.isprintable() or len(label) > 200]:
-        raise UserError(f"{where}: expected at most 200 printable signs, found {shown(odd[0])}")
+    if odd := [label for label in labels if not _fits_a_head(label)]:
+        raise UserError(
+            f"{where}: expected at most {_LONGEST} printable signs, found {shown(odd[0])}"
+        )
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise UserError(f"{where}: {twice!r} stands there twice")
     return tuple(found)
+
+
+def _fits_a_head(name: str) -> bool:
+    """Return whether a name or label can stand in a table and on a terminal."""
+    return bool(name.strip()) and name.isprintable() and len(name) <= _LONGEST
 
 
 def _settings(where: str, given: object) -> Settings:
@@ -132,6 +144,8 @@ def _labels(
         raise UserError(f"{where}: expected an axis ({listed(axes)}), found {shown(axis)}")
     valid = [choice.label for choice in axes[axis]]
     found: list[str] = []
+    if wanted == []:
+        raise UserError(f"{where}: {axis}: expected one of {', '.join(valid)}, found []")
     for value in wanted if isinstance(wanted, list) else [wanted]:
         label = label_of(value)
         meant = [each for each in valid if label in (each, each.partition("(")[0])]

@@ -12,7 +12,7 @@ import torch
 
 from fl2ora.calibration.binning import Floats
 from fl2ora.calibration.comparison import compare_on_same_examples
-from fl2ora.calibration.paired_tests import bootstrap_test, holm, merged, seeds_test
+from fl2ora.calibration.paired_tests import holm, merged, seeds_test, sign_flip_test
 from fl2ora.calibration.predictions import Scores
 from fl2ora.experiment.errors import UserError, listed, nearest, shown
 from fl2ora.reporting.collected_runs import Collection, FinishedRun
@@ -153,7 +153,7 @@ def _over_images(
     for name, of in _OF_IMAGES.items():
         with np.errstate(invalid="ignore"):  # an image's NLL may be infinite under both
             differences = np.stack([of(mine) - of(base) for mine, base in good])
-        found[f"{name}_p_images"] = merged(bootstrap_test(differences).tolist())
+        found[f"{name}_p_images"] = merged(sign_flip_test(differences).tolist())
     found["ece_p_images"] = merged(
         [compare_on_same_examples(m, b, num_bins=num_bins).p_value for m, b in good]
     )

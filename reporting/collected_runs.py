@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.sweep_grid import label_of
-from fl2ora.reporting.run_file import RUN_FILE
+from fl2ora.reporting.run_file import RUN_FILE, RunFile
 from fl2ora.reporting.sources import main_source
 from fl2ora.reporting.sweep_folder import (
     DONE,
@@ -27,6 +26,8 @@ from fl2ora.reporting.tables import metrics_table
 SEED = "seed"
 CODE = "code"
 RUN = "run"
+IMAGES = "dataset", "protocol"
+_METHOD = "method"
 _ANYWHERE = (
     SEED, "output-dir", "run-name", "cache-dir", "cache-gib", "cache-features", "round-timeout",
     "start-timeout", "callbacks", "resume", "force-resume", "checkpoint-every",
@@ -121,7 +122,16 @@ def collect(folders: Iterable[Path]) -> Collection:
     if not found.runs:
         raise UserError(f"{paths[0]}: expected at least one finished run, found none")
     _refuse_equal(found)
-    return found
+    return found if set(found.axes) - set(IMAGES) else _with_method(found)
+
+
+def _with_method(found: Collection) -> Collection:
+    """Name the runs' method too, where else only images would tell them from the untuned model."""
+    runs = [
+        replace(run, labels={_METHOD: label_of(run.config.get(_METHOD, "-")), **run.labels})
+        for run in found.runs
+    ]
+    return replace(found, runs=runs, axes=(_METHOD, *found.axes))
 
 
 def _of_sweep(root: Path, record: SweepRecord, notes: list[str]) -> list[FinishedRun]:
@@ -145,14 +155,16 @@ def _of_sweep(root: Path, record: SweepRecord, notes: list[str]) -> list[Finishe
 
 
 def _run(folder: Path) -> FinishedRun:
-    path = folder / RUN_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        config, code = dict(content["config"]), str(content["fingerprint"])
-        seed = int(config[SEED])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{path}: expected the record of a run: {error}") from None
-    return FinishedRun(folder, {}, seed, config, code, metrics_table(folder))
+    record = RunFile.read(folder)
+    seed = record.config.get(SEED)
+    if type(seed) is not int:
+        raise UserError(
+            f"{folder / RUN_FILE}: config: {SEED}: expected a whole number, found {shown(seed)}"
+        )
+    metrics = metrics_table(folder)
+    if not len(metrics):
+        raise UserError(f"{folder}: the run left no metrics")
+    return FinishedRun(folder, {}, seed, record.config, record.fingerprint, metrics)
 
 
 def _told_apart(runs: Sequence[FinishedRun]) -> tuple[tuple[str, ...], list[FinishedRun]]:

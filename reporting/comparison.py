@@ -11,7 +11,7 @@ import pandas as pd
 import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.calibration.metrics.metric import Metric
 from fl2ora.experiment.errors import UserError, listed, nearest, shown
-from fl2ora.reporting.collected_runs import Collection, FinishedRun
+from fl2ora.reporting.collected_runs import IMAGES, Collection, FinishedRun
 from fl2ora.reporting.sources import CALIBRATED
 
 ZERO_SHOT = "zero-shot"
@@ -145,9 +145,16 @@ def _numbers(row: pd.Series[float]) -> dict[str, float]:
     }
 
 
-def _images(run: FinishedRun) -> dict[str, object]:
-    dataset, protocol = run.images
-    return {"dataset": dataset, "protocol": protocol}
+def naming_axis(axes: Sequence[str]) -> str:
+    """Return the axis under which a row says that it is of the untuned model."""
+    return next((axis for axis in axes if axis not in IMAGES), axes[0])
+
+
+def _images(run: FinishedRun) -> dict[str, str]:
+    """Return what the run is measured on, by the labels where that is an axis."""
+    return {
+        name: run.labels.get(name, found) for name, found in zip(IMAGES, run.images, strict=True)
+    }
 
 
 def _spread(values: Sequence[Mapping[str, float]], metrics: Sequence[Metric]) -> dict[str, object]:
@@ -166,7 +173,7 @@ def _zero_shot_rows(
     """Return one row for every model and set of images; of clients' images over the seeds."""
     groups: dict[tuple[str, ...], dict[int, FinishedRun]] = {}
     for run in collection.runs:
-        key = (str(run.config.get("model")), *run.images)
+        key = (str(run.config.get("model")), *_images(run).values())
         groups.setdefault(key, {}).setdefault(run.seed, run)
     models = {key[0] for key in groups}
     rows = []
@@ -179,7 +186,7 @@ def _zero_shot_rows(
             values = values[:1]
         name = ZERO_SHOT if len(models) == 1 else f"{ZERO_SHOT} {model}"
         row: dict[str, object] = dict.fromkeys(collection.axes, "")
-        row |= {collection.axes[0]: name} | _images(next(iter(runs.values())))
+        row |= {naming_axis(collection.axes): name} | _images(next(iter(runs.values())))
         rows.append(row | {"seeds": len(values)} | _spread(values, metrics))
     return rows
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from fl2ora.experiment.errors import UserError
+from fl2ora.reporting.whole_files import plain_file
+
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FILE = "events.jsonl"
 
@@ -102,7 +105,7 @@ class NewLines:
         What is no JSON object is left out: a full disk may have cut a line short.
         """
         try:
-            with self._path.open("rb") as file:
+            with plain_file(self._path).open("rb") as file:
                 file.seek(self._read)
                 new = file.read()
         except FileNotFoundError:
@@ -118,6 +121,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     See ``NewLines``.
     """
     return NewLines(path).read()
+
+
+def read_whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the JSON-lines file of a run that has ended: no line of it may be missing.
+
+    Raises:
+        UserError: a line is no JSON object, or the last one was cut short.
+        OSError: the file cannot be read.
+    """
+    rows = []
+    content = plain_file(path).read_bytes() if path.exists() else b""
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+        row = _object(line) if line.endswith(b"\n") else None
+        if row is None:
+            raise UserError(f"{path}: line {number} is damaged: expected one JSON object")
+        rows.append(row)
+    return rows
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

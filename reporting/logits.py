@@ -16,7 +16,7 @@ from torch import Tensor
 from fl2ora.calibration.calibrators.base import CalibrationContext
 from fl2ora.experiment.errors import UserError, shown
 from fl2ora.reporting.sources import SERVER_TEST
-from fl2ora.reporting.whole_files import whole_file
+from fl2ora.reporting.whole_files import plain_file, whole_file
 
 LOGITS_FILE = "logits.safetensors"
 _FEATURES = "features"
@@ -118,7 +118,7 @@ class SavedLogits:
         """
         path = folder / LOGITS_FILE
         try:
-            tensors = load_file(path)
+            tensors = load_file(plain_file(path))
             order, means = _about(path)
             names = sorted({key.rpartition("/")[0] for key in tensors} - {_FEATURES})
             first = [name for name in order if name in names]

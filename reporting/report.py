@@ -186,9 +186,9 @@ def _glossary(metrics: Sequence[Metric]) -> dict[str, str]:
     found = {metric.title: metric.description for metric in metrics}
     found["confidence"] = next(m.description for m in calibration.METRICS if m.name == "confidence")
     found["p, images"] = (
-        "chance of such a difference if there were none, had the test images been others: a paired "
-        "bootstrap for accuracy and NLL, for ECE a test of the squared calibration error; of "
-        "several seeds, twice the median"
+        "chance of such a difference if there were none, had the test images been others: by "
+        "random swaps of the two models on each image for accuracy and NLL, for ECE by a test of "
+        "the squared calibration error; of several seeds, twice the median"
     )
     found["p, seeds"] = (
         "the same, had the seeds been others: Wilcoxon's signed-rank test; with five seeds it "

@@ -14,6 +14,7 @@ from fl2ora.reporting.comparison import (
     ZERO_SHOT,
     blocks,
     final_row,
+    naming_axis,
     ranks,
     zero_shot_row,
 )
@@ -70,7 +71,7 @@ def _best(summary: pd.DataFrame, axes: Sequence[str], name: str) -> str:
         return ""
     row = rows.iloc[0]
     labels = ", ".join(f"{axis}={row[axis]}" for axis in axes if row[axis])
-    labels = ZERO_SHOT if row[axes[0]] == ZERO_SHOT else labels
+    labels = ZERO_SHOT if row[naming_axis(axes)] == ZERO_SHOT else labels
     sd = row[f"{name}_sd"]
     spread = f" ± {100 * sd:.1f}" if sd == sd else ""
     title = "highest accuracy" if name == "accuracy" else "lowest ECE"

@@ -79,7 +79,7 @@ def _head(path: Path, size: int) -> bytes:
     if not path.exists():
         return b""
     with path.open("rb") as file:
-        return file.read(size)
+        return file.read(min(size, path.stat().st_size))  # a size may be damaged
 
 
 def _loaded(line: bytes) -> dict[str, Any]:

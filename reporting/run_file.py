@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fl2ora.experiment.config import RunConfig, Value
-from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
 from fl2ora.experiment.flower_table import toml_value
-from fl2ora.reporting.whole_files import write_whole
+from fl2ora.reporting.whole_files import plain_file, write_whole
 
 RUN_FILE = "run.json"
 RESUME_FILE = "resume.toml"
@@ -56,22 +56,27 @@ class RunFile:
         """
         path = folder / RUN_FILE
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            resumed = tuple(dict(entry) for entry in found.get("resumed", ()))
+            found = _object(json.loads(plain_file(path).read_text(encoding="utf-8")), "a run")
+            resumed = tuple(
+                _object(entry, "each interruption") for entry in found.get("resumed", ())
+            )
             for entry in resumed:
                 entry["run_id"], entry["round"] = int(entry["run_id"]), int(entry["round"])
+            versions = _object(found["versions"], "versions")
             return cls(
-                dict(found["config"]),
+                _object(found["config"], "config"),
                 int(found["run_id"]),
                 str(found["fingerprint"]),
-                {str(name): str(version) for name, version in found["versions"].items()},
+                {str(name): str(version) for name, version in versions.items()},
                 resumed,
             )
         except FileNotFoundError:
             raise UserError(
                 f"{folder}: expected the folder of a run, found no {RUN_FILE}"
             ) from None
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        except KeyError as error:
+            raise UserError(f"{path}: expected a run's description, {error} is missing") from None
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path}: expected a run's description: {error}") from None
 
     def text(self) -> str:
@@ -91,6 +96,12 @@ class RunFile:
     def replace(self, folder: Path) -> None:
         """Put it in place of the folder's."""
         write_whole(folder / RUN_FILE, self.text())
+
+
+def _object(found: object, what: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise ValueError(f"expected an object for {what}, found {shown(found)}")
+    return dict(found)
 
 
 def write_resume_file(folder: Path, config: RunConfig) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
 from fl2ora.reporting.run_file import RUN_FILE
-from fl2ora.reporting.whole_files import write_whole
+from fl2ora.reporting.whole_files import plain_file, write_whole
 
 SWEEP_FILE = "sweep.json"
 CELLS = "cells"
@@ -109,7 +109,7 @@ class SweepRecord:
         """
         path = folder / SWEEP_FILE
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(plain_file(path).read_text(encoding="utf-8"))
             cells = [CellRecord(**cell) for cell in found["cells"]]
             choices = [ChoiceRecord(**choice) for choice in found["choices"]]
             return cls(found["sweep"], str(found["code"]), list(found["axes"]), cells, choices)

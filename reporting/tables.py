@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
-from fl2ora.reporting.events import METRICS_FILE, read_lines
+from fl2ora.experiment.errors import UserError, shown
+from fl2ora.reporting.events import METRICS_FILE, read_whole_lines
 from fl2ora.reporting.sources import CALIBRATED
 from fl2ora.reporting.whole_files import whole_file
 
@@ -19,17 +21,42 @@ if TYPE_CHECKING:
 
 CSV_FILE = "metrics.csv"
 CLASSWISE_FILE = "classwise.csv"
+_LARGEST = sys.float_info.max
+_MOST_ROUNDS = 1_000_000
+_WANTED = {"round": f"a whole number from 0 to {_MOST_ROUNDS}", "source": "a text"}
 
 
 def metrics_table(folder: Path) -> pd.DataFrame:
     """Return every row of ``metrics.jsonl``: ``round``, ``source`` and the metrics by name.
 
     What a row lacks and what JSON holds as null is NaN.
+
+    Raises:
+        UserError: the file is damaged.
     """
-    rows = read_lines(folder / METRICS_FILE)
+    path = folder / METRICS_FILE
+    rows = read_whole_lines(path)
+    for number, row in enumerate(rows, start=1):
+        for name, value in row.items():
+            if not _fits(name, value):
+                wanted = _WANTED.get(name, "a finite number or null")
+                raise UserError(
+                    f"{path}: line {number}: {shown(name)}: expected {wanted}, found {shown(value)}"
+                )
+        if "round" not in row or "source" not in row:
+            raise UserError(f"{path}: line {number}: expected a round and a source")
     table = pd.DataFrame(rows, columns=None if rows else ["round", "source"])
     numbers = table.columns.drop("source")
     return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
+
+
+def _fits(name: str, value: object) -> bool:
+    """Return whether a value may stand under a name in ``metrics.jsonl``."""
+    if name == "source":
+        return isinstance(value, str)
+    if name == "round":
+        return type(value) is int and 0 <= value <= _MOST_ROUNDS
+    return value is None or (isinstance(value, int | float) and not abs(value) > _LARGEST)
 
 
 def write_csv(folder: Path) -> Path:

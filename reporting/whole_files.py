@@ -58,6 +58,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
+def plain_file(path: Path) -> Path:
+    """Return the path of a file to read, if it is a file: nobody may ever write to a pipe.
+
+    Raises:
+        OSError: it is a pipe, a device or a folder.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is not a file")
+    return path
+
+
 def flush(path: Path) -> None:
     """Have the disk hold what was written to a file or folder, should the power fail next.
 

@@ -22,15 +22,17 @@ from torch import Tensor
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
 from fl2ora.experiment.config import Value
-from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.errors import UserError, shown
 from fl2ora.reporting.events import Place
 from fl2ora.reporting.rewinding import rows_before
-from fl2ora.reporting.whole_files import flush, whole_file
+from fl2ora.reporting.whole_files import flush, plain_file, whole_file
 from fl2ora.server_app.rounds import RunState
 
 FOLDER = "checkpoints"
 _FORMAT = 1
-_PLAIN = ("round", "updates", "asked", "stop")
+_MOST_CALLBACKS = 1000
+_COUNTS = ("round", "updates", "asked")
+_PLAIN = (*_COUNTS, "stop")
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,14 @@ class Checkpoint:
         """
         tensors_path, description = _paths(run_folder / FOLDER, server_round)
         try:
-            whole = json.loads(description.read_text(encoding="utf-8"))
+            whole = json.loads(plain_file(description).read_text(encoding="utf-8"))
             body = whole["checkpoint"]
-            if whole["sha256"] != _digest(body) or body["format"] != _FORMAT:
+            if whole["sha256"] != _digest(body):
                 raise ValueError(f"{description.name} is not as it was written")
+            if body["format"] != _FORMAT:
+                raise ValueError(
+                    f"expected format {_FORMAT} of checkpoints, found {shown(body['format'])}"
+                )
             if body["sha256"] != _digest_of(tensors_path):
                 raise ValueError(f"{tensors_path.name} is not as it was written")
             place = Place(**body["place"])
@@ -154,6 +160,11 @@ class Checkpoint:
             head = f"{name}/"
             return {k.removeprefix(head): t for k, t in tensors.items() if k.startswith(head)}
 
+        odd = [n for n in (*_COUNTS, "callbacks") if type(body[n]) is not int or body[n] < 0]
+        odd += [] if odd or body["callbacks"] <= _MOST_CALLBACKS else ["callbacks"]
+        if odd or not isinstance(body["stop"], str):
+            names = ", ".join(odd) or "stop"
+            raise ValueError(f"{names}: expected whole numbers of at least 0 and a text for stop")
         state = RunState(
             adapter=part("adapter"),
             strategy=part("strategy"),
@@ -201,5 +212,5 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 
 def _digest_of(path: Path) -> str:
-    with path.open("rb") as file:
+    with plain_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

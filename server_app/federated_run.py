@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from flwr.serverapp import Grid
 
-from fl2ora.clip_tuning.adapter import Adapter, check_like
+from fl2ora.clip_tuning.adapter import Adapter, AdapterError, check_like
 from fl2ora.clip_tuning.build import zero_shot_classifier
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.errors import RunInterruptedError
+from fl2ora.experiment.errors import RunInterruptedError, UserError
 from fl2ora.messages.evaluate import VALIDATION
 from fl2ora.reporting.events import JsonLines
 from fl2ora.reporting.rewinding import RESUMED
@@ -132,7 +132,7 @@ def _take_up(run: Run, past: Past, checkpoint: Checkpoint) -> RunState:
     sizes = {key: info.num_train for key, info in run.clients.infos.items()}
     if others := refuse_other_clients(checkpoint, sizes, context.config):
         context.tracker.log("other-clients", **others)
-    check_like(state.adapter, context.classifier.export(), "the checkpoint's adapter")
+    _refuse_other_parts(run, state)
     run.load(state)
     with blaming(run.strategy):
         run.strategy.lost_rounds(past.lost)
@@ -140,6 +140,19 @@ def _take_up(run: Run, past: Past, checkpoint: Checkpoint) -> RunState:
     if is_over(state, context.config.num_rounds):
         context.evaluation.measure(state.round, state.adapter)
     return state
+
+
+def _refuse_other_parts(run: Run, state: RunState) -> None:
+    """Refuse what even force cannot put together: a method or callbacks of another shape."""
+    try:
+        check_like(state.adapter, run.context.classifier.export(), "the checkpoint's adapter")
+    except AdapterError as error:
+        raise UserError(f"method: expected the one of the checkpoint: {error}") from None
+    if len(state.callbacks) != len(run.callbacks):
+        raise UserError(
+            f"callbacks: expected {len(state.callbacks)}, which remember something by their order "
+            f"in the checkpoint, found {len(run.callbacks)}"
+        )
 
 
 def _rounds(run: Run, state: RunState) -> RunState:

@@ -67,10 +67,9 @@ class Folder(FilesDataset):
         on_bad_image: OnBadImage = "stop",
     ) -> None:
         self._root = user_path(path)
-        if not self._root.is_dir():
-            raise UserError(
-                f"path: expected a folder, found {what_is_at(self._root)}: {self._root}"
-            )
+        if not path or not self._root.is_dir():
+            found = f"{what_is_at(self._root)}: {self._root.absolute()}" if path else "''"
+            raise UserError(f"path: expected a folder, found {found}")
         self._table = user_file("table_file", table_file)
         self._classes_file = user_file("classes_file", classes_file)
         self._levels = parse_layout(layout)

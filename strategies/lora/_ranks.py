@@ -73,6 +73,10 @@ class RankedLoRAStrategy(LoRAStrategy):
 
         return replace(plan, starts=start_of)
 
+    def rank_of(self, client: str, largest: int) -> int:
+        """Return a client's rank: ``largest``, the adapter's, where it has none of its own."""
+        return self._ranks.get(client, largest)
+
     def own_part(self, update: ClientUpdate) -> ClientUpdate:
         """Return an update without what lies beyond its client's rank, such as noise."""
         rank = self._ranks.get(update.client)

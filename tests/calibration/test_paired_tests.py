@@ -11,31 +11,67 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fl2ora.calibration.comparison import compare_on_same_examples
-from fl2ora.calibration.paired_tests import bootstrap_test, holm, merged, seeds_test
+from fl2ora.calibration.paired_tests import holm, merged, seeds_test, sign_flip_test
 from fl2ora.calibration.predictions import Scores
 
 
-def test_the_bootstrap_agrees_with_the_t_test_of_many_images() -> None:
+def test_random_swaps_agree_with_the_t_test_of_many_images() -> None:
     rng = np.random.default_rng(0)
     differences = rng.normal([[0.0], [0.05], [0.1]], 1.0, size=(3, 1500))
-    found = bootstrap_test(differences, resamples=4000)
+    found = sign_flip_test(differences, resamples=4000)
     expected = stats.ttest_1samp(differences, 0.0, axis=1).pvalue
     assert found == pytest.approx(expected, abs=0.02)
 
 
 def test_the_smallest_p_value_is_that_of_one_draw_more_than_there_were() -> None:
     differences = np.tile([1.0, 2.0], (1, 50))
-    assert bootstrap_test(differences, resamples=99)[0] == pytest.approx(0.01)
-    assert math.isnan(bootstrap_test(np.array([[np.inf, 1.0]]), resamples=9)[0])
+    assert sign_flip_test(differences, resamples=99)[0] == pytest.approx(0.01)
+    assert math.isnan(sign_flip_test(np.array([[np.inf, 1.0]]), resamples=9)[0])
     with pytest.raises(ValueError, match=r"expected \(T, N\) with N >= 1"):
-        bootstrap_test(np.zeros((2, 0)))
+        sign_flip_test(np.zeros((2, 0)))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 11, 300])
+def test_of_accuracy_it_is_mcnemars_exact_test(n: int) -> None:
+    rng = np.random.default_rng(n)
+    differences = rng.choice([-1.0, 0.0, 1.0], p=[0.15, 0.5, 0.35], size=(6, n))
+    expected = []
+    for row in differences:
+        more, less = int((row > 0).sum()), int((row < 0).sum())
+        both = more + less
+        expected.append(stats.binomtest(more, both).pvalue if both else 1.0)
+    exact = n <= 11
+    found = sign_flip_test(differences, resamples=4000)
+    assert found == pytest.approx(expected, abs=1e-12 if exact else 0.03)
+
+
+@given(st.lists(st.floats(-5, 5).map(lambda x: round(x, 3)), min_size=1, max_size=8))
+def test_of_few_images_it_is_scipys_test_of_all_swaps(differences: list[float]) -> None:
+    values = np.array(differences)
+    expected = (
+        stats.permutation_test(
+            (values,), np.mean, permutation_type="samples", n_resamples=np.inf
+        ).pvalue
+        if len(values) > 1
+        else 1.0
+    )
+    assert sign_flip_test(values[None])[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10, 20])
+def test_few_images_are_no_proof(n: int) -> None:
+    """1500 pairs of equal models: claims stay below 0.05 but for chance, 0.068 at 3.3 errors."""
+    rng = np.random.default_rng(n)
+    for differences in (rng.normal(size=(1500, n)), rng.choice([-1.0, 0.0, 1.0], (1500, n))):
+        p_values = sign_flip_test(differences, resamples=1000)
+        assert (p_values < 0.05).mean() < 0.068
 
 
 def test_false_claims_over_images_are_as_rare_as_they_should_be() -> None:
     """400 pairs of models of equal accuracy on 300 images: about 5 % at 0.05, of one seed."""
     rng = np.random.default_rng(1)
     right = rng.random((2, 400, 300)) < 0.7
-    p_values = bootstrap_test(right[0].astype(float) - right[1], resamples=400)
+    p_values = sign_flip_test(right[0].astype(float) - right[1], resamples=400)
     # Binomial: a rate of 0.05 gives 0.08 and more with a chance of less than 0.005.
     assert 0.02 < (p_values < 0.05).mean() < 0.08
 

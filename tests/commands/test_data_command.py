@@ -63,6 +63,12 @@ def test_a_partition_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "report").exists()
 
 
+def test_a_folder_with_a_line_break_in_its_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a path without control characters"):
+        data(None, [DATASET], clients=2, output=tmp_path / "a\nb")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_server_without_data_has_nothing_to_show(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dataset: expected images to look at, found 'none'"):
         data(None, ["dataset=none"], clients=3, output=tmp_path / "report")

@@ -93,7 +93,7 @@ def test_a_command_that_was_stopped_goes_on(
     with pytest.raises(UserError, match="holds a finished run with another seed"):
         run(tmp_path, "run-name=all", "seed=5")
     (tmp_path / "all" / "0-neon" / "run.json").write_text("{")
-    with pytest.raises(UserError, match=r"expected a finished run, run\.json cannot be read"):
+    with pytest.raises(UserError, match=r"run\.json: expected a run's description"):
         run(tmp_path, "run-name=all")
     assert read_lines(tmp_path / "all" / "1-chalk" / "events.jsonl")[-1]["event"] == "finished"
 
@@ -101,6 +101,7 @@ def test_a_command_that_was_stopped_goes_on(
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("resume=./somewhere", "resume: expected none, as the same command goes on"),
         ("protocol=base_to_new", "protocol: expected none, as 'fl2ora domains' sets"),
         ("dataset=shapes(styles='neon')", "dataset: expected one with two or more domains"),
         ("dataset=none", "dataset: expected one with two or more domains"),

@@ -90,8 +90,11 @@ def test_a_device_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("federation.example.org", "expected HOST:PORT, found 'federation.example.org'"),
         ("host:port", "expected HOST:PORT"),
+        ("127.0.0.1:70000", "expected HOST:PORT, found '127.0.0.1:70000'"),
+        ("x" * 300 + ":80", "xxxx"),
+        ("é..b:80", "é..b:80: no connection: "),
         ("127.0.0.1:1", "127.0.0.1:1: no connection: [Errno 111]"),
-        ("127.0.0.1:99999", "127.0.0.1:99999: no connection: "),
+        ("127.0.0.1:0", "expected HOST:PORT"),
     ],
 )
 def test_a_superlink_that_cannot_be_reached(address: str, words: str) -> None:
@@ -111,6 +114,12 @@ def test_a_superlink_without_tls(tmp_path: Path) -> None:
         assert (
             _connection(address, authority)[1] == f"{authority}: expected certificates in PEM form"
         )
+
+
+def test_paths_of_an_unknown_user_are_told() -> None:
+    path = Path("~nobody-is-called-so/key")
+    assert "the home folder of that user is unknown" in _key(path)[1]
+    assert "the home folder of that user is unknown" in _connection("127.0.0.1:1", path)[1]
 
 
 def test_keys_that_a_superlink_would_not_take(tmp_path: Path) -> None:

@@ -279,6 +279,12 @@ def test_two_cells_that_are_the_same_run_are_refused(tmp_path: Path) -> None:
         run(tmp_path / "sweep", same)
 
 
+@pytest.mark.parametrize("name", ["accuracy", "seeds", "baseline"])
+def test_axes_called_like_columns_of_tables_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"no name of a column of tables, found '{name}'"):
+        run(tmp_path / "sweep", {"axes": {name: [{"name": "x"}]}})
+
+
 def test_a_folder_is_for_one_sweep_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,16 @@ def test_the_number_of_cells_is_what_is_left_of_the_product(
         ({"axes": {"method": [["lora"]]}}, "axes: method: method: expected one value"),
         ({"axes": {"a": [{"loss": "x"}]}}, "axes: a: expected a 'name' in every table"),
         ({"axes": {"a": [{"name": "x\n"}]}}, "axes: a: expected at most 200 printable signs"),
+        ({"axes": {"a": [{"name": "  "}]}}, "axes: a: expected at most 200 printable signs"),
+        (
+            {"axes": {"a\x1b[31m": [{"name": "x"}]}},
+            "axes: expected names of 1 to 200",
+        ),
+        ({"axes": {"": [{"name": "x"}]}}, "axes: expected names of 1 to 200"),
+        (
+            {"axes": {"method": ["lora"]}, "skip": [{"method": []}]},
+            "skip, number 1: method: expected one of lora, found []",
+        ),
         ({"axes": {"seed": [1]}}, "'seed' cannot be names of axes"),
         ({"fixed": {"seed": 1}}, "fixed: seed is set for every cell; use the list 'seeds'"),
         ({"fixed": {"run-name": "x"}}, "use 'fl2ora sweep --output'"),

@@ -298,6 +298,8 @@ def test_arguments_that_cannot_be(arguments: dict[str, Any], said: str, tmp_path
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     assert "path: expected a folder, found nothing there" in problem(tmp_path / "none")
+    with pytest.raises(UserError, match=r"path: expected a folder, found ''$"):
+        Folder("")
     assert "path: expected a folder, found a file" in problem(save_photo(tmp_path / "x.png"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,57 @@ def test_folders_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     (again / "events.jsonl").write_text('{"event": "failed"}\n')
     with pytest.raises(UserError, match="expected the folder of a finished run"):
         collect([again])
+    record = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="the run left no metrics"):
+        collect([run])
+    (run / "metrics.jsonl").write_text(record)
+    content = json.loads((run / "run.json").read_text())
+    content["config"]["seed"] = "x"
+    (run / "run.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"config: seed: expected a whole number, found 'x'"):
+        collect([run])
     (run / "run.json").write_text("[")
-    with pytest.raises(UserError, match=r"run\.json: expected the record of a run"):
+    with pytest.raises(UserError, match=r"run\.json: expected a run's description"):
+        collect([run])
+    (run / "run.json").unlink()
+    os.mkfifo(run / "run.json")
+    with pytest.raises(UserError, match=r"run\.json is not a file"):
         collect([run])
     (tmp_path / "sweep.json").write_text('{"cells": [{"x": 1}]}')
     with pytest.raises(UserError, match=r"sweep\.json: expected the record of a sweep"):
         collect([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("more", "axes"),
+    [({}, ("method", "dataset")), ({"method": "bitfit"}, ("method", "dataset"))],
+)
+def test_the_untuned_model_is_told_from_runs_that_differ_in_their_images(
+    tmp_path: Path, more: dict[str, Any], axes: tuple[str, ...]
+) -> None:
+    first = finished_run(tmp_path / "a", {"dataset": "shapes(train=10)"})
+    second = finished_run(tmp_path / "b", {"dataset": "shapes(train=20)", **more})
+    collection = collect([first, second])
+    assert collection.axes == axes
+    table = summarised(collection, METRICS[:4], SOURCE)
+    assert table["method"].tolist() == ["zero-shot"] * 2 + ["lora", more.get("method", "lora")]
+    assert table["dataset"].tolist() == ["shapes(train=10)", "shapes(train=20)"] * 2
+    text = summary_table(table, collection.axes, METRICS[:4], None)
+    assert len({tuple(cell.text for cell in row[: text.labels]) for row in text.rows}) == 4
+
+
+def test_a_sweep_over_data_sets_keeps_its_labels(tmp_path: Path) -> None:
+    cells = []
+    for label, size in (("few", 10), ("many", 20)):
+        finished_run(tmp_path / label, {"dataset": f"shapes(train={size})"}, sharpness=size / 4)
+        cells.append({"labels": {"dataset": label}, "seed": 0, "folder": label, "state": "done"})
+    record = {"sweep": {}, "code": "", "axes": ["dataset"], "cells": cells, "choices": []}
+    (tmp_path / "sweep.json").write_text(json.dumps(record))
+    collection = collect([tmp_path])
+    table = summarised(collection, METRICS[:4], SOURCE)
+    assert table["dataset"].tolist() == ["few", "many", "few", "many"]
+    assert table["method"].tolist() == ["zero-shot", "zero-shot", "lora", "lora"]
 
 
 def test_the_best_and_the_second_best_are_marked_on_the_same_images_alone(tmp_path: Path) -> None:

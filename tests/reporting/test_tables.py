@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fl2ora.calibration import METRICS, CalibrationStats, StatsSpec
+from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.events import JsonLines
 from fl2ora.reporting.tables import (
     CSV_FILE,
@@ -139,3 +140,28 @@ def test_without_sums_by_class_there_is_no_such_table(tmp_path: Path) -> None:
     nothing = {(0, "server-test"): CalibrationStats.zero()}
     assert write_classwise(tmp_path, {"server-test": ("cat", "dog")}, nothing) is None
     assert not list(tmp_path.iterdir())
+
+
+GOOD = '{"round": 0, "source": "server-test", "accuracy": 0.5}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + GOOD[:20], "line 2 is damaged"),
+        ("[1]\n" + GOOD, "line 1 is damaged"),
+        (GOOD.replace("0.5", "'x'".replace("'", '"')), "line 1: .accuracy.: expected .* found 'x'"),
+        (GOOD.replace("0.5", "[]"), r"line 1: .accuracy.: expected .* found \[\]"),
+        (GOOD.replace("0.5", "9" * 400), "line 1: .accuracy.: expected a finite number or null"),
+        (GOOD.replace("0.5", "Infinity"), "line 1: .accuracy.: expected .* found inf"),
+        (GOOD.replace(": 0,", ": null,"), "line 1: .round.: expected .* found None"),
+        (GOOD.replace(": 0,", ": 1.5,"), "line 1: .round.: expected .* found 1.5"),
+        (GOOD.replace(": 0,", ": 1e308,"), "line 1: .round.: expected .* found 1e.308"),
+        (GOOD.replace('"server-test"', "3"), "line 1: .source.: expected .* found 3"),
+        (GOOD + '{"accuracy": 1}\n', "line 2: expected a round and a source"),
+    ],
+)
+def test_a_damaged_record_is_no_table(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(UserError, match=rf"metrics\.jsonl: {message}"):
+        metrics_table(tmp_path)

@@ -10,7 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fl2ora.reporting.whole_files import whole_file, whole_folder, write_whole
+from fl2ora.experiment.errors import UserError
+from fl2ora.reporting.events import read_lines
+from fl2ora.reporting.logits import SavedLogits
+from fl2ora.reporting.run_file import RunFile
+from fl2ora.reporting.sweep_folder import SweepRecord
+from fl2ora.reporting.whole_files import plain_file, whole_file, whole_folder, write_whole
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])
@@ -73,3 +78,22 @@ def test_what_safetensors_cannot_write_is_a_refusal_of_the_system(tmp_path: Path
     with pytest.raises(OSError, match="a: "), whole_folder(tmp_path / "a") as part:
         save_file(tensors, part / "no" / "such" / "folder")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_file_is_never_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    assert plain_file(tmp_path / "a.txt").read_text() == "text"
+    assert plain_file(tmp_path / "nowhere") == tmp_path / "nowhere"
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/null")):
+        with pytest.raises(OSError, match="is not a file"):
+            plain_file(path)
+    for reader in (RunFile.read, SweepRecord.load, SavedLogits.load):
+        for name in ("run.json", "sweep.json", "logits.safetensors"):
+            (tmp_path / name).unlink(missing_ok=True)
+            os.mkfifo(tmp_path / name)
+        with pytest.raises(UserError, match="is not a file"):
+            reader(tmp_path)
+    os.mkfifo(tmp_path / "events.jsonl")
+    with pytest.raises(OSError, match="is not a file"):
+        read_lines(tmp_path / "events.jsonl")

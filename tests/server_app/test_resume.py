@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.events import read_lines
 from fl2ora.server_app import resuming
+from fl2ora.server_app.checkpoint import Checkpoint
 from fl2ora.strategies.privacy._ledger import composed
 from power_cuts import QUICK, assert_same_results, going_on, interrupted, undisturbed
 from runs import events, run_small
@@ -200,6 +202,41 @@ def test_by_force_a_changed_setting_is_taken_and_recorded(tmp_path: Path, copied
     assert (
         "- changed after round 3: learning-rate: 0.3 -> 0.1" in (found / "summary.md").read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "bitfit"}, "method: expected the one of the checkpoint: .* missing: "),
+        ({"callbacks": "summary + traffic + plots"}, r"callbacks: expected \d, .* found 3"),
+    ],
+)
+def test_what_even_force_cannot_put_together_is_told(
+    tmp_path: Path, copied: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        going_on(tmp_path, force_resume=True, **settings)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"format": 2}, "expected format 1 of checkpoints, found 2"),
+        ({"round": "x"}, "round: expected whole numbers of at least 0"),
+        ({"callbacks": 10**6}, "callbacks: expected whole numbers"),
+        ({"stop": None}, "stop: expected whole numbers of at least 0 and a text for stop"),
+        ({"place": {"metrics": 10**15}}, "metrics.jsonl does not begin as it did then"),
+    ],
+)
+def test_a_checkpoint_of_another_make_is_passed_over(
+    copied: Path, changed: dict[str, Any], message: str
+) -> None:
+    path = copied / "checkpoints" / "round-0000003.json"
+    body = {**json.loads(path.read_text())["checkpoint"], **changed}
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({"checkpoint": body, "sha256": digest}))
+    with pytest.raises(UserError, match=message):
+        Checkpoint.load(copied, 3)
 
 
 def test_other_clients_are_refused(tmp_path: Path, copied: Path) -> None:

@@ -21,7 +21,7 @@ from planned import begun, combine
 
 SPECS = [
     "fedit", "ffa_lora", "rolora", "fedsa_lora", "fedsvd", "flexlora", "hetlora", "lora_fair",
-    "fedex_lora", "flora", "flora_na",
+    "fedex_lora", "flora", "flora_na", "raflora",
 ]  # fmt: skip
 RANKS = "0:2, 1:1, 2:2, 3:1"
 CARRYING = {"fedex_lora", "flora"}
@@ -52,6 +52,8 @@ def test_every_file_is_a_strategy_by_its_name_and_helpers_are_none() -> None:
         ("fedsvd", False),
         ("flexlora", False),
         (f"flexlora(ranks='{RANKS}', row_norm=0.5)", False),
+        ("raflora", False),
+        (f"raflora(ranks='{RANKS}', row_norm=0.5)", False),
         ("hetlora", True),
         ("hetlora(ranks='1')", False),
         ("lora_fair", True),

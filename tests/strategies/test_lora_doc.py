@@ -23,7 +23,7 @@ def test_the_table_has_every_strategy_with_its_defaults() -> None:
         for name, cls in classes.items()
         if issubclass(cls, LoRAStrategy)
     }
-    assert len(actual) == 11
+    assert len(actual) == 12
     assert documented == actual
 
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
@@ -15,6 +17,7 @@ from fl2ora.strategies.lora.fedex_lora import FedExLoRA
 from fl2ora.strategies.lora.flexlora import FlexLoRA
 from fl2ora.strategies.lora.flora import FLoRA
 from fl2ora.strategies.lora.hetlora import HetLoRA
+from fl2ora.strategies.lora.raflora import RaFLoRA
 from fl2ora.strategies.updates import ClientUpdate
 from lora_factors import RESIDUAL_A, RESIDUAL_B, A, B, M, dense, drawn, pair
 from planned import begun, combine
@@ -118,9 +121,9 @@ def test_a_client_of_full_rank_gets_equal_values() -> None:
     assert all(torch.equal(cut[name], START[name]) for name in START)
 
 
-def test_four_strategies_take_ranks() -> None:
+def test_five_strategies_take_ranks() -> None:
     carrying = {**START, RESIDUAL_A: torch.zeros(2, 5), RESIDUAL_B: torch.zeros(7, 2)}
-    for make in (FlexLoRA, HetLoRA):
+    for make in (FlexLoRA, HetLoRA, RaFLoRA):
         assert rank_sent(begun(make("2"), "0", START), "0") == 2
     for carries in (FLoRA, FedExLoRA):
         assert rank_sent(begun(carries("2"), "0", carrying), "0") == 2
@@ -172,3 +175,41 @@ def test_noise_beyond_a_clients_rank_is_not_counted() -> None:
     noisy = [quiet[0], replace(quiet[1], adapter=adapter)]
     left, right = (strategy.aggregate(plan, sent) for sent in (quiet, noisy))
     assert all(torch.equal(left[name], right[name]) for name in START)
+
+
+def test_raflora_averages_each_rank_over_the_clients_that_have_it() -> None:
+    strategy = begun(RaFLoRA("4,1,2"), "abc", START)
+    plan = strategy.plan(1, START, "abc")
+    expected = np.zeros((7, 5))
+    trained = [
+        cut_to_rank(member.adapter, r) for member, r in zip(drawn(3, 4), (4, 1, 2), strict=True)
+    ]
+    sizes, having = (1, 2, 5), {0: (0, 1, 2), 1: (0, 2), 2: (0,), 3: (0,)}
+    for row, clients in having.items():
+        for k in clients:
+            share = sizes[k] / sum(sizes[each] for each in clients)
+            b, a = trained[k][B][:, row].double().numpy(), trained[k][A][row].double().numpy()
+            expected += share * np.outer(b, a)
+    moved = [ClientUpdate(c, t, n) for c, t, n in zip("abc", trained, sizes, strict=True)]
+    u, s, v = np.linalg.svd(expected)
+    result = strategy.aggregate(plan, moved)
+    np.testing.assert_allclose(dense(result), (u[:, :4] * s[:4]) @ v[:4], atol=1e-5)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_clients_of_low_rank_that_do_not_move_take_nothing_from_raflora(
+    first: int, second: int, seed: int
+) -> None:
+    start = drawn(1, 4, seed=seed)[0].adapter
+    strategy = begun(RaFLoRA(f"{first},{second}"), "ab", start)
+    plan = strategy.plan(1, start, "ab")
+    idle = [ClientUpdate(client, dict(plan.start_of(client)), 5) for client in "ab"]
+    np.testing.assert_allclose(dense(strategy.aggregate(plan, idle)), dense(start), atol=1e-5)
+
+
+def test_raflora_with_equal_ranks_is_flexlora() -> None:
+    members = drawn(3, 4)
+    flex, ra = (combine(make(), START, members) for make in (FlexLoRA, RaFLoRA))
+    for name in START:
+        torch.testing.assert_close(ra[name], flex[name], atol=1e-6, rtol=0)
