@@ -21,7 +21,7 @@ RESIDUAL = 307_200  # 18 matrices of attention's queries, keys and values
     ("settings", "down", "up"),
     [
         ({"strategy": "fedavg"}, LORA, LORA),
-        ({"strategy": "scaffold", "optimiser": "sgd(momentum=0)"}, 2 * LORA, 2 * LORA),
+        ({"strategy": "scaffold", "optimiser": "sgd(momentum=0)"}, 2 * LORA, LORA + 4),
         ({"strategy": "fednova"}, LORA, LORA + 8),
         ({"strategy": "ffa_lora"}, LORA, LORA // 2),
         ({"strategy": "rolora"}, LORA, LORA // 2),
