@@ -50,7 +50,7 @@ def train(message: Message, context: Context) -> Message:
     """Train the received adapter on this node's images."""
     node, task = _node(context, message), decode_train(message)
     update = tasks.train(node, ClientState(context, node.key, task.lineage), task)
-    return encode_update(message, update)
+    return encode_update(message, update, task)
 
 
 @app.evaluate()

@@ -114,6 +114,27 @@ def from_three(name: str, parts: Mapping[str, Tensor]) -> Tensor:
     return first + second + third
 
 
+def changes(adapter: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Adapter:
+    """Return the tensors that are not, bit by bit, those of the same names in ``start``.
+
+    >>> start = {"a": torch.zeros(2), "b": torch.zeros(2)}
+    >>> changes({"a": torch.zeros(2), "b": torch.ones(2)}, start)
+    {'b': tensor([1., 1.])}
+    """
+    return {
+        name: tensor
+        for name, tensor in adapter.items()
+        if name not in start or not _same_bits(tensor, start[name])
+    }
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    first, second = (t.detach().cpu().reshape(-1).view(torch.uint8) for t in (one, other))
+    return torch.equal(first, second)
+
+
 def num_bytes(adapter: Mapping[str, Tensor]) -> int:
     """Return the bytes of the tensors, without names and headers."""
     return sum(tensor.numel() * tensor.element_size() for tensor in adapter.values())

@@ -13,10 +13,11 @@ message type              server -> node                 node -> server
 ========================  =============================  =======================================
 
 ``arrays`` is the adapter: float32, sorted names; of a server in Flower's own loop a node takes it
-in float64 too. ``parameters`` and ``sums`` are float64. ``aux``
-is there only where a strategy asks for it. Every message but the first to a node whose classes are
-in another order than the run's, or fewer, also has ``classes``: the names in the run's order; to a
-node that leaves out copies of other nodes' images, ``left-out``: their digests.
+in float64 too. If a train message says ``changes-only``, its reply has only those that training
+changed, and says in ``reply`` how many are ``unchanged``. ``parameters`` and ``sums`` are float64.
+``aux`` is there only where a strategy asks for it. Every message but the first to a node whose
+classes are in another order than the run's, or fewer, also has ``classes``: the names in the run's
+order; to a node that leaves out copies of other nodes' images, ``left-out``: their digests.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ OWN = "own"
 LEFT_OUT = "left-out"
 ROUND, NUM_ROUNDS, CLIENT_RULE = "server-round", "num-rounds", "client-rule"
 EXAMPLES, CLIENT = "num-examples", "client"
+CHANGES_ONLY, UNCHANGED = "changes-only", "unchanged"
 
 LONGEST_TEXT = 1000
 """Characters of a text from a node that are kept: it goes into logs and onto terminals."""

@@ -10,12 +10,13 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
-from fl2ora.clip_tuning.adapter import Adapter, AdapterError, check_finite, check_like
+from fl2ora.clip_tuning.adapter import Adapter, AdapterError, changes, check_finite, check_like
 from fl2ora.experiment.config import Value
 from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.records import (
     ARRAYS,
     AUX,
+    CHANGES_ONLY,
     CLIENT_RULE,
     CONFIG,
     EXAMPLES,
@@ -24,6 +25,7 @@ from fl2ora.messages.records import (
     REPLY,
     ROUND,
     TRAIN,
+    UNCHANGED,
     UnusableMessageError,
     one_line,
     refuse_error,
@@ -49,6 +51,8 @@ class TrainTask:
         round: from 1.
         num_rounds: of the run, which a learning-rate schedule needs.
         lineage: what of the node's memory counts.
+        changes_only: the server fills in what a reply leaves out because training left it as it
+            was; Flower's own strategies need all of it.
     """
 
     adapter: Adapter
@@ -57,6 +61,7 @@ class TrainTask:
     round: int = 1
     num_rounds: int = 1
     lineage: Lineage = field(default_factory=Lineage)
+    changes_only: bool = False
 
 
 def encode_train(
@@ -75,7 +80,12 @@ def encode_train(
     """
     shared = encode_tensors(plan.current)
     aux = encode_tensors(plan.aux) if plan.aux else None
-    own: dict[str, Value] = {ROUND: plan.round, NUM_ROUNDS: num_rounds, CLIENT_RULE: plan.rule}
+    own: dict[str, Value] = {
+        ROUND: plan.round,
+        NUM_ROUNDS: num_rounds,
+        CLIENT_RULE: plan.rule,
+        CHANGES_ONLY: True,
+    }
     for node, client in nodes.items():
         start = plan.start_of(client)
         records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
@@ -106,15 +116,21 @@ def decode_train(message: Message) -> TrainTask:
         server_round,
         int(settings.get(NUM_ROUNDS, server_round)),  # type: ignore[arg-type]
         Lineage.from_settings(settings),
+        settings.get(CHANGES_ONLY) is True,
     )
 
 
-def encode_update(message: Message, update: ClientUpdate) -> Message:
-    """Return a node's reply."""
+def encode_update(message: Message, update: ClientUpdate, task: TrainTask | None = None) -> Message:
+    """Return a node's reply, with what changed alone if the task says so."""
+    changed = update.adapter
+    if task is not None and task.changes_only:
+        changed = changes(update.adapter, task.adapter)
+    reply = reply_record(update.client)
+    reply[UNCHANGED] = len(update.adapter) - len(changed)
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-        ARRAYS: encode_tensors(update.adapter),
+        ARRAYS: encode_tensors(changed),
         METRICS: MetricRecord({**update.metrics, EXAMPLES: update.num_examples}),
-        REPLY: reply_record(update.client),
+        REPLY: reply,
     }
     if update.aux:
         records[AUX] = encode_tensors(update.aux)
@@ -155,7 +171,7 @@ def decode_update(
         )
     if images is not None and examples != images:
         raise UnusableMessageError(f"{EXAMPLES}: expected {images}, found {examples:.0f}")
-    adapter = decode_tensors(content.array_records[ARRAYS], "update")
+    adapter = _whole(decode_tensors(content.array_records[ARRAYS], "update"), content, sent)
     aux_record = content.array_records.get(AUX)
     if aux_record is not None:
         _refuse_large(aux_record, sent)
@@ -168,6 +184,16 @@ def decode_update(
         raise UnusableMessageError(one_line(error)) from None
     _refuse_far(adapter, sent, max_norm)
     return ClientUpdate(client, adapter, int(examples), metrics, aux)
+
+
+def _whole(changed: Adapter, content: RecordDict, sent: Mapping[str, Tensor]) -> Adapter:
+    """Return an update with what it left out, if that is as much as it says it left out."""
+    reply = content.config_records.get(REPLY, ConfigRecord())
+    left_out = sent.keys() - changed.keys()
+    if reply.get(UNCHANGED) != len(left_out):
+        return changed  # what is missing is refused like any other wrong name
+    filled = {**changed, **{name: sent[name].clone() for name in left_out}}
+    return {name: filled[name] for name in sorted(filled)}
 
 
 def _metrics(record: MetricRecord) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from fl2ora.clip_tuning.adapter import num_bytes
+from fl2ora.clip_tuning.adapter import changes, num_bytes
 from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport
 from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.updates import ClientUpdate
@@ -13,7 +13,8 @@ from fl2ora.strategies.updates import ClientUpdate
 class Traffic(Callback):
     """Records ``bytes_down`` and ``bytes_up``, means over the round's clients.
 
-    Counted are the values of tensors alone, without names and headers.
+    Counted are the values of tensors alone, without names and headers. What training left as it
+    was is not in a reply.
     """
 
     def __init__(self) -> None:
@@ -21,7 +22,8 @@ class Traffic(Callback):
 
     def on_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
         """Count a usable reply."""
-        self._up.append(num_bytes(update.adapter) + num_bytes(update.aux))
+        changed = changes(update.adapter, plan.start_of(update.client))
+        self._up.append(num_bytes(changed) + num_bytes(update.aux))
 
     def after_training(self, report: RoundReport) -> Reaction:
         """Return the means."""

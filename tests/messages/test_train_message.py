@@ -197,3 +197,61 @@ def test_the_number_of_examples_is_what_the_node_said_at_the_start() -> None:
     assert decode_update(reply(), "k", SENT, images=5).num_examples == 5
     with pytest.raises(UnusableMessageError, match="num-examples: expected 7, found 5"):
         decode_update(reply(), "k", SENT, images=7)
+
+
+def _answered(update: ClientUpdate, changes_only: bool = True) -> Message:
+    task = TrainTask(SENT, changes_only=changes_only)
+    return encode_update(question(), update, task)
+
+
+@pytest.mark.parametrize(
+    ("changed", "travels"),
+    [((), []), (("b",), ["b"]), (("a", "b"), ["a", "b"])],
+)
+def test_what_training_left_as_it_was_does_not_travel(
+    changed: tuple[str, ...], travels: list[str]
+) -> None:
+    adapter = {n: t + 1 if n in changed else t.clone() for n, t in SENT.items()}
+    message = _answered(ClientUpdate("k", adapter, 9))
+    assert sorted(message.content.array_records["arrays"]) == travels
+    found = decode_update(message, "k", SENT).adapter
+    assert list(found) == sorted(SENT)
+    assert all(torch.equal(found[name], adapter[name]) for name in SENT)
+    assert all(found[name].data_ptr() != SENT[name].data_ptr() for name in SENT)
+
+
+def test_a_zero_that_became_negative_has_changed() -> None:
+    adapter = {name: -torch.zeros_like(tensor) for name, tensor in SENT.items()}
+    sent = {name: torch.zeros_like(tensor) for name, tensor in SENT.items()}
+    message = encode_update(
+        question(), ClientUpdate("k", adapter, 9), TrainTask(sent, changes_only=True)
+    )
+    assert len(message.content.array_records["arrays"]) == len(SENT)
+
+
+def test_everything_travels_to_a_server_that_does_not_ask_for_changes_alone() -> None:
+    message = _answered(ClientUpdate("k", dict(SENT), 9), changes_only=False)
+    assert sorted(message.content.array_records["arrays"]) == sorted(SENT)
+
+
+@pytest.mark.parametrize("said", [0, 2, "1", [1], None])
+def test_tensors_left_out_without_saying_so_are_missing(said: object) -> None:
+    message = _answered(ClientUpdate("k", {**SENT, "b": SENT["b"] + 1}, 9))
+    record = message.content.config_records["reply"]
+    del record["unchanged"]
+    if said is not None:
+        record["unchanged"] = said  # type: ignore[assignment]
+    with pytest.raises(UnusableMessageError, match="missing: a"):
+        decode_update(message, "k", SENT)
+
+
+def test_a_strange_name_does_not_pass_as_a_tensor_left_out() -> None:
+    message = _answered(ClientUpdate("k", {"a": SENT["a"] + 1, "c": SENT["b"]}, 9))
+    message.content.config_records["reply"]["unchanged"] = 1
+    with pytest.raises(UnusableMessageError, match="unexpected: c"):
+        decode_update(message, "k", SENT)
+
+
+def test_our_server_asks_for_changes_alone() -> None:
+    (message,) = encode_train(RoundPlan(1, SENT, ("k",)), {1: "k"}, 1)
+    assert decode_train(message).changes_only

@@ -128,20 +128,20 @@ def test_an_absurd_change_is_dropped_where_a_limit_is_set(tmp_path: Path) -> Non
 
 
 def poisons(message: Message, context: Context, reply: Message) -> Message:
-    """Send a huge change of the control variate, in the first round alone."""
+    """Send a huge distance, in the first round alone."""
     if message.content.config_records["config"]["server-round"] == 1:
         aux = reply.content.array_records["aux"].to_torch_state_dict()
         reply.content["aux"] = ArrayRecord({name: t + 1e6 for name, t in aux.items()})
     return reply
 
 
-def test_one_false_control_variate_does_not_cost_the_honest_clients(tmp_path: Path) -> None:
+def test_one_false_distance_does_not_cost_the_honest_clients(tmp_path: Path) -> None:
     settings = {"strategy": "scaffold", "optimiser": "sgd(momentum=0.0)", "num_rounds": 3}
     app = only_node_2(poisons)
     folder = run_small(tmp_path, client_app=app, **settings)
     drops = events(folder, "drop")
     assert [(d["round"], d["client"]) for d in drops] == [(1, "1")]
-    assert drops[0]["reason"].startswith("aux: its variate is that of a change of norm ")
+    assert drops[0]["reason"].startswith("aux: distance: expected ")
     assert events(folder, "finished")[0]["updates"] == 8
 
 

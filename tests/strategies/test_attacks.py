@@ -97,7 +97,7 @@ def test_the_inner_rules_state_and_aux_stay_honest() -> None:
     strategy = begun(attacked, "ab", scalar(0.0))
     _, updates = one_round(strategy, 1, scalar(0.0), attacker)
     for one, other, left, right in zip(expected, updates, honest, attacker, strict=True):
-        assert torch.equal(one.aux["x"], other.aux["x"])
+        assert torch.equal(one.aux["distance"], other.aux["distance"])
         assert torch.equal(left.state["x"], right.state["x"])
         assert one.adapter["x"].item() == pytest.approx(-other.adapter["x"].item())
 

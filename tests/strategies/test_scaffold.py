@@ -5,12 +5,16 @@ c_k = (x - y)/(2*0.1): -.95, -12.75; x = 1.37, c = -6.85. Round 2 steps along gr
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
+from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.errors import UserError
 from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.averaging.scaffold import SCAFFOLD, SCAFFOLDRule
+from fl2ora.strategies.base import LocalWork, RunInfo
 from fl2ora.strategies.client_rule import LocalStart
 from fl2ora.strategies.toy_clients import ToyClient
 from fl2ora.strategies.updates import ClientUpdate
@@ -26,7 +30,7 @@ def test_two_rounds_by_hand() -> None:
     strategy, clients = scaffold(), two_clients(steps=2, learning_rate=0.1)
     first, updates = one_round(strategy, 1, scalar(0.0), clients)
     assert [u.adapter["x"].item() for u in updates] == pytest.approx([0.19, 2.55])
-    assert [u.aux["x"].item() for u in updates] == pytest.approx([-0.95, -12.75])
+    assert [u.aux["distance"].item() for u in updates] == pytest.approx([0.2, 0.2])
     assert [c.state["x"].item() for c in clients] == pytest.approx([-0.95, -12.75])
     assert first["x"].item() == pytest.approx(1.37)
     assert strategy.plan(2, first, "ab").aux["x"].item() == pytest.approx(-6.85)
@@ -61,8 +65,8 @@ def test_a_lost_reply_shifts_the_optimum_as_documented() -> None:
     # c is off the mean of the c_k by e = -(lost change)/M; where the mean corrected gradient
     # is zero, the mean gradient (4 x - 16)/2 is -e.
     strategy, clients = scaffold(), two_clients(2, 0.1)
-    current, updates = one_round(strategy, 1, scalar(0.0), clients, lost=["a"])
-    error = -updates[0].aux["x"].item() / 2
+    current, _ = one_round(strategy, 1, scalar(0.0), clients, lost=["a"])
+    error = -clients[0].state["x"].item() / 2
     for server_round in range(2, 150):
         current, _ = one_round(strategy, server_round, current, clients)
     assert current["x"].item() == pytest.approx(4.0 - error / 2, abs=1e-3)
@@ -74,14 +78,36 @@ def test_momentum_is_refused_with_the_remedy() -> None:
         SCAFFOLDRule().begin(start)
 
 
-def test_updates_without_variates_are_refused() -> None:
-    with pytest.raises(ValueError, match="aux: missing: x"):
-        SCAFFOLD().check_update(plan_of([], scalar(1.0)), ClientUpdate("a", scalar(1.0), 1))
-    aux = {"x": torch.zeros(2)}
-    with pytest.raises(ValueError, match="aux: x has shape"):
-        SCAFFOLD().check_update(
-            plan_of([], scalar(1.0)), ClientUpdate("a", scalar(1.0), 1, aux=aux)
-        )
+@pytest.mark.parametrize(
+    "aux",
+    [
+        {},
+        {"distance": torch.zeros(1)},
+        {"distance": torch.full((1,), -0.1)},
+        {"distance": torch.full((1,), math.nan)},
+        {"distance": torch.ones(2)},
+        {"distance": torch.ones(1), "x": torch.ones(1)},
+        {"x": torch.ones(1)},
+    ],
+)
+def test_updates_without_their_distance_are_refused(aux: Adapter) -> None:
+    update = ClientUpdate("a", scalar(1.0), 1, aux=aux)
+    with pytest.raises(ValueError, match="aux: expected a positive number 'distance', found"):
+        SCAFFOLD().check_update(plan_of([], scalar(1.0)), update)
+
+
+@pytest.mark.parametrize(("distance", "usable"), [(0.4, True), (0.8, False), (0.3999, False)])
+def test_a_distance_that_is_not_that_of_the_work_is_refused(distance: float, usable: bool) -> None:
+    """It would move the variate of all clients."""
+    strategy = SCAFFOLD()
+    strategy.begin(RunInfo(("a",), scalar(0.0), work=lambda client, number: LocalWork(4, 0.1)))
+    update = ClientUpdate("a", scalar(1.0), 1, aux={"distance": torch.tensor([distance])})
+    plan = strategy.plan(1, scalar(0.0), "a")
+    if usable:
+        strategy.check_update(plan, update)
+    else:
+        with pytest.raises(ValueError, match=r"aux: distance: expected 0\.4, found"):
+            strategy.check_update(plan, update)
 
 
 def test_a_client_that_diverges_keeps_its_state() -> None:

@@ -38,6 +38,7 @@ def rounds(draw: st.DrawFn) -> list[ClientUpdate]:
         aux = {"a": torch.tensor([c, d]), "b": torch.tensor([[a]])}
         aux["normaliser"] = torch.tensor([draw(st.floats(0.5, 50, width=32))])
         aux["steps"] = torch.tensor([float(draw(st.integers(1, 50)))])
+        aux["distance"] = torch.tensor([float(draw(st.integers(1, 50)))])
         adapter = {"a": torch.tensor([a, b]), "b": torch.tensor([[c]])}
         size = draw(st.integers(1, 1000))
         updates.append(ClientUpdate(f"c{index}", adapter, size, aux=aux))
@@ -46,7 +47,7 @@ def rounds(draw: st.DrawFn) -> list[ClientUpdate]:
 
 def trimmed(spec: str, updates: list[ClientUpdate]) -> list[ClientUpdate]:
     """Leave in aux what the strategy knows."""
-    known = {"scaffold": ("a", "b"), "fednova": ("normaliser", "steps")}
+    known = {"scaffold": ("distance",), "fednova": ("normaliser", "steps")}
     names = next((names for word, names in known.items() if word in spec), ())
     return [replace(u, aux={name: u.aux[name] for name in names}) for u in updates]
 
