@@ -27,6 +27,7 @@ from fl2ora.commands.doctor import doctor
 from fl2ora.commands.domains import domains
 from fl2ora.commands.keys import keys
 from fl2ora.commands.node_check import check
+from fl2ora.commands.predict import predict
 from fl2ora.commands.report import report
 from fl2ora.commands.run import run
 from fl2ora.commands.sweep import sweep
@@ -52,6 +53,7 @@ cli.command()(sweep)
 cli.command()(compare)
 cli.command()(report)
 cli.command()(calibrate)
+cli.command()(predict)
 cli.command()(data)
 cli.command()(domains)
 cli.command()(keys)

@@ -10,15 +10,12 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.commands.consoles import console_for
 from fl2ora.commands.metric_tables import print_metrics
 from fl2ora.commands.options import AsJson
 from fl2ora.commands.verbosity import Verbose, set_verbosity
-from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import with_absolute_paths
-from fl2ora.reporting.run_file import RUN_FILE
+from fl2ora.reporting.run_file import read_config
 from fl2ora.reporting.run_lines import UNCONVERGED
 from fl2ora.reporting.sources import (
     CALIBRATED,
@@ -42,7 +39,7 @@ def calibrate(
     same sums, without the messages.
     """
     set_verbosity(verbose)
-    config, spec = _config(run_dir), with_absolute_paths(calibrator)
+    config, spec = read_config(run_dir), with_absolute_paths(calibrator)
     # Imported here so that a mistake above is answered before Flower is loaded.
     from fl2ora.commands.fit_to_run import fit_to_run
 
@@ -57,27 +54,6 @@ def calibrate(
     if as_json:
         said = {"calibrator_dir": where, "converged": fitted.converged, "metrics": fitted.metrics}
         print(json.dumps(said))
-
-
-def _config(run_dir: Path) -> RunConfig:
-    """Read a run's configuration.
-
-    Raises:
-        UserError: the folder is no run directory, or its record is damaged.
-    """
-    path = run_dir / RUN_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        config = content.get("config") if isinstance(content, dict) else None
-        if not isinstance(config, dict):
-            raise UserError("expected an object with the run's settings under 'config'")
-        found = RunConfig.from_flat(config)
-        calibration.chosen_metrics(found.metrics)
-    except (OSError, ValueError, RecursionError) as error:  # UserError is a ValueError
-        raise UserError(
-            f"{run_dir}: expected the folder of a run, with {RUN_FILE}: {error}"
-        ) from None
-    return found
 
 
 def _print(console: Console, found: dict[str, dict[str, float]], last: int) -> None:

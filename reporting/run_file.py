@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
@@ -91,6 +92,27 @@ class RunFile:
     def replace(self, folder: Path) -> None:
         """Put it in place of the folder's."""
         write_whole(folder / RUN_FILE, self.text())
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Return the configuration of the run in a folder.
+
+    Raises:
+        UserError: the folder is no run's, or its record is damaged.
+    """
+    path = folder / RUN_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        config = content.get("config") if isinstance(content, dict) else None
+        if not isinstance(config, dict):
+            raise UserError("expected an object with the run's settings under 'config'")
+        found = RunConfig.from_flat(config)
+        calibration.chosen_metrics(found.metrics)
+    except (OSError, ValueError, RecursionError) as error:  # UserError is a ValueError
+        raise UserError(
+            f"{folder}: expected the folder of a run, with {RUN_FILE}: {error}"
+        ) from None
+    return found
 
 
 def write_resume_file(folder: Path, config: RunConfig) -> None:

@@ -29,7 +29,9 @@ def finish(run: Run, state: RunState, plugins: RunPlugins) -> Outcome:
     saved.save(context.folder)
     context.tracker.log("outcome", **described(outcome))
     try:
-        save_exported(context.folder, plugins.method, context.classifier, state.adapter)
+        save_exported(
+            context.folder, context.config, plugins.method, context.classifier, state.adapter
+        )
         save_spent(context.folder / ADAPTER, context.config.strategy, run.strategy)
         if plugins.calibrator is not None:
             _calibrate(run, state, plugins.calibrator, saved)
