@@ -44,6 +44,7 @@ def _model(text: str) -> None:
 
 
 def check_device(text: str) -> None:
+    """Refuse what is no name of a device."""
     if text not in DEVICES and not re.fullmatch(r"cuda:[0-9]{1,3}", text):
         expected = f"{', '.join(DEVICES)} or cuda:N"
         raise UserError(f"expected {expected}, found {shown(text)}{nearest(text, DEVICES)}")

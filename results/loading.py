@@ -84,7 +84,10 @@ class Source:
         Raises:
             UserError: something is missing, damaged, or does not fit the rest.
         """
-        check_device(device)
+        try:
+            check_device(device)
+        except UserError as error:
+            raise UserError(f"device: {error}") from None
         fitted = self.calibrator(calibrator)
         place, saved = resolve_device(device), self.saved
 
