@@ -66,12 +66,17 @@ class SavedClassifier:
                 raise UserError(
                     f"{path}: {key}: expected {wanted!r}, found {shown(found.get(key))}"
                 )
+        templates = _texts(path, found, "templates", 1)
+        if any(template.count("{}") != 1 for template in templates):
+            raise UserError(
+                f"{path}: templates: expected exactly one {{}} in each, found {shown(templates)}"
+            )
         return cls(
             _text(path, found, "model"),
             _text(path, found, "method"),
             _whole(path, found, "seed"),
             _texts(path, found, "class_names", 2),
-            _texts(path, found, "templates", 1),
+            templates,
         )
 
     def build(self, folder: Path, device: torch.device) -> ClipClassifier:

@@ -130,11 +130,11 @@ def _print(console: Console, rows: Sequence[dict[str, Any]], predictor: Predicto
     for row in rows:
         for place, guess in enumerate(row["top"]):
             first = place == 0
-            name = Text(printable(guess["class"]), style="bold" if first else "")
+            answer = Text(printable(guess["class"]), style="bold" if first else "")
             if first and row["class"] is None:
-                name = Text(f"no answer ({printable(guess['class'])}?)", style="yellow")
+                answer = Text(f"no answer ({printable(guess['class'])}?)", style="yellow")
             image = Text(printable(row["image"]) if first else "")
-            table.add_row(image, name, f"{100 * guess['confidence']:.1f} %")
+            table.add_row(image, answer, f"{100 * guess['confidence']:.1f} %")
     console.print(table)
 
 

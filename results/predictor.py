@@ -117,12 +117,16 @@ class Predictor:
                 fitted.confidence(logits, context),
             )
 
+    @cached_property
+    def zero_shot(self) -> ClipClassifier:
+        """The untuned classifier of the same classes."""
+        return self._make_zero_shot()
+
     def _context(self, images: Images, batch_size: int) -> CalibrationContext:
-        zero_shot, texts = self._zero_shot
-        return CalibrationContext.of_tuned_classes(predict(zero_shot, images, batch_size), *texts)
+        zero_shot_logits = predict(self.zero_shot, images, batch_size)
+        return CalibrationContext.of_tuned_classes(zero_shot_logits, *self._texts)
 
     @cached_property
-    def _zero_shot(self) -> tuple[ClipClassifier, tuple[Tensor, Tensor]]:
-        """The untuned classifier, and the class features of the tuned one and of it."""
-        zero_shot = self._make_zero_shot()
-        return zero_shot, (class_features(self.classifier), class_features(zero_shot))
+    def _texts(self) -> tuple[Tensor, Tensor]:
+        """Class features of the tuned classifier and of the untuned one."""
+        return class_features(self.classifier), class_features(self.zero_shot)

@@ -51,6 +51,7 @@ def adapter(tiny_clip_folder: Path, tmp_path: Path) -> Path:
         ("format", "another"), ("version", 2), ("model", 3), ("model", ""), ("method", None),
         ("seed", "5"), ("seed", True), ("class_names", "cat"), ("class_names", ["cat"]),
         ("class_names", ["cat", "cat"]), ("class_names", ["cat", 3]), ("templates", []),
+        ("templates", ["a photo"]),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_named(adapter: Path, key: str, value: Any) -> None:

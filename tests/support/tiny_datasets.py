@@ -138,3 +138,21 @@ class Reordered(Dataset):
         labels = self._places[images.labels]
         moved = LabelledImages(images.images, labels, images.domains)
         return moved.select(torch.nonzero(labels < self._first)[:, 0])
+
+
+class Renamed(NoTrainingImages):
+    """The same classes backwards, spelled otherwise, and of each as many test images.
+
+    Args:
+        extra: a name that takes the place of the first class's; empty: none.
+    """
+
+    def __init__(self, extra: str = "") -> None:
+        super().__init__()
+        names = [name.upper().replace(" ", "_") for name in reversed(self.class_names)]
+        self.class_names = (extra, *names[1:]) if extra else tuple(names)
+
+    def split(self, name: SplitName) -> LabelledImages:
+        images = self._world.split(name)
+        labels = len(self.class_names) - 1 - images.labels
+        return LabelledImages(images.images, labels, images.domains)
