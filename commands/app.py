@@ -26,6 +26,7 @@ from fl2ora.commands.data import data
 from fl2ora.commands.doctor import doctor
 from fl2ora.commands.domains import domains
 from fl2ora.commands.evaluate import evaluate
+from fl2ora.commands.export import export
 from fl2ora.commands.keys import keys
 from fl2ora.commands.node_check import check
 from fl2ora.commands.predict import predict
@@ -56,6 +57,7 @@ cli.command()(report)
 cli.command()(calibrate)
 cli.command()(predict)
 cli.command()(evaluate)
+cli.command()(export)
 cli.command()(data)
 cli.command()(domains)
 cli.command()(keys)

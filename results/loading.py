@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from fl2ora.results.predictor import Predictor
 
 CALIBRATOR = "calibrator"
 """Folder of the fitted calibrator beside an exported adapter."""
+HERE = "."
+"""Model of an adapter that lies in the model's own folder."""
 NONE = "none"
 
 
@@ -134,4 +136,6 @@ def source_at(path: Path) -> Source:
             f"{path / FILE}: method: expected one of fl2ora's own in an adapter without its run, "
             f"found {saved.method!r}"
         )
+    if saved.model == HERE:
+        saved = replace(saved, model=str(absolute))
     return Source(path, None, None, saved)

@@ -181,7 +181,7 @@ def test_calibrate_names_a_calibrator(command: Command) -> None:
     assert build_run_calibrator(context.params["calibrator"]) is not None
 
 
-USES = ("fl2ora predict", "fl2ora evaluate")
+USES = ("fl2ora predict", "fl2ora evaluate", "fl2ora export")
 
 
 @pytest.mark.parametrize("command", starting(*USES), ids=str)
@@ -190,7 +190,7 @@ def test_what_uses_a_run_knows_its_options(command: Command) -> None:
     assert isinstance(group, click.Group)
     name = command.words[1]
     given = group.commands[name].make_context(name, command.words[2:]).params
-    assert given["trained"] is not None
+    assert given.get("trained", given.get("run")) is not None
 
 
 def option(command: Command, name: str) -> dict[str, bool | int | float | str]:
