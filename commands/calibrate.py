@@ -17,6 +17,7 @@ from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.experiment.paths import with_absolute_paths
 from fl2ora.reporting.run_file import read_config
 from fl2ora.reporting.run_lines import UNCONVERGED
+from fl2ora.reporting.set_tables import HEAD, set_rows
 from fl2ora.reporting.sources import (
     CALIBRATED,
     CLIENTS_TEST,
@@ -46,6 +47,8 @@ def calibrate(
     fitted = fit_to_run(run_dir, config, spec)
     console, where = console_for(stderr=as_json), str(fitted.folder.resolve())
     _print(console, fitted.metrics, config.num_rounds)
+    if sets := set_rows(fitted.metrics.items()):
+        print_metrics(console, "Sets of classes", HEAD, sets)
     for source, reason in fitted.left_out.items():
         console.print(f"{source} not calibrated: {reason}", markup=False, soft_wrap=True)
     if not fitted.converged:

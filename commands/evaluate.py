@@ -79,6 +79,7 @@ def evaluate(
 
 
 def _print(console: Console, found: Evaluated, *, everything: bool) -> None:
+    from fl2ora.reporting.set_tables import HEAD, set_rows
     from fl2ora.reporting.tables import cell
     from fl2ora.results.evaluating import by_part
 
@@ -91,6 +92,8 @@ def _print(console: Console, found: Evaluated, *, everything: bool) -> None:
         ]
         images = f", {rows[0]['num_examples']:,.0f} images" if "num_examples" in rows[0] else ""
         print_metrics(console, printable(f"{part} of {found.dataset}{images}"), head, cells)
+    if sets := set_rows((part, row) for part, rows in by_part(found.table) for row in rows):
+        print_metrics(console, "Sets of classes", HEAD, sets)
     for note in found.notes:
         console.print(f"Note: {printable(note)}", style="yellow", markup=False, soft_wrap=True)
 

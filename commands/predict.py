@@ -102,12 +102,12 @@ def _rows(
     names = predictor.class_names
     for pictures in read_images(paths, predictor.fit):
         bad |= pictures.bad
-        classes, values = predictor.predict(pictures.images).top(top)
-        for path, which, confidence in zip(
-            pictures.paths, classes.tolist(), values.tolist(), strict=True
-        ):
+        found = predictor.predict(pictures.images)
+        classes, values = (part.tolist() for part in found.top(top))
+        for place, path in enumerate(pictures.paths):
+            which, confidence = classes[place], values[place]
             answered = confidence[0] >= threshold
-            yield {
+            row = {
                 "image": str(path),
                 "class": names[which[0]] if answered else None,
                 "confidence": confidence[0],
@@ -116,17 +116,26 @@ def _rows(
                     for index, value in zip(which, confidence, strict=True)
                 ],
             }
+            if found.sets is not None:
+                order = found.probabilities[place].argsort(descending=True, stable=True)
+                inside = order[found.sets[place][order]]
+                row["set"] = [names[index] for index in inside.tolist()]
+            yield row
 
 
 def _print(console: Console, rows: Sequence[dict[str, Any]], predictor: Predictor) -> None:
     fitted = predictor.calibrator
-    how = "calibrated by " + fitted.spec if fitted is not None else "not calibrated"
     if not rows:
         return
+    how = "not calibrated" if fitted is None else f"calibrated by {fitted.spec}"
+    if fitted is not None and "set" in rows[0]:
+        how = f"not calibrated, sets are of {fitted.spec}"
     table = Table(title=Text(f"Confidence is {how}"))
     for name in ("image", "class"):
         table.add_column(name, overflow="fold")
     table.add_column("confidence", justify="right", min_width=10)
+    if "set" in rows[0]:
+        table.add_column("set", overflow="fold")
     for row in rows:
         for place, guess in enumerate(row["top"]):
             first = place == 0
@@ -134,7 +143,8 @@ def _print(console: Console, rows: Sequence[dict[str, Any]], predictor: Predicto
             if first and row["class"] is None:
                 answer = Text(f"no answer ({printable(guess['class'])}?)", style="yellow")
             image = Text(printable(row["image"]) if first else "")
-            table.add_row(image, answer, f"{100 * guess['confidence']:.1f} %")
+            inside = [Text(printable(", ".join(row["set"])))] if first and "set" in row else []
+            table.add_row(image, answer, f"{100 * guess['confidence']:.1f} %", *inside)
     console.print(table)
 
 

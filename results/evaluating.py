@@ -176,15 +176,22 @@ def _measured(
         for model in (UNTUNED, TUNED)
     }
     left_out: Mapping[str, str] = {}
+    sets: Mapping[str, Mapping[str, float]] = {}
     if (fitted := predictor.calibrator) is not None:
         after = measure_saved(fitted.calibrator, fitted.parameters, saved, spec_of)
         sums[CALIBRATED], left_out = after.central, after.left_out
+        sets = after.set_metrics(suffix="")
     found = {
         model: all_metrics(central, {}, config.resamples, "", metrics, means)
         for model, central in sums.items()
     }
     rows = [
-        {"part": name_of(source), "model": model, **values[source]}
+        {
+            "part": name_of(source),
+            "model": model,
+            **values[source],
+            **(sets.get(source, {}) if model == CALIBRATED else {}),
+        }
         for source in found[TUNED]
         for model, values in found.items()
         if source in values

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from fl2ora.calibration.calibrators._sets import SetCalibrator
 from fl2ora.calibration.calibrators.base import CalibrationContext
 from fl2ora.calibration.calibrators.files import FittedCalibrator
 from fl2ora.clip_tuning.classifier import ClipClassifier
@@ -27,11 +28,13 @@ class Predictions:
         probabilities: ``(N, K)`` float64, calibrated if there is a calibrator.
         predicted: ``(N,)`` int64, index of the predicted class.
         confidence: ``(N,)`` float64, the probability that this class is right.
+        sets: ``(N, K)`` bool, the classes of a calibrator that answers with sets; else None.
     """
 
     probabilities: Tensor
     predicted: Tensor
     confidence: Tensor
+    sets: Tensor | None = None
 
     def top(self, count: int) -> tuple[Tensor, Tensor]:
         """Return ``(N, k)`` classes and their probabilities, the predicted class always first.
@@ -110,11 +113,18 @@ class Predictor:
             confidence, predicted = probabilities.max(dim=1)
             return Predictions(probabilities, predicted, confidence)
         context = self._context(images, batch_size) if fitted.calibrator.needs else None
-        with blaming(fitted.calibrator):
+        calibrator = fitted.calibrator
+        with blaming(calibrator):
+            sets = (
+                calibrator.sets(logits, fitted.parameters)
+                if isinstance(calibrator, SetCalibrator)
+                else None
+            )
             return Predictions(
                 fitted(logits, context).exp(),
                 fitted.predictions(logits, context),
                 fitted.confidence(logits, context),
+                sets,
             )
 
     @cached_property

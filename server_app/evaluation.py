@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from fl2ora.calibration.calibrators.base import Calibrator, Parameters
+from fl2ora.calibration.conformal.set_sums import SetSums
 from fl2ora.calibration.metrics.table import chosen_metrics, spec_for
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.adapter import Adapter
@@ -25,7 +26,7 @@ from fl2ora.reporting.sources import (
 )
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.held_out import HeldOut
-from fl2ora.server_app.measure_saved import SpecOf, measure_saved
+from fl2ora.server_app.measure_saved import SpecOf, measure_saved, with_sets
 from fl2ora.server_app.metrics_by_source import all_metrics, client_metrics
 from fl2ora.server_app.part_models import ZERO_SHOT, PartModels
 from fl2ora.server_app.scores import Scores, saved_logits, score
@@ -51,6 +52,7 @@ class Evaluation:
             is none, those of all clients.
         clients: each client's sums at the last evaluation, by its key.
         calibrated: sums after the run's calibrator by source, if it has one.
+        sets: sums over the sets of a calibrator that answers with such, by source or client.
         uncalibrated: why the run's calibrator was not applied to a source.
         class_names: of each source of ``by_source``.
         on_nodes: the clients' images are measured where they lie.
@@ -93,6 +95,7 @@ class Evaluation:
         self.clients: Sums = {}
         self.calibrated: dict[str, CalibrationStats] = {}
         self.uncalibrated: Mapping[str, str] = {}
+        self.sets: Mapping[str, SetSums] = {}
 
     @property
     def spec_of(self) -> SpecOf:
@@ -144,7 +147,8 @@ class Evaluation:
             task = EvaluateTask(adapter, number, (TEST,), spec, parameters)
             clients = self._nodes.evaluate(task, self._spec)[TEST]
         self.calibrated, self.uncalibrated = self._shown(found.central, clients), found.left_out
-        return self._all_metrics(found.central, clients, CALIBRATED)
+        self.sets = {**found.sets, **found.client_sets}
+        return with_sets(self._all_metrics(found.central, clients, CALIBRATED), found)
 
     def by_source(self) -> dict[tuple[int, str], CalibrationStats]:
         """Return the pooled sums at hand by round and source."""
