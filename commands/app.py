@@ -136,6 +136,7 @@ def _fail(message: str) -> None:
     if is_verbose():
         traceback.print_exc()
     console = console_for(stderr=True)
+    console.quiet = False
     console.print(f"[bold red]error:[/] {escape(printable(message))}", soft_wrap=True)
     sys.exit(2)
 

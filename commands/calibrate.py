@@ -32,7 +32,7 @@ def calibrate(
         str, typer.Option("--calibrator", help="Spec, such as temperature or 'vector(ridge=0.01)'.")
     ],
     as_json: AsJson = False,
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Fit a calibrator on a run's calibration logits and report its test metrics before and after.
 

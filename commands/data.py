@@ -35,7 +35,7 @@ def data(
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where to write the table and the pictures.")
     ] = Path("data-report"),
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Show who holds which images and what is held out, before anything is trained.
 

@@ -48,7 +48,7 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Measure accuracy and calibration of a run's result, before and after its calibrator.
 

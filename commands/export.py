@@ -30,7 +30,7 @@ def export(
     ] = Format.MERGED,
     calibrator: FittedSpec = None,
     as_json: AsJson = False,
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Write the result of a run as transformers or peft load it, with its calibrator and a card.
 

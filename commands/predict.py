@@ -45,7 +45,7 @@ def predict(
     ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Classify images with the result of a run, and say how likely each answer is right.
 

@@ -66,7 +66,7 @@ def run(
         bool, typer.Option("--force", help="Resume with changed settings or code, on record.")
     ] = False,
     as_json: AsJson = False,
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Fine-tune CLIP over federated clients and report accuracy and calibration.
 

@@ -46,7 +46,7 @@ class Predictions:
             count: how many; all there are, if fewer.
         """
         order = self.probabilities.argsort(dim=1, descending=True, stable=True)
-        others = order[order != self.predicted[:, None]].view(len(order), -1)
+        others = order[order != self.predicted[:, None]].view(len(order), order.shape[1] - 1)
         classes = torch.cat([self.predicted[:, None], others], dim=1)[:, :count]
         values = self.probabilities.gather(1, classes)
         values[:, 0] = self.confidence

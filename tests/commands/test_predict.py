@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,27 @@ def test_files_that_are_no_images_are_named_and_the_others_are_classified(
     assert isinstance(found.exception, UserError)
     assert "1 of 2 files cannot be used" in str(found.exception)
     assert str(tmp_path / "bad.png") in str(found.exception)
+
+
+def test_without_one_image_that_can_be_used_there_is_no_answer(
+    finished: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    found = typed(finished, tmp_path / "bad.png", "--json")
+    assert json.loads(found.stdout.splitlines()[-1])["images"] == []
+    assert "1 of 1 files cannot be used" in str(found.exception)
+
+
+def test_quiet_prints_the_json_alone(finished: Path, photos: Path) -> None:
+    logger = logging.getLogger("fl2ora")
+    level = logger.level
+    try:
+        found = typed(finished, photos, "--quiet", "--json")
+        assert len(found.output.splitlines()) == 1
+        assert len(json.loads(found.stdout)["images"]) == 5
+        assert typed(finished, photos, "--quiet").output == ""
+    finally:
+        logger.setLevel(level)
 
 
 def test_an_adapter_alone_has_no_images_to_choose_by(
