@@ -96,6 +96,29 @@ def image_fit(name: str, augmentation: Augmentation = "none") -> Fit:
     return _preprocessing(name, preprocessor, size, family).fit(augmentation)
 
 
+def save_clip(name: str, model: CLIPModel | SiglipModel, folder: Path) -> None:
+    """Write a model that was tuned as a folder that transformers and ``load_clip`` load.
+
+    Args:
+        name: of the model it was, whose tokenizer and preprocessing it has; see ``load_clip``.
+        model: with the structure of that one.
+        folder: where to; made if it is not there.
+
+    Raises:
+        UserError: a part of the model ``name`` is missing or unreadable, naming it.
+    """
+    if name == "embedded":
+        _, tokenizer, preprocessor = _part(name, "the package's files", load_embedded)
+    else:
+        source = source_of(name)
+        tokenizer = _part(name, "a tokenizer", lambda: AutoTokenizer.from_pretrained(source))
+        preprocessor = _part(name, _PREPROCESSOR, lambda: _read_preprocessor(source))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    text = json.dumps(preprocessor, indent=1) + "\n"
+    (folder / _PREPROCESSOR).write_text(text, encoding="utf-8")
+
+
 def _preprocessing(
     name: str, preprocessor: dict[str, Any], size: int | Sequence[int], family: Family
 ) -> Preprocessing:

@@ -39,3 +39,9 @@ def predict(
             encoded = classifier.finish_images(part)
         rows.append(classifier.logits(encoded, classes).float().cpu())
     return torch.cat(rows)
+
+
+@torch.inference_mode()
+def class_features(classifier: ClipClassifier) -> Tensor:
+    """Return ``(K, D)`` float32 features of the classes on the CPU, one for each."""
+    return classifier.pooled_classes(classifier.encode_classes()).float().cpu().clone()

@@ -25,8 +25,11 @@ from fl2ora.commands.consoles import console_for
 from fl2ora.commands.data import data
 from fl2ora.commands.doctor import doctor
 from fl2ora.commands.domains import domains
+from fl2ora.commands.evaluate import evaluate
+from fl2ora.commands.export import export
 from fl2ora.commands.keys import keys
 from fl2ora.commands.node_check import check
+from fl2ora.commands.predict import predict
 from fl2ora.commands.report import report
 from fl2ora.commands.run import run
 from fl2ora.commands.sweep import sweep
@@ -52,6 +55,9 @@ cli.command()(sweep)
 cli.command()(compare)
 cli.command()(report)
 cli.command()(calibrate)
+cli.command()(predict)
+cli.command()(evaluate)
+cli.command()(export)
 cli.command()(data)
 cli.command()(domains)
 cli.command()(keys)
@@ -130,6 +136,7 @@ def _fail(message: str) -> None:
     if is_verbose():
         traceback.print_exc()
     console = console_for(stderr=True)
+    console.quiet = False
     console.print(f"[bold red]error:[/] {escape(printable(message))}", soft_wrap=True)
     sys.exit(2)
 

@@ -10,16 +10,14 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.commands.consoles import console_for
 from fl2ora.commands.metric_tables import print_metrics
 from fl2ora.commands.options import AsJson
 from fl2ora.commands.verbosity import Verbose, set_verbosity
-from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import with_absolute_paths
-from fl2ora.reporting.run_file import RUN_FILE, RunFile
+from fl2ora.reporting.run_file import read_config
 from fl2ora.reporting.run_lines import UNCONVERGED
+from fl2ora.reporting.set_tables import HEAD, set_rows
 from fl2ora.reporting.sources import (
     CALIBRATED,
     CLIENTS_TEST,
@@ -34,7 +32,7 @@ def calibrate(
         str, typer.Option("--calibrator", help="Spec, such as temperature or 'vector(ridge=0.01)'.")
     ],
     as_json: AsJson = False,
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Fit a calibrator on a run's calibration logits and report its test metrics before and after.
 
@@ -42,13 +40,15 @@ def calibrate(
     same sums, without the messages.
     """
     set_verbosity(verbose)
-    config, spec = _config(run_dir), with_absolute_paths(calibrator)
+    config, spec = read_config(run_dir), with_absolute_paths(calibrator)
     # Imported here so that a mistake above is answered before Flower is loaded.
     from fl2ora.commands.fit_to_run import fit_to_run
 
     fitted = fit_to_run(run_dir, config, spec)
     console, where = console_for(stderr=as_json), str(fitted.folder.resolve())
     _print(console, fitted.metrics, config.num_rounds)
+    if sets := set_rows(fitted.metrics.items()):
+        print_metrics(console, "Sets of classes", HEAD, sets)
     for source, reason in fitted.left_out.items():
         console.print(f"{source} not calibrated: {reason}", markup=False, soft_wrap=True)
     if not fitted.converged:
@@ -57,23 +57,6 @@ def calibrate(
     if as_json:
         said = {"calibrator_dir": where, "converged": fitted.converged, "metrics": fitted.metrics}
         print(json.dumps(said))
-
-
-def _config(run_dir: Path) -> RunConfig:
-    """Read a run's configuration.
-
-    Raises:
-        UserError: the folder is no run directory, or its record is damaged.
-    """
-    settings = RunFile.read(run_dir).config
-    try:
-        found = RunConfig.from_flat(settings)
-        calibration.chosen_metrics(found.metrics)
-    except ValueError as error:  # UserError is one
-        raise UserError(
-            f"{run_dir}: expected the folder of a run, with {RUN_FILE}: {error}"
-        ) from None
-    return found
 
 
 def _print(console: Console, found: dict[str, dict[str, float]], last: int) -> None:

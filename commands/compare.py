@@ -70,7 +70,7 @@ def compare(
         Path | None,
         typer.Option(metavar="FILE", show_default=False, help="Write to a file; see --format."),
     ] = None,
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Compare finished runs: mean and spread over seeds, and whether differences are chance.
 

@@ -46,7 +46,7 @@ def data(
             help="Also look for images that look alike: at most BITS of 64 apart; try 4.",
         ),
     ] = None,
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Show who holds which images and what is held out, before anything is trained.
 

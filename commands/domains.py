@@ -43,7 +43,7 @@ def domains(
     client_cpus: ClientCpus = 1,
     client_gpus: ClientGpus = 0.0,
     as_json: AsJson = False,
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Leave each domain of the dataset out in turn and report all of them and their mean.
 

@@ -16,11 +16,12 @@ from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.protocols.base import PartMean, Protocol
 from fl2ora.reporting.logits import SavedLogits, Scored
 from fl2ora.reporting.plots import reliability_figure
+from fl2ora.reporting.set_tables import write_sets
 from fl2ora.reporting.sources import CALIBRATED, file_ending, part_of
 from fl2ora.reporting.whole_files import write_whole
 from fl2ora.server_app.artifacts import save_fitted
 from fl2ora.server_app.calibrating import fit_saved, met_tolerance
-from fl2ora.server_app.measure_saved import MeasuredParts, SpecOf, measure_saved
+from fl2ora.server_app.measure_saved import MeasuredParts, SpecOf, measure_saved, with_sets
 from fl2ora.server_app.metrics_by_source import all_metrics
 from fl2ora.server_app.run_plugins import build_run_calibrator
 
@@ -66,13 +67,16 @@ def fit_to_run(run_dir: Path, config: RunConfig, spec: str) -> FitToRun:
     draws, means = config.resamples, [PartMean(**mean) for mean in saved.means]
     found = {
         **all_metrics(before.central, before.clients, draws, "", metrics, means),
-        **all_metrics(after.central, after.clients, draws, CALIBRATED, metrics, means),
+        **with_sets(
+            all_metrics(after.central, after.clients, draws, CALIBRATED, metrics, means), after
+        ),
     }
     folder = save_fitted(run_dir, spec, calibrator, fitted.parameters, saved.num_classes)
     for source, stats in after.central.items():
         panels = {"before": before.central[source], "after": stats}
         path = folder / f"reliability{file_ending(source)}"
         reliability_figure(panels, path, title=f"{spec} {part_of(source)}".strip())
+    write_sets(folder, {**after.sets, **after.client_sets})
     write_whole(folder / "metrics.json", json.dumps(found, indent=2) + "\n")
     return FitToRun(folder, found, met_tolerance(fitted), after.left_out)
 

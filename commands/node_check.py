@@ -50,7 +50,7 @@ def check(
     private_key: Annotated[
         Path | None, typer.Option(help="This node's key: --auth-supernode-private-key.")
     ] = None,
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Say what would keep this machine from taking part in a run, before it joins one.
 

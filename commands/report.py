@@ -27,7 +27,7 @@ def report(
         Path | None,
         typer.Option(metavar="FOLDER", show_default=False, help="Where to; else FOLDER/report."),
     ] = None,
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Make a page that one can read of a run or a sweep, with tables and figures beside it.
 

@@ -22,6 +22,7 @@ from fl2ora.engines.new_run import claimed, described, settings_of
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError, printable
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
+from fl2ora.reporting.set_tables import HEAD, last_set_rows
 from fl2ora.reporting.sources import (
     CALIBRATED,
     CLIENTS_TEST,
@@ -66,7 +67,7 @@ def run(
         bool, typer.Option("--force", help="Resume with changed settings or code, on record.")
     ] = False,
     as_json: AsJson = False,
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Fine-tune CLIP over federated clients and report accuracy and calibration.
 
@@ -137,6 +138,8 @@ def _report(console: Console, folder: Path, seconds: float) -> None:
     if len(tables) > 1:
         last = last_rows(metrics, sources)
         print_metrics(console, "After the last round", ["part", *head[1:]], last)
+    if sets := last_set_rows(metrics):
+        print_metrics(console, "Sets of classes", HEAD, sets)
     console.print(f"{seconds:.0f} s. Everything is in {folder}", markup=False, soft_wrap=True)
 
 

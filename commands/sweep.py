@@ -42,7 +42,7 @@ def sweep(
         bool, typer.Option("--dry-run", help="Check and list all cells, and run none.")
     ] = False,
     as_json: AsJson = False,
-    verbose: Verbose = False,
+    verbose: Verbose = None,
 ) -> None:
     """Run every combination of a grid of settings, several at a time.
 

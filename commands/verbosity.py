@@ -1,4 +1,4 @@
-"""``--verbose``: log lines on the standard error, and where an error came from."""
+"""``--verbose`` and ``--quiet``: how much is said on the way."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from typing import Annotated
 import typer
 
 Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Show log lines, and a traceback with an error.")
+    bool | None,
+    typer.Option(
+        "--verbose/--quiet",
+        show_default=False,
+        help="Show log lines, and a traceback with an error; or print nothing but errors, and what "
+        "--json and --format ask for.",
+    ),
 ]
 _OURS = "fl2ora"
 
 
-def set_verbosity(verbose: bool) -> None:
-    """Show our log lines from INFO on, or warnings alone."""
-    level = logging.INFO if verbose else logging.WARNING
+def set_verbosity(verbose: bool | None) -> None:
+    """Show our log lines from INFO on, warnings alone, or, if it is False, errors alone."""
+    level = {True: logging.INFO, None: logging.WARNING, False: logging.ERROR}[verbose]
     logging.getLogger(_OURS).setLevel(level)
     if verbose:
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=level)
@@ -24,3 +30,8 @@ def set_verbosity(verbose: bool) -> None:
 def is_verbose() -> bool:
     """Return whether ``--verbose`` was given."""
     return logging.getLogger(_OURS).level == logging.INFO
+
+
+def is_quiet() -> bool:
+    """Return whether ``--quiet`` was given."""
+    return logging.getLogger(_OURS).level == logging.ERROR

@@ -43,7 +43,8 @@ def _model(text: str) -> None:
     user_path(text)
 
 
-def _device(text: str) -> None:
+def check_device(text: str) -> None:
+    """Refuse what is no name of a device."""
     if text not in DEVICES and not re.fullmatch(r"cuda:[0-9]{1,3}", text):
         expected = f"{', '.join(DEVICES)} or cuda:N"
         raise UserError(f"expected {expected}, found {shown(text)}{nearest(text, DEVICES)}")
@@ -66,6 +67,6 @@ SpecText: TypeAlias = Annotated[str, _checked(_spec)]
 SumText: TypeAlias = Annotated[str, _checked(_sum)]
 ListText: TypeAlias = Annotated[str, _checked(_list)]
 ModelText: TypeAlias = Annotated[str, _checked(_model)]
-DeviceText: TypeAlias = Annotated[str, _checked(_device)]
+DeviceText: TypeAlias = Annotated[str, _checked(check_device)]
 FolderText: TypeAlias = Annotated[str, _checked(_absolute_path)]
 NameText: TypeAlias = Annotated[str, _checked(_folder_name)]

@@ -7,6 +7,7 @@ What most programs need of them can be had from here, and is loaded when it is f
     import fl2ora
 
     folder = fl2ora.run({"method": "lora(rank=4)", "num-rounds": 5}, clients=10)
+    classifier = fl2ora.load_run(folder).classifier()
 
     class Mine(fl2ora.Strategy): ...
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from fl2ora.federated_data.datasets.base import Dataset as Dataset
     from fl2ora.federated_data.partition.base import Partitioner as Partitioner
     from fl2ora.federated_data.protocols.base import Protocol as Protocol
+    from fl2ora.results.predictor import Predictor as Predictor
+    from fl2ora.results.saved_run import SavedRun as SavedRun
+    from fl2ora.results.saved_run import load_run as load_run
     from fl2ora.server_app.callbacks.base import Callback as Callback
     from fl2ora.server_app.ours_under_flower import OursUnderFlower as OursUnderFlower
     from fl2ora.strategies.base import RoundPlan as RoundPlan
@@ -72,6 +76,8 @@ _NAMES: dict[str, tuple[str, ...]] = {  # by module; a test holds them against t
     "federated_data.datasets.base": ("Dataset",),
     "federated_data.partition.base": ("Partitioner",),
     "federated_data.protocols.base": ("Protocol",),
+    "results.predictor": ("Predictor",),
+    "results.saved_run": ("SavedRun", "load_run"),
     "server_app.callbacks.base": ("Callback",),
     "server_app.ours_under_flower": ("OursUnderFlower",),
     "strategies.base": ("RoundPlan", "RunInfo", "Strategy"),

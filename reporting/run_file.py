@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
@@ -102,6 +103,23 @@ def _object(found: object, what: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"expected an object for {what}, found {shown(found)}")
     return dict(found)
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Return the configuration of the run in a folder.
+
+    Raises:
+        UserError: the folder is no run's, or its record is damaged.
+    """
+    settings = RunFile.read(folder).config
+    try:
+        found = RunConfig.from_flat(settings)
+        calibration.chosen_metrics(found.metrics)
+    except ValueError as error:  # UserError is one
+        raise UserError(
+            f"{folder}: expected the folder of a run, with {RUN_FILE}: {error}"
+        ) from None
+    return found
 
 
 def write_resume_file(folder: Path, config: RunConfig) -> None:

@@ -10,6 +10,7 @@ from fl2ora.experiment.errors import printable
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
 from fl2ora.reporting.rewinding import RESUMED, lasting_events
+from fl2ora.reporting.set_tables import HEAD, last_set_rows
 from fl2ora.reporting.sources import central_sources, own_sources, part_of
 from fl2ora.reporting.tables import (
     last_rows,
@@ -60,6 +61,8 @@ def write_summary(folder: Path, config: RunConfig) -> Path:
         rows = rows_with_calibrated(table, source)
         if rows:
             lines += ["", f"## {title} (`{source}`)", "", *_markdown(head, rows)]
+    if sets := last_set_rows(table):
+        lines += ["", "## Sets of classes", "", *_markdown(HEAD, sets)]
     lines += [*_not_calibrated(folder), *_drops(folder)]
     plots = [path.stem for name in PLOTS for path in sorted(folder.glob(f"{name}.png"))]
     for name in plots:

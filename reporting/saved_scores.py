@@ -8,12 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fl2ora.calibration.calibrators.files import DESCRIPTION, FittedCalibrator, load_calibrator
 from fl2ora.calibration.predictions import Block, Scores, blocks_of_logits, scores_of
 from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.logits import SavedLogits
-
-_CALIBRATORS = "calibrators"
+from fl2ora.reporting.saved_calibrators import load_fitted
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def saved_scores(folder: Path, calibrator: str, source: str) -> SavedScores:
         return SavedScores(
             part.labels, scores_of(blocks_of_logits(part.logits, part.labels)), zero_shot
         )
-    fitted, context = _fitted(folder, calibrator), saved.context(part)
+    fitted, context = load_fitted(folder, calibrator), saved.context(part)
     try:
         log_p = fitted(part.logits, context)
     except ValueError as error:
@@ -65,14 +63,3 @@ def saved_scores(folder: Path, calibrator: str, source: str) -> SavedScores:
         nll=-log_p.gather(1, part.labels[:, None].to(torch.int64)).squeeze(1),
     )
     return SavedScores(part.labels, scores_of([block]), zero_shot)
-
-
-def _fitted(folder: Path, spec: str) -> FittedCalibrator:
-    for path in sorted((folder / _CALIBRATORS).glob(f"*/{DESCRIPTION}")):
-        try:
-            fitted = load_calibrator(path.parent)
-        except (OSError, ValueError):  # damaged, or of somebody's own
-            continue
-        if fitted.spec == spec:
-            return fitted
-    raise UserError(f"{folder / _CALIBRATORS}: expected the fitted calibrator {spec!r}")

@@ -119,7 +119,7 @@ def shown_rows(table: pd.DataFrame, source: str) -> list[list[str]]:
     metrics = shown_metrics(table)
     return [
         ["zero-shot" if row["round"] == 0 else str(int(row["round"]))]
-        + [_cell(metric, row) for metric in metrics]
+        + [cell(metric, row) for metric in metrics]
         for row in rows.to_dict("records")
     ]
 
@@ -140,7 +140,7 @@ def last_rows(table: pd.DataFrame, sources: Sequence[str]) -> list[list[str]]:
     return [[name, *found[-1][1:]] for name, found in rows.items() if found]
 
 
-def _cell(metric: Metric, row: Mapping[Hashable, Any]) -> str:
+def cell(metric: Metric, row: Mapping[Hashable, Any]) -> str:
     """Return a metric's value, with what stands beside it and its 95 % interval if it has one."""
     text = show(metric, float(row[metric.name]))
     for other in calibration.METRICS:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import count
 from pathlib import Path
 
 from fl2ora.calibration.calibrators.base import Calibrator, Parameters
-from fl2ora.calibration.calibrators.files import DESCRIPTION, save_calibrator
+from fl2ora.calibration.calibrators.files import save_calibrator
 from fl2ora.clip_tuning.adapter import Adapter, save_adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.clip_tuning.saved_classifier import SavedClassifier
 from fl2ora.experiment.blame import blaming
+from fl2ora.experiment.config import RunConfig
 from fl2ora.reporting.model_card import ADAPTER
+from fl2ora.reporting.saved_calibrators import CALIBRATORS, spec_in
 from fl2ora.reporting.whole_files import whole_file, whole_folder
 
-CALIBRATORS = "calibrators"
 _LONGEST = 80  # characters of a folder's name
 
 
@@ -27,9 +28,13 @@ def save_global(folder: Path, adapter: Adapter) -> None:
 
 
 def save_exported(
-    folder: Path, method: TuningMethod, classifier: ClipClassifier, adapter: Adapter
+    folder: Path,
+    config: RunConfig,
+    method: TuningMethod,
+    classifier: ClipClassifier,
+    adapter: Adapter,
 ) -> None:
-    """Write the global adapter in its method's own format.
+    """Write the global adapter in its method's own format, and what it belongs to.
 
     Raises:
         UserError: the method failed to; nothing is left then.
@@ -37,6 +42,9 @@ def save_exported(
     classifier.restore(adapter)
     with blaming(method), whole_folder(folder / ADAPTER) as part:
         method.save(classifier, part)
+        SavedClassifier(
+            config.model, config.method, config.seed, classifier.class_names, classifier.templates
+        ).save(part)
 
 
 def save_fitted(
@@ -62,19 +70,10 @@ def _folder_of(parent: Path, spec: str) -> Path:
     stem = name.strip("-.")[:_LONGEST]
     for number in count(1):
         path = parent / (stem if number == 1 else f"{stem}-{number}")
-        if not path.exists() or _spec_in(path) == spec:
+        if not path.exists() or spec_in(path) == spec:
             return path
     raise AssertionError  # numbers do not end
 
 
 def _arguments(spec: str) -> str:
     return "-" + spec.partition("(")[2]
-
-
-def _spec_in(path: Path) -> str | None:
-    """Return the spec of the calibrator in a folder; None where it cannot be read."""
-    try:
-        found = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-        return str(found["spec"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from fl2ora.calibration.calibrators.base import Calibrator, Parameters
+from fl2ora.calibration.conformal.set_sums import SetSums
 from fl2ora.calibration.metrics.table import chosen_metrics, spec_for
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.adapter import Adapter
@@ -25,7 +26,7 @@ from fl2ora.reporting.sources import (
 )
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.held_out import HeldOut
-from fl2ora.server_app.measure_saved import SpecOf, measure_saved
+from fl2ora.server_app.measure_saved import SpecOf, measure_saved, with_sets
 from fl2ora.server_app.metrics_by_source import all_metrics, client_metrics
 from fl2ora.server_app.own_evaluation import OwnEvaluation
 from fl2ora.server_app.own_parts import own_parts
@@ -54,6 +55,7 @@ class Evaluation:
         clients: each client's sums at the last evaluation, by its key.
         own: the same of each part that nodes hold out of data of their own, by its source.
         calibrated: sums after the run's calibrator by source, if it has one.
+        sets: sums over the sets of a calibrator that answers with such, by source or client.
         uncalibrated: why the run's calibrator was not applied to a source.
         class_names: of each source of ``by_source``.
         on_nodes: the clients' images are measured where they lie.
@@ -102,6 +104,7 @@ class Evaluation:
         self.own: dict[str, Sums] = {}
         self.calibrated: dict[str, CalibrationStats] = {}
         self.uncalibrated: Mapping[str, str] = {}
+        self.sets: Mapping[str, SetSums] = {}
 
     @property
     def spec_of(self) -> SpecOf:
@@ -157,7 +160,8 @@ class Evaluation:
             clients, own = measured[TEST], self._own.sums(measured)
         self.calibrated, self.uncalibrated = self._shown(found.central, clients), left_out
         self.calibrated |= self._own.totals(own)
-        rows = self._all_metrics(found.central, clients, CALIBRATED)
+        self.sets = {**found.sets, **found.client_sets}
+        rows = with_sets(self._all_metrics(found.central, clients, CALIBRATED), found)
         return rows | self._own.rows(own, CALIBRATED)
 
     def by_source(self) -> dict[tuple[int, str], CalibrationStats]:

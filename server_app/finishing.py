@@ -8,6 +8,7 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
 from fl2ora.reporting.logits import SavedLogits
 from fl2ora.reporting.model_card import ADAPTER, write_model_card
+from fl2ora.reporting.set_tables import write_sets
 from fl2ora.reporting.tables import write_classwise, write_csv
 from fl2ora.server_app.artifacts import save_exported, save_fitted, save_global
 from fl2ora.server_app.calibrating import fit_in_federation
@@ -29,7 +30,9 @@ def finish(run: Run, state: RunState, plugins: RunPlugins) -> Outcome:
     saved.save(context.folder)
     context.tracker.log("outcome", **described(outcome))
     try:
-        save_exported(context.folder, plugins.method, context.classifier, state.adapter)
+        save_exported(
+            context.folder, context.config, plugins.method, context.classifier, state.adapter
+        )
         save_spent(context.folder / ADAPTER, context.config.strategy, run.strategy)
         if plugins.calibrator is not None:
             _calibrate(run, state, plugins.calibrator, saved)
@@ -60,8 +63,9 @@ def _calibrate(run: Run, state: RunState, calibrator: Calibrator, saved: SavedLo
     parameters = fit_in_federation(
         calibrator, config.calibrator, run.clients, context.tracker, state.adapter, num_classes
     )
-    save_fitted(context.folder, config.calibrator, calibrator, parameters, num_classes)
+    folder = save_fitted(context.folder, config.calibrator, calibrator, parameters, num_classes)
     rows = evaluation.measure_calibrated(calibrator, parameters, state.adapter, saved)
+    write_sets(folder, evaluation.sets)
     for source, values in rows.items():
         context.tracker.metrics(state.round, source, values)
     for source, reason in evaluation.uncalibrated.items():

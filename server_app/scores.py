@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.prediction import class_features
 from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.federated_data.protocols.base import PartMean
@@ -44,11 +44,11 @@ def score(number: int, held: HeldOut, models: PartModels) -> Scores:
     _refuse_diverged(number, [*central.values(), *test.values()])
     main = classes_of(models.main)
     others = {
-        source: _class_features(models.of(classes_of(part)))
+        source: class_features(models.of(classes_of(part)))
         for source, part in held.central.items()
         if classes_of(part) != main
     }
-    return Scores(central, test, _class_features(models.main), others)
+    return Scores(central, test, class_features(models.main), others)
 
 
 def saved_logits(
@@ -104,8 +104,3 @@ def _refuse_diverged(number: int, logits: Sequence[Tensor]) -> None:
             "finite: what is tuned has grown beyond what the model can compute with; a smaller "
             "learning rate, server step or noise may help"
         )
-
-
-@torch.inference_mode()
-def _class_features(classifier: ClipClassifier) -> Tensor:
-    return classifier.pooled_classes(classifier.encode_classes()).float().cpu().clone()

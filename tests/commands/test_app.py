@@ -50,7 +50,7 @@ def test_every_option_has_a_help_text_and_every_argument_stands_in_the_docstring
     assert isinstance(group, click.Group)
     assert group.commands.keys() == {
         "run", "sweep", "compare", "report", "calibrate", "data", "domains", "keys", "doctor",
-        "node",
+        "node", "predict", "evaluate", "export",
     }  # fmt: skip
     below = group.commands["node"]
     assert isinstance(below, click.Group)
@@ -62,6 +62,13 @@ def test_every_option_has_a_help_text_and_every_argument_stands_in_the_docstring
             else:
                 name = parameter.make_metavar(click.Context(command)).strip("[].")
                 assert name in command.help, f"{command.name} {name}"
+
+
+def test_quiet_still_says_what_is_wrong(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("compare", "--quiet", "no-such-run") == 2
+    assert capsys.readouterr().err.startswith("error: no-such-run")
+    assert call("report", "--quiet", "no-such-run") == 2
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_the_help_of_run_points_to_the_keys(call: Call, capsys: pytest.CaptureFixture[str]) -> None:

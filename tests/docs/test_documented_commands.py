@@ -91,6 +91,13 @@ code = Path(ours.__file__).read_text().replace("class LayerNorm", "class Mine")
 Path("my_lab").mkdir()
 Path("my_lab/methods.py").write_text(code.replace("towers: str", "length: int = 4, towers: str"))
 """,
+    "using-the-result.md": """
+from pathlib import Path
+import torch
+from runs import run_small
+run_small(Path.cwd(), clients=2, num_rounds=1, callbacks="none", run_name="NAME")
+images = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+""",
 }
 
 
@@ -135,7 +142,8 @@ def test_every_block_says_what_it_is_and_is_tried() -> None:
 
 
 def test_every_command_is_checked() -> None:
-    checked = ("fl2ora run", "fl2ora domains", "fl2ora calibrate", "fl2ora node check", "flwr run",
+    checked = ("fl2ora run", "fl2ora domains", "fl2ora calibrate", "fl2ora node check", *USES,
+               "flwr run",
                "flower-supernode", "make ", "pytest ", "python -m ", "python -c ",
                "python benchmarks/", "pip install ")  # fmt: skip
     for command in COMMANDS:
@@ -175,6 +183,18 @@ def test_calibrate_names_a_calibrator(command: Command) -> None:
     assert isinstance(group, click.Group)
     context = group.commands["calibrate"].make_context("calibrate", command.words[2:])
     assert build_run_calibrator(context.params["calibrator"]) is not None
+
+
+USES = ("fl2ora predict", "fl2ora evaluate", "fl2ora export")
+
+
+@pytest.mark.parametrize("command", starting(*USES), ids=str)
+def test_what_uses_a_run_knows_its_options(command: Command) -> None:
+    group = typer.main.get_command(cli)
+    assert isinstance(group, click.Group)
+    name = command.words[1]
+    given = group.commands[name].make_context(name, command.words[2:]).params
+    assert given.get("trained", given.get("run")) is not None
 
 
 def option(command: Command, name: str) -> dict[str, bool | int | float | str]:

@@ -22,8 +22,9 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["messages"] = {"strategies", *ALLOWED["strategies"]}
 ALLOWED["client_app"] = ALLOWED["server_app"] = {"messages", *ALLOWED["messages"]}
 ALLOWED["engines"] = {"client_app", "server_app", *ALLOWED["client_app"]}
+ALLOWED["results"] = {"server_app", *ALLOWED["server_app"]} - {"messages"}
 ALLOWED["pretraining"] = {"experiment", "calibration", "clip_tuning", "federated_data"}
-ALLOWED["commands"] = {"engines", "pretraining", *ALLOWED["engines"]}
+ALLOWED["commands"] = {"engines", "pretraining", "results", *ALLOWED["engines"]}
 FLOWERS = {"messages", "server_app", "engines", "commands"}  # rooms that may know Flower and Ray
 # Flower's shells in the other rooms; everything else there is pure.
 SHELLS = {"client_app/app.py", "client_app/state.py"}

@@ -167,3 +167,21 @@ class Numbered(Flawed):
         images = torch.full((len(numbers), 3, 32, 32), 200, dtype=torch.uint8)
         images[:, 1, 5, 6] = numbers.to(torch.uint8)
         return LabelledImages(images, numbers % 16, torch.zeros_like(numbers))
+
+
+class Renamed(NoTrainingImages):
+    """The same classes backwards, spelled otherwise, and of each as many test images.
+
+    Args:
+        extra: a name that takes the place of the first class's; empty: none.
+    """
+
+    def __init__(self, extra: str = "") -> None:
+        super().__init__()
+        names = [name.upper().replace(" ", "_") for name in reversed(self.class_names)]
+        self.class_names = (extra, *names[1:]) if extra else tuple(names)
+
+    def split(self, name: SplitName) -> LabelledImages:
+        images = self._world.split(name)
+        labels = len(self.class_names) - 1 - images.labels
+        return LabelledImages(images.images, labels, images.domains)

@@ -1,0 +1,17 @@
+"""Calibrators that answer with a set of classes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from fl2ora.calibration.calibrators.base import Calibrator, Parameters
+
+
+class SetCalibrator(Calibrator):
+    """Gives, beside probabilities, a set of classes for each image."""
+
+    @abstractmethod
+    def sets(self, logits: Tensor, parameters: Parameters) -> Tensor:
+        """Return ``(N, K)`` bool of ``logits (N, K)``: True where a class is in the image's set."""
