@@ -122,7 +122,8 @@ class ClipClassifier(TunedModule):
     @property
     def _class_parts(self) -> tuple[Tensor, ...]:
         """``prompt_ids`` in parts for one pass of the text tower each."""
-        return self.prompt_ids.split(_AT_ONCE)
+        parts: tuple[Tensor, ...] = self.prompt_ids.split(_AT_ONCE)
+        return parts
 
     @cached_property
     def _class_packs(self) -> dict[bool, list[PackedPrompts]]:

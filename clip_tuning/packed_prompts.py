@@ -119,8 +119,10 @@ def pack(keys: Tensor, ends: Tensor, shared: bool = True, most: int = _MOST) -> 
         for lists in zip(*((tree.tokens, tree.positions) for tree in trees), strict=True)
     )
     places = torch.tensor([tree * size + place for tree, place in placed])
-    packed = PackedPrompts(tokens, positions, mask[:, None], places)
-    return PackedPrompts(*(tensor.to(keys.device) for tensor in packed))
+    device = keys.device
+    return PackedPrompts(
+        tokens.to(device), positions.to(device), mask[:, None].to(device), places.to(device)
+    )
 
 
 def whole(ids: Tensor, ends: Tensor, causal: bool = True) -> PackedPrompts:
