@@ -8,19 +8,15 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import Dropout
 from torch.nn.functional import normalize
 
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.forward_pass import ForwardPass
-from fl2ora.clip_tuning.packed_prompts import PackedPrompts
 from fl2ora.clip_tuning.prefix.digest import digest
 from fl2ora.clip_tuning.prefix.image_prefix import ImagePrefix, lasting
+from fl2ora.clip_tuning.prompt_parts import PromptPart, drops_out, encode_parts, parts_of
 from fl2ora.clip_tuning.prompts import fill_templates, tokenise
-from fl2ora.clip_tuning.towers import pack_ids, text_from_states, text_states
 from fl2ora.clip_tuning.tuned import TunedModule
-
-_AT_ONCE = 1024  # prompts in one pass of the text tower
 
 
 class ClipClassifier(TunedModule):
@@ -68,11 +64,7 @@ class ClipClassifier(TunedModule):
 
     def encode_classes(self) -> Tensor:
         """Return ``(K, D)`` unit features of the classes' prompts."""
-        features = [
-            self._encode_packed(part, packed)
-            for part, packed in zip(self._class_parts, self._class_packs[self.drops], strict=True)
-        ]
-        return self._per_name(torch.cat(features))
+        return self._per_name(unit(encode_parts(self.clip, self.class_parts)))
 
     def encode_names(self, names: Sequence[str]) -> Tensor:
         """Return ``(n, D)`` unit features of any names, each put where class names are put."""
@@ -108,42 +100,20 @@ class ClipClassifier(TunedModule):
 
     def _encode_prompts(self, ids: Tensor, templates: int = 0) -> Tensor:
         """Return one unit feature per name for ``ids (names * templates, L)``."""
-        features = [
-            self._encode_packed(part, pack_ids(self.clip, part, not self.drops))
-            for part in ids.split(_AT_ONCE)
-        ]
-        return self._per_name(torch.cat(features), templates)
-
-    def _encode_packed(self, ids: Tensor, packed: PackedPrompts) -> Tensor:
-        """Return ``(N, D)`` unit features of ``ids (N, L)``."""
-        hidden = text_states(self.clip, ids, packed, first=0)
-        return unit(text_from_states(self.clip, hidden, packed, first=0))
+        parts = parts_of(self.clip, ids, shared=not drops_out(self.clip))
+        return self._per_name(unit(encode_parts(self.clip, parts)), templates)
 
     @property
-    def _class_parts(self) -> tuple[Tensor, ...]:
-        """``prompt_ids`` in parts for one pass of the text tower each."""
-        parts: tuple[Tensor, ...] = self.prompt_ids.split(_AT_ONCE)
-        return parts
+    def class_parts(self) -> list[PromptPart]:
+        """The classes' prompts as the text tower takes them."""
+        shared = not drops_out(self.clip)
+        if shared not in self._kept_parts:
+            self._kept_parts[shared] = parts_of(self.clip, self.prompt_ids, shared)
+        return self._kept_parts[shared]
 
     @cached_property
-    def _class_packs(self) -> dict[bool, list[PackedPrompts]]:
-        """How the parts are laid out, by whether dropout is on."""
-        with torch.inference_mode(False):  # autograd keeps indices
-            return {
-                drops: [pack_ids(self.clip, part, not drops) for part in self._class_parts]
-                for drops in (False, True)
-            }
-
-    @property
-    def drops(self) -> bool:
-        """Whether dropout is on in the text tower, so that equal tokens get other states."""
-        tower = self.clip.text_model
-        attention: float = self.clip.config.text_config.attention_dropout
-        return any(
-            module.training and module.p > 0
-            for module in tower.modules()
-            if isinstance(module, Dropout)
-        ) or (tower.training and attention > 0)
+    def _kept_parts(self) -> dict[bool, list[PromptPart]]:
+        return {}
 
     def _per_name(self, features: Tensor, templates: int = 0) -> Tensor:
         """Return one unit feature per name for ``features (names * templates, D)``."""

@@ -16,6 +16,7 @@ from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.packed_prompts import PackedPrompts, pack
 from fl2ora.clip_tuning.prefix.image_prefix import lasting
 from fl2ora.clip_tuning.prompt_layout import ContextSettings, Layout, lay_out, replaced_tokens
+from fl2ora.clip_tuning.prompt_parts import drops_out
 from fl2ora.clip_tuning.towers import check_insertable, encode_text
 
 NOISE = 0.02
@@ -121,7 +122,7 @@ class ContextClassifier(ClipClassifier):
             learned = context.gather(1, slots[..., None].expand(-1, -1, context.shape[-1]))
         embeddings = torch.where(layout.slots[..., None] >= 0, learned, words)
         own = any(vectors.ndim == 3 for vectors in (context, *deep.values()))
-        packed = self._packed(layout, shared=not (own or self.drops))
+        packed = self._packed(layout, shared=not (own or drops_out(self.clip)))
         return unit(encode_text(self.clip, embeddings, packed, deep))
 
     def _packed(self, layout: Layout, shared: bool) -> PackedPrompts:

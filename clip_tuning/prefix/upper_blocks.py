@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fl2ora.clip_tuning.classifier import ClipClassifier, unit
-from fl2ora.clip_tuning.packed_prompts import PackedPrompts
 from fl2ora.clip_tuning.prefix.image_prefix import ImagePrefix, lasting
+from fl2ora.clip_tuning.prompt_parts import PromptPart, drops_out
 from fl2ora.clip_tuning.towers import (
     image_from_states,
     image_states,
@@ -55,27 +55,24 @@ class UpperBlocksClassifier(ClipClassifier):
         first = self.first_tuned["text"]
         if not first:
             return super().encode_classes()
+        parts = self.class_parts
         features = [
-            unit(text_from_states(self.clip, hidden, packed, first))
-            for hidden, packed in zip(*self._class_states(self.drops), strict=True)
+            text_from_states(self.clip, hidden, part.packed, first)
+            for hidden, part in zip(self._states(parts, first), parts, strict=True)
         ]
-        return self._per_name(torch.cat(features))
+        return self._per_name(unit(torch.cat(features)))
 
-    def _class_states(self, drops: bool) -> tuple[list[Tensor], list[PackedPrompts]]:
-        """Return the class prompts' states before the first tuned block, and their layout."""
+    def _states(self, parts: list[PromptPart], first: int) -> list[Tensor]:
+        """Return the states of ``class_parts`` before the first tuned block."""
+        drops = drops_out(self.clip)  # what the layout depends on
         if drops not in self._kept_states:
-            packs = self._class_packs[drops]
-            first = self.first_tuned["text"] or 0
             with lasting(self.clip.device):
-                states = [
-                    text_states(self.clip, part, packed, first)
-                    for part, packed in zip(self._class_parts, packs, strict=True)
-                ]
-            self._kept_states[drops] = states, packs
+                states = [text_states(self.clip, ids, packed, first) for ids, packed in parts]
+            self._kept_states[drops] = states
         return self._kept_states[drops]
 
     @cached_property
-    def _kept_states(self) -> dict[bool, tuple[list[Tensor], list[PackedPrompts]]]:
+    def _kept_states(self) -> dict[bool, list[Tensor]]:
         return {}
 
 
