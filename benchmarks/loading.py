@@ -3,15 +3,17 @@
     python -m benchmarks.loading
     python -m benchmarks.loading --start 1000000
 
-The first generates JPEGs of the size of ImageNet's and prints images per second and memory of both
-ways, and how far random crops from the store's larger squares are from crops of the files. The
-second generates so many empty files and a sparse store (no real pixels) as if they had been
-decoded, and prints how long a process needs until it may train, and its memory.
+The first generates JPEGs of the size of ImageNet's and prints images per second, images per second
+of a processor (which other programs on the machine disturb less) and memory of both ways, and how
+far random crops from the store's larger squares are from crops of the files. The second generates
+so many empty files and a sparse store (no real pixels) as if they had been decoded, and prints how
+long a process needs until it may train, and its memory.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -46,6 +48,7 @@ VIT_B_16 = {"train": 272, "evaluate": 2544}  # images/s on an H200: results/acce
 
 def main(
     images: Annotated[int, typer.Option(help="JPEGs to generate.")] = 2000,
+    repeats: Annotated[int, typer.Option(help="The table holds medians of so many.")] = 3,
     start: Annotated[int, typer.Option(help="Start with so many instead.")] = 0,
     measured: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
@@ -58,26 +61,27 @@ def main(
         if start:
             _pretended(Path(scratch) / "data", start)
         else:
-            _loading(Path(scratch) / "data", images)
+            _loading(Path(scratch), images, repeats)
 
 
-def _loading(folder: Path, count: int) -> None:
-    paths = _generated(folder, count)
-    print(f"{count} JPEGs of {WIDTH}x{HEIGHT}, {_processors()} processors, batches of {BATCH}")
-    rows = [("DataLoader", *_timed_loader(paths))]
-    began = time.perf_counter()
-    with decoding():
-        images = stored_images(FileSource(paths), Fit(), "stop", "train").images
-    first = count / (time.perf_counter() - began)
-    before = psutil.Process().memory_full_info().uss
-    later = sorted(_timed(_batches(images), count) for _ in range(5))[2]
-    grown = psutil.Process().memory_full_info().uss - before
-    rows.append(("store", first, later, grown / 2**20))
-    print("| | first pass, images/s | later passes, images/s | own memory of a process, MiB |")
-    print("| --- | ---: | ---: | ---: |")
-    for name, one, two, memory in rows:
-        print(f"| {name} | {one:,.0f} | {two:,.0f} | {memory:,.0f} |")
-    print(f"later passes: {later / rows[0][2]:.0f} times as fast")
+def _loading(scratch: Path, count: int, repeats: int) -> None:
+    paths = _generated(scratch / "data", count)
+    print(
+        f"{count} JPEGs of {WIDTH}x{HEIGHT}, {_processors()} processors, batches of {BATCH}, "
+        f"medians of {repeats}"
+    )
+    loader = _medians([_timed_loader(paths) for _ in range(repeats)])
+    store = _medians([_timed_store(paths, scratch / f"cache{n}") for n in range(repeats)])
+    kinds = ("first pass, images/s", "of a processor", "later passes, images/s", "of a processor")
+    print(f"| | {' | '.join(kinds)} | own memory of a process, MiB |")
+    print(f"| --- |{' ---: |' * 5}")
+    for name, row in (("DataLoader", loader), ("store", store)):
+        print(f"| {name} | {' | '.join(f'{value:,.0f}' for value in row)} |")
+    later = store[2]
+    print(
+        f"later passes: {later / loader[2]:.0f} times as fast, of a processor "
+        f"{store[3] / loader[3]:.0f} times"
+    )
     for kind, rate in VIT_B_16.items():
         share = (1 / later) / (1 / later + 1 / rate)
         print(f"share of time spent loading at ViT-B/16 on an H200, {kind}: {share:.1%}")
@@ -104,15 +108,32 @@ class _Files(Dataset[Tensor]):
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
 
-def _timed_loader(paths: list[Path]) -> tuple[float, float, float]:
-    """Return images/s of the first and of a later pass, and the MiB that a worker has alone."""
+def _medians(rows: list[list[float]]) -> list[float]:
+    return [statistics.median(column) for column in zip(*rows, strict=True)]
+
+
+def _timed_store(paths: list[Path], cache: Path) -> list[float]:
+    """Return what ``_timed_loader`` does, of the store: its memory is what later passes add."""
+    os.environ["FL2ORA_CACHE_DIR"] = str(cache)
+    clock = _Clock(len(paths))
+    with decoding():
+        images = stored_images(FileSource(paths), Fit(), "stop", "train").images
+    first = clock.rates()
+    before = psutil.Process().memory_full_info().uss
+    later = _medians([_timed(_batches(images), len(paths)) for _ in range(5)])
+    grown = psutil.Process().memory_full_info().uss - before
+    return [*first, *later, grown / 2**20]
+
+
+def _timed_loader(paths: list[Path]) -> list[float]:
+    """Return rates of the first and of a later pass, and the MiB that a worker has alone."""
     loader = DataLoader(
         _Files(paths), BATCH, shuffle=True, num_workers=_processors(), persistent_workers=True
     )
     first, later = (_timed(iter(loader), len(paths)) for _ in range(2))
     workers = psutil.Process().children(recursive=True)
     memory = max(worker.memory_full_info().uss for worker in workers) / 2**20
-    return first, later, memory
+    return [*first, *later, memory]
 
 
 def _batches(images: ImageRows) -> Iterator[Tensor]:
@@ -120,11 +141,30 @@ def _batches(images: ImageRows) -> Iterator[Tensor]:
         yield images[rows]
 
 
-def _timed(batches: Iterator[Any], count: int) -> float:
-    began = time.perf_counter()
+class _Clock:
+    """Measures seconds, and those of processors that this process and its children use."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._began, self._used = time.perf_counter(), _processor_seconds()
+
+    def rates(self) -> list[float]:
+        """Return images per second, and per second of a processor."""
+        used = _processor_seconds() - self._used
+        return [self._count / (time.perf_counter() - self._began), self._count / max(used, 0.01)]
+
+
+def _processor_seconds() -> float:
+    process = psutil.Process()
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
+def _timed(batches: Iterator[Any], count: int) -> list[float]:
+    clock = _Clock(count)
     seen = sum(len(batch) for batch in batches)
     assert seen == count
-    return count / (time.perf_counter() - began)
+    return clock.rates()
 
 
 def _picture(rng: np.random.Generator, height: int, width: int) -> Image.Image:

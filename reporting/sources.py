@@ -82,14 +82,20 @@ def own_sources(sources: Iterable[str]) -> list[str]:
 
 
 def main_source(sources: Iterable[str]) -> str:
-    """Return the source that stands for the run: the first central part, else the clients.
+    """Return the source that stands for the run.
+
+    The first central part, else the clients, else the first part of the nodes' own.
 
     >>> main_source(["clients-test", "server-test/base", "server-test/new"])
     'server-test/base'
-    >>> main_source(["training", "clients-test"])
+    >>> main_source(["training", "clients-test", "nodes-test"])
     'clients-test'
+    >>> main_source(["training", "nodes-test"])
+    'nodes-test'
     """
-    return next(iter(central_sources(sources)), CLIENTS_TEST)
+    known = list(sources)
+    clients = [CLIENTS_TEST] if CLIENTS_TEST in known else []
+    return next(iter([*central_sources(known), *clients, *own_sources(known)]), CLIENTS_TEST)
 
 
 def title_of(source: str) -> str:

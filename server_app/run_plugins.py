@@ -201,10 +201,11 @@ def _calibrator_for(config: RunConfig) -> Calibrator | None:
 def _has_new_classes(config: RunConfig) -> bool:
     """Return whether the run measures new classes; False where its protocol cannot be built.
 
-    Those lie with the server, if it has data.
+    Where the server has no data, other datasets than the nodes' own are measured by nobody.
     """
     try:
-        return config.dataset != NO_DATA and load(config.protocol, Protocol).new_classes
+        protocol = load(config.protocol, Protocol)
+        return protocol.new_classes and not (config.dataset == NO_DATA and protocol.others)
     except UserError:  # is told under its own key
         return False
 

@@ -12,6 +12,7 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.protocols.base_to_new import BaseToNew
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.messages.own_parts import PartInfo
+from fl2ora.reporting.sources import main_source
 from fl2ora.reporting.tables import metrics_table
 from fl2ora.server_app.label_space import without_data
 from fl2ora.server_app.own_parts import own_parts
@@ -148,6 +149,33 @@ def test_a_class_that_is_new_here_and_trained_on_there_is_refused(tmp_path: Path
             tmp_path, 2, node_configs=configs, dataset="none", protocol="base_to_new",
             label_space="union",
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", ["base_to_new", "cross_dataset(targets='shapes')"])
+def test_dac_serves_a_server_without_data_where_nodes_hold_out_new_classes(
+    tmp_path: Path, protocol: str
+) -> None:
+    settings: dict[str, Any] = {"dataset": "none", "protocol": protocol, "calibrator": "dac"}
+    configs = nodes(tiny(), tiny("seed=1"))
+    if protocol != "base_to_new":
+        with pytest.raises(UserError, match="'dac' corrects classes that are not trained on"):
+            run_small(tmp_path, 2, node_configs=configs, num_rounds=1, **settings)
+        return
+    folder = run_small(tmp_path, 2, node_configs=configs, num_rounds=1, **settings)
+    found = rows(folder, "nodes-test")
+    assert found[1, "/new-calibrated"]["confidence"] != found[1, "/new"]["confidence"]
+    assert found[1, "/base-calibrated"] == pytest.approx(found[1, "/base"])
+
+
+def test_the_nodes_own_part_stands_for_a_run_that_measures_nothing_else(tmp_path: Path) -> None:
+    folder = run_small(
+        tmp_path, 1, node_configs=nodes(tiny()), dataset="none", num_rounds=1,
+        local_test_fraction=0.0, callbacks="default",
+    )  # fmt: skip
+    table = metrics_table(folder)
+    assert "clients-test" not in set(table["source"])
+    assert main_source(table["source"]) == "nodes-test"
+    assert "## Nodes' own test images" in (folder / "summary.md").read_text(encoding="utf-8")
 
 
 def test_the_servers_new_classes_are_not_trained_on_either() -> None:
