@@ -13,7 +13,7 @@ from fl2ora.commands.consoles import console_for
 from fl2ora.commands.metric_tables import print_metrics
 from fl2ora.commands.options import AsJson, Device, FittedSpec, Trained
 from fl2ora.commands.verbosity import Verbose, set_verbosity
-from fl2ora.experiment.errors import printable
+from fl2ora.experiment.errors import UserError, printable
 from fl2ora.experiment.paths import with_absolute_paths
 from fl2ora.reporting.whole_files import whole_file
 
@@ -56,6 +56,8 @@ def evaluate(
     tuned on in another order or spelling are mapped; others are classified by their own names.
     """
     set_verbosity(verbose)
+    if csv is not None and not csv.absolute().parent.is_dir():
+        raise UserError(f"--csv: expected a file in a folder that is there, found {csv}")
     console = console_for(stderr=as_json)
     # Imported here so that a mistake on the command line is answered before torch is loaded.
     from fl2ora.results import evaluating

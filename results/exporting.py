@@ -70,6 +70,8 @@ def export(source: Source, out: Path, kind: Format, calibrator: str | None = Non
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: expected a folder that is new, found {what_is_at(out)}")
+    if source.run.resolve() in out.resolve().parents:
+        raise UserError(f"{out}: expected a folder outside of the run's, {source.run}")
     predictor = source.predictor("cpu", calibrator)
     expected = _Probe.of(predictor.classifier)
     write = _write_merged if kind == "merged" else _write_peft

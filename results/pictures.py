@@ -48,13 +48,13 @@ def find_images(names: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for name in names:
         path = user_path(name)
-        if path.is_dir():
+        if name and path.is_dir():
             inside = _inside(path)
             if not inside:
                 kinds = ", ".join(ENDINGS)
                 raise UserError(f"{name}: expected image files ({kinds}) in the folder, found none")
             found |= dict.fromkeys(inside)
-        elif path.exists():
+        elif path.is_file():
             found[path] = None
         else:
             matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(name) else []
@@ -111,5 +111,6 @@ def _inside(folder: Path) -> list[Path]:
             Path(where) / name
             for name in sorted(files)
             if Path(name).suffix.lower() in ENDINGS and not name.startswith(".")
+            if os.path.isfile(os.path.join(where, name))  # and no pipe, which would be waited for
         ]
     return found

@@ -82,6 +82,12 @@ def test_the_table_names_each_part_and_can_be_written(finished: Path, tmp_path: 
     assert "ece" not in table.columns
 
 
+def test_a_file_that_cannot_be_written_is_told_first(finished: Path, tmp_path: Path) -> None:
+    found = typed(finished, "--csv", tmp_path / "none" / "all.csv")
+    assert "--csv: expected a file in a folder that is there" in str(found.exception)
+    assert not found.stdout
+
+
 def test_classes_in_another_order_and_spelling_are_mapped(tmp_path: Path) -> None:
     adapter = adapter_of(tmp_path / "adapter", "linear_probe")
     expected = outcome(adapter, "--dataset", HELD_BACK)

@@ -208,5 +208,7 @@ def test_what_is_in_the_way_is_left_alone(finished: Path, tmp_path: Path) -> Non
         found = typed(finished, path)
         assert f"expected a folder that is new, found {what}" in str(found.exception)
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["file"]
+    inside = typed(finished, finished / "adapter" / "new")
+    assert "expected a folder outside of the run's" in str(inside.exception)
     alone = shutil.copytree(finished / "adapter", tmp_path / "alone")
     assert "found an adapter alone" in str(typed(alone, tmp_path / "out").exception)

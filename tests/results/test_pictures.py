@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ def folder(tmp_path: Path) -> Path:
         save_photo(tmp_path / name, seed=number)
     (tmp_path / "notes.txt").write_text("nothing")
     (tmp_path / ".hidden.png").write_bytes(b"nothing")
+    os.mkfifo(tmp_path / "pipe.png")
     return tmp_path
 
 
@@ -47,6 +49,12 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(folder: Path) -> No
 def test_a_name_of_nothing_is_named(folder: Path, name: str) -> None:
     with pytest.raises(UserError, match="expected"):
         find_images([str(folder / "b.png"), str(folder / "deep" / "er" / name)])
+
+
+@pytest.mark.parametrize("name", ["", "/dev/zero", "/dev/null"])
+def test_what_is_no_file_is_not_read(name: str) -> None:
+    with pytest.raises(UserError, match="expected an image, a folder or a pattern, found"):
+        find_images([name])
 
 
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
