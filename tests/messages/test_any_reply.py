@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -13,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.federated_data.salted import SaltedImages
 from fl2ora.messages.calibrate import decode_sums
+from fl2ora.messages.digests import decode_digests, encode_digests
 from fl2ora.messages.evaluate import TEST, decode_measured, encode_measured
 from fl2ora.messages.hello import NODE, NodeInfo, ask_hello, decode_hello, encode_hello
 from fl2ora.messages.records import LONGEST_TEXT, UnusableMessageError
@@ -23,10 +26,12 @@ from fl2ora.messages.train import decode_update
 SENT = {"a": torch.zeros(2, 2), "b": torch.zeros(3)}
 SPEC = StatsSpec(num_bins=3, fine_bins=0)
 STATS = CalibrationStats.from_logits(torch.eye(4)[:, :3] * 3, torch.tensor([0, 1, 2, 0]), SPEC)
+DIGESTS = SaltedImages(*(np.arange(count, dtype=np.uint64) for count in (2, 0, 1)))
 NAMES = st.one_of(
     st.sampled_from(
         ["arrays", "aux", "metrics", "reply", "sums", "node", "test", "a", "b", "num-examples",
-         "loss", "count", "correct", "round", *STATS.to_arrays(), *NodeInfo("").__dict__]
+         "loss", "count", "correct", "round", "images", "refused", "train",
+         *STATS.to_arrays(), *NodeInfo("").__dict__]
     ),
     st.text(max_size=20),
 )  # fmt: skip
@@ -77,6 +82,7 @@ def sound() -> dict[str, Any]:
         "metrics": MetricRecord({"num-examples": 5, "loss": 0.5}),
         "sums": encode_tensors({"count": torch.tensor(4.0)}, torch.float64),
         NODE: hello.config_records[NODE],
+        **encode_digests(question(), "k", DIGESTS).content.config_records,
         TEST: encode_measured(question(), "k", {TEST: STATS}).content.metric_records[TEST],
     }
 
@@ -119,7 +125,13 @@ def reason_of(read: Callable[[Message], None], reply: Message) -> str:
     return ""
 
 
-@pytest.mark.parametrize("read", [read_update, read_measured, read_sums])
+def read_digests(reply: Message) -> None:
+    found = decode_digests(reply, NodeInfo("k", num_train=2, num_test=1))
+    if found is not None:
+        assert [len(kind) for kind in (found.train, found.calibration, found.test)] == [2, 0, 1]
+
+
+@pytest.mark.parametrize("read", [read_update, read_measured, read_sums, read_digests])
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(reply=replies())
 def test_a_reply_is_used_or_dropped_with_one_line(

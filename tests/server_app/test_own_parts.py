@@ -116,6 +116,7 @@ def test_a_node_without_the_domain_left_out_trains_on_all_it_has(tmp_path: Path)
     }
     assert said["b"]["train"] == 64
     assert said["a"]["train"] == 32
+    assert rows(folder, "nodes-test")[1, ""]["num_examples"] == 16
     with pytest.raises(UserError) as caught:
         run_small(
             tmp_path / "misspelt", 2, node_configs=configs, dataset="none",
