@@ -39,8 +39,7 @@ def run(
         console: where to show progress; None: nowhere.
 
     Returns:
-        The run's folder; ``fl2ora.reporting.tables.metrics_table`` reads its metrics. Without
-        ``output-dir`` it is made in ``$FL2ORA_OUTPUT_DIR``, or in ``runs`` below the current
+        The run's folder, which ``fl2ora.load_run`` reads. Without ``output-dir`` it is made in ``$FL2ORA_OUTPUT_DIR``, or in ``runs`` below the current
         directory.
 
     Raises:

@@ -72,10 +72,16 @@ def starting(*words: str) -> list[Command]:
     return [command for command in COMMANDS if command.text.startswith(words)]
 
 
+A_RUN = """
+from pathlib import Path
+import torch
+from runs import run_small
+run_small(Path.cwd(), clients=2, num_rounds=1, callbacks="none", run_name="NAME")
+images = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+"""
 # What a page's python blocks may use without saying where it comes from.
 GIVEN = {
-    "README.md": """
-import torch
+    "README.md": f"""{A_RUN}
 logits_a, logits_b = torch.randn(2, 40, 4)
 labels_a, labels_b = torch.arange(80).view(2, 40) % 4
 """,
@@ -91,13 +97,7 @@ code = Path(ours.__file__).read_text().replace("class LayerNorm", "class Mine")
 Path("my_lab").mkdir()
 Path("my_lab/methods.py").write_text(code.replace("towers: str", "length: int = 4, towers: str"))
 """,
-    "using-the-result.md": """
-from pathlib import Path
-import torch
-from runs import run_small
-run_small(Path.cwd(), clients=2, num_rounds=1, callbacks="none", run_name="NAME")
-images = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
-""",
+    "using-the-result.md": A_RUN,
 }
 
 
