@@ -146,6 +146,18 @@ def test_releases_are_counted_per_client_and_server_reports_the_maximum() -> Non
     assert resumed.metrics()["epsilon"] == strategy.metrics()["epsilon"]
 
 
+@pytest.mark.parametrize(("seed", "releases"), [(None, 3), (5, 1)])
+def test_rounds_that_were_lost_are_paid_for_unless_their_noise_is_the_same_again(
+    seed: int | None, releases: int
+) -> None:
+    start = {"x": torch.zeros(2)}
+    strategy = begun(LocalDP(noise_multiplier=4.0, seed=seed), "ab", start)
+    strategy.plan(1, start, "ab")
+    strategy.lost_rounds([("a", "b"), ("a",)])
+    expected = dp_accounting.get_epsilon_gaussian(2.0 / math.sqrt(releases), 1e-5)
+    assert strategy.metrics()["epsilon"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_loss_which_no_noise_covers_is_withheld() -> None:
     (update,) = answers(LocalDP(inner="fedprox"), START, toy_clients(START)[:1])
     assert math.isnan(update.metrics["loss"])
