@@ -39,8 +39,8 @@ def run(
         console: where to show progress; None: nowhere.
 
     Returns:
-        The run's folder, which ``fl2ora.load_run`` reads. Without ``output-dir`` it is made in ``$FL2ORA_OUTPUT_DIR``, or in ``runs`` below the current
-        directory.
+        The run's folder, which ``fl2ora.load_run`` reads. Without ``output-dir`` it is made in
+        ``$FL2ORA_OUTPUT_DIR``, or in ``runs`` below the current directory.
 
     Raises:
         UserError: a mistake in the settings or the data; or nothing was trained.
