@@ -77,11 +77,11 @@ def _loading(scratch: Path, count: int, repeats: int) -> None:
     print(f"| --- |{' ---: |' * 5}")
     for name, row in (("DataLoader", loader), ("store", store)):
         print(f"| {name} | {' | '.join(f'{value:,.0f}' for value in row)} |")
-    later = store[2]
     print(
-        f"later passes: {later / loader[2]:.0f} times as fast, of a processor "
+        f"later passes: {store[2] / loader[2]:.0f} times as fast, of a processor "
         f"{store[3] / loader[3]:.0f} times"
     )
+    later = store[3]  # of a processor that does nothing else
     for kind, rate in VIT_B_16.items():
         share = (1 / later) / (1 / later + 1 / rate)
         print(f"share of time spent loading at ViT-B/16 on an H200, {kind}: {share:.1%}")
@@ -119,9 +119,9 @@ def _timed_store(paths: list[Path], cache: Path) -> list[float]:
     with decoding():
         images = stored_images(FileSource(paths), Fit(), "stop", "train").images
     first = clock.rates()
-    before = psutil.Process().memory_full_info().uss
+    before = _own_bytes()
     later = _medians([_timed(_batches(images), len(paths)) for _ in range(5)])
-    grown = psutil.Process().memory_full_info().uss - before
+    grown = _own_bytes() - before
     return [*first, *later, grown / 2**20]
 
 
@@ -139,6 +139,12 @@ def _timed_loader(paths: list[Path]) -> list[float]:
 def _batches(images: ImageRows) -> Iterator[Tensor]:
     for rows in torch.randperm(len(images)).split(BATCH):
         yield images[rows]
+
+
+def _own_bytes() -> int:
+    """Return this process's memory without the pages of mapped files."""
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
 
 
 class _Clock:
