@@ -18,7 +18,7 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.leaks import ADVICE, digests
 from fl2ora.federated_data.protocols.base import Federation
-from fl2ora.federated_data.salted import MOST, Salted, SaltedImages, salted, salted_images
+from fl2ora.federated_data.salted import Salted, SaltedImages, salted, salted_images
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.held_out import shares_of
@@ -170,9 +170,10 @@ def _untold(own: Iterable[str], given: Mapping[str, SaltedImages]) -> Iterator[s
 
 
 def _sampled(infos: Mapping[str, NodeInfo], given: Mapping[str, SaltedImages]) -> Iterator[str]:
-    for client in given:
-        if infos[client].num_train > MOST:
-            yield (
-                f"of client {client}, {MOST:,} of {infos[client].num_train:,} training images "
-                "were compared with others'"
-            )
+    for client, images in given.items():
+        info = infos[client]
+        held = info.num_train + info.num_calibration + info.num_test
+        held += sum(part.images for part in info.parts)
+        told = len(images.train) + len(images.calibration) + len(images.test)
+        if told < held:
+            yield f"of client {client}, {told:,} of {held:,} images were compared with others'"
