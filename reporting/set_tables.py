@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fl2ora.calibration.conformal.set_sums import SetSums
 from fl2ora.reporting.whole_files import whole_file
+
+if TYPE_CHECKING:
+    from fl2ora.calibration.conformal.set_sums import SetSums
 
 SETS_FILE = "sets.csv"
 HEAD = ("source", "coverage", "mean set size")

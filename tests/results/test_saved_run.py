@@ -185,8 +185,8 @@ def test_the_predicted_class_stays_first_whatever_the_others_have() -> None:
     from fl2ora.results.predictor import Predictions
 
     probabilities = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]], dtype=torch.float64)
-    found = Predictions(probabilities, torch.tensor([0, 0]), torch.tensor([0.2, 0.6]).double())
+    found = Predictions(probabilities, torch.tensor([0, 0]), torch.tensor([0.25, 0.6]).double())
     classes, values = found.top(2)
     assert classes.tolist() == [[0, 1], [0, 1]]
-    assert np.allclose(values, [[0.2, 0.5], [0.6, 0.3]])
+    assert np.allclose(values, [[0.25, 0.5], [0.6, 0.3]])
     assert found.top(9)[0].tolist() == [[0, 1, 2], [0, 1, 2]]
