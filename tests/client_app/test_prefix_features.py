@@ -246,10 +246,21 @@ def test_prompt_src_reads_known_zero_shot_features() -> None:
 def test_a_run_is_equal_with_and_without_cached_features(
     tmp_path: Path, method: str, where: str
 ) -> None:
+    settings = {"method": method, "evaluate_on": where, "calibrator": "temperature"}
     one, two = (
-        run_small(tmp_path / str(flag), method=method, cache_features=flag, evaluate_on=where)
-        for flag in (True, False)
+        run_small(tmp_path / str(flag), cache_features=flag, **settings) for flag in (True, False)
     )
+    assert_equal_runs(one, two)
+
+
+def test_features_of_parts_of_one_size_are_told_apart(tmp_path: Path) -> None:
+    settings = {"method": "kgcoop(length=2)", "protocol": "base_to_new", "num_rounds": 1}
+    settings["local_test_fraction"] = 0.0
+    one, two = (
+        run_small(tmp_path / str(flag), cache_features=flag, **settings) for flag in (True, False)
+    )
+    base, new = (rows(one, f"server-test/{half}")[0] for half in ("base", "new"))
+    assert base["num_examples"] == new["num_examples"]
     assert_equal_runs(one, two)
 
 
