@@ -27,7 +27,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
-    "strategies/averaging/*.py": "tests/strategies/test_fed*.py tests/strategies/test_scaffold.py",
+    "strategies/averaging/*.py": (
+        "tests/strategies/test_fed*.py tests/strategies/test_scaffold.py "
+        "tests/strategies/test_server_optimisers.py"
+    ),
     "calibration/metrics/binned.py": "tests/calibration/test_binned_metrics.py",
     "client_app/stepper.py": "tests/client_app/test_training_arithmetic.py",
     "messages/train.py": "tests/messages/test_train_message.py",

@@ -28,7 +28,7 @@ from fl2ora.clip_tuning.preprocessing import Preprocessing
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.datasets.shapes import Shapes
-from fl2ora.reporting.events import read_lines
+from fl2ora.reporting.events import METRICS_FILE, read_lines
 from runs import final_adapter, run_small
 
 WORLD = Shapes(styles="held-back", train=32, validation=16, test=32)
@@ -218,11 +218,11 @@ def assert_equal_runs(one: Path, two: Path) -> None:
     first, second = final_adapter(one), final_adapter(two)
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, rtol=0, atol=1e-5)
-    for source in ("server-test", "clients-test"):
-        mine, theirs = rows(one, source), rows(two, source)
-        assert mine.keys() == theirs.keys()
-        for server_round, row in mine.items():
-            assert row["nll"] == pytest.approx(theirs[server_round]["nll"], abs=1e-4)
+    mine, theirs = (
+        {(row["round"], row["source"]): row.get("nll") for row in read_lines(run / METRICS_FILE)}
+        for run in (one, two)
+    )
+    assert mine == pytest.approx(theirs, abs=1e-4)
 
 
 def test_prompt_src_reads_known_zero_shot_features() -> None:
@@ -246,10 +246,21 @@ def test_prompt_src_reads_known_zero_shot_features() -> None:
 def test_a_run_is_equal_with_and_without_cached_features(
     tmp_path: Path, method: str, where: str
 ) -> None:
+    settings = {"method": method, "evaluate_on": where, "calibrator": "temperature"}
     one, two = (
-        run_small(tmp_path / str(flag), method=method, cache_features=flag, evaluate_on=where)
-        for flag in (True, False)
+        run_small(tmp_path / str(flag), cache_features=flag, **settings) for flag in (True, False)
     )
+    assert_equal_runs(one, two)
+
+
+def test_features_of_parts_of_one_size_are_told_apart(tmp_path: Path) -> None:
+    settings = {"method": "kgcoop(length=2)", "protocol": "base_to_new", "num_rounds": 1}
+    settings["local_test_fraction"] = 0.0
+    one, two = (
+        run_small(tmp_path / str(flag), cache_features=flag, **settings) for flag in (True, False)
+    )
+    base, new = (rows(one, f"server-test/{half}")[0] for half in ("base", "new"))
+    assert base["num_examples"] == new["num_examples"]
     assert_equal_runs(one, two)
 
 

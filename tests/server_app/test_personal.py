@@ -143,12 +143,13 @@ def test_a_client_new_to_fedsa_has_the_global_model(tmp_path: Path) -> None:
     assert own["nll"] == pytest.approx(shared["nll"], rel=1e-9)
 
 
-def test_a_forgetful_node_ends_elsewhere(tmp_path: Path) -> None:
-    """So what is kept really is taken up again."""
+def test_a_node_that_forgets_before_it_trains_ends_elsewhere(tmp_path: Path) -> None:
+    """So training really takes up again what is kept; what it leaves is what is measured."""
 
     class Forgetful(Wrapped):
         def __call__(self, message: Message, context: Any) -> Message:
-            context.state.array_records.clear()
+            if message.metadata.message_type == "train":
+                context.state.array_records.clear()
             return super().__call__(message, context)
 
     found = []
