@@ -19,6 +19,7 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import ConfigError
 from fl2ora.experiment.paths import made_absolute
 from fl2ora.reporting.sources import part_source
+from fl2ora.reporting.whole_files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +82,7 @@ def data(
     table = by_client(counts, shares)
     _print_clients(console, table, len(federation.class_names))
     output.mkdir(parents=True, exist_ok=True)
-    counts.to_csv(output / "clients.csv", index=False)
+    write_whole(output / "clients.csv", counts.to_csv(index=False))
     _draw(federation, counts, output, config.seed)
     if near is not None:
         from fl2ora.commands.near_duplicates import report_near

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fl2ora.experiment.errors import UserError
-from fl2ora.reporting.whole_files import plain_file
+from fl2ora.reporting.whole_files import naming, plain_file
 
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FILE = "events.jsonl"
@@ -78,7 +78,8 @@ class JsonLines:
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         line = (json.dumps(_json_safe(row)) + "\n").encode()
-        with (self._folder / name).open("ab") as file:
+        path = self._folder / name
+        with naming(path), path.open("ab") as file:
             file.write(line)
         self._count(name, line)
 

@@ -26,7 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         part.touch()
         mode = part.stat().st_mode
-        with _as_os_error(path):
+        with naming(path):
             yield part
         part.chmod(mode)
         part.replace(path)
@@ -47,7 +47,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         for left in (part, old):
             shutil.rmtree(left, ignore_errors=True)
         part.mkdir()
-        with _as_os_error(path):
+        with naming(path):
             yield part
         _give_usual_modes(part)
         if path.exists():
@@ -100,8 +100,17 @@ def _give_usual_modes(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _as_os_error(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
+    """Have every error of writing a file name it.
+
+    Raises:
+        OSError: the file cannot be written, whatever the library that writes it says.
+    """
     try:
         yield
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from error
+    except OSError as error:  # of a full disk the system says no name
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.errors import UserError, shown
+from fl2ora.reporting.whole_files import write_whole
 from fl2ora.strategies.base import Strategy
 
 PRIVACY_FILE = "privacy.json"
@@ -38,7 +39,7 @@ def save_spent(folder: Path, spec: str, strategy: Strategy) -> None:
         return
     content = {"mu": mu if math.isfinite(mu) else _NONE, "strategy": spec, "about": _ABOUT}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PRIVACY_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / PRIVACY_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def spent_before(method: TuningMethod, strategy: Strategy) -> float:

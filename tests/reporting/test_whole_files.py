@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from fl2ora.experiment.errors import UserError
-from fl2ora.reporting.events import read_lines
+from fl2ora.reporting.events import JsonLines, read_lines
 from fl2ora.reporting.logits import SavedLogits
 from fl2ora.reporting.run_file import RunFile
 from fl2ora.reporting.sweep_folder import SweepRecord
@@ -97,3 +99,25 @@ def test_what_is_no_file_is_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "events.jsonl")
     with pytest.raises(OSError, match="is not a file"):
         read_lines(tmp_path / "events.jsonl")
+
+
+def test_a_full_disk_names_the_file_and_leaves_what_was_there(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk; the system's own error has no name."""
+    path = tmp_path / "a.txt"
+    write_whole(path, "before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        for write in (lambda: write_whole(path, "x" * 1000), lambda: fill(tmp_path)):
+            with pytest.raises(OSError, match=rf"File too large: '{tmp_path}"):
+                write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_text() == "before"
+    assert not list(tmp_path.glob(".*"))
+
+
+def fill(folder: Path) -> None:
+    JsonLines(folder).log("note", text="x" * 1000)
