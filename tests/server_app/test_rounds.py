@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,8 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport
 from fl2ora.server_app.client_means import ClientMeans
-from fl2ora.server_app.rounds import TRAINING, Run, RunState, run_round, run_rounds
+from fl2ora.server_app.round_loop import run_rounds
+from fl2ora.server_app.rounds import TRAINING, Run, RunState, run_round
 from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
 from fl2ora.strategies.robust.median import Median
@@ -52,6 +53,9 @@ class ThreeClients:
     def __init__(self, silent: frozenset[str] = frozenset()) -> None:
         self.silent = silent
         self.plans: list[RoundPlan] = []
+
+    def await_some(self, clients: Sequence[str], least: int, number: int, ends: object) -> int:
+        return len(clients)
 
     def train(self, plan: RoundPlan, strategy: Strategy) -> Iterator[ClientUpdate]:
         self.plans.append(plan)

@@ -26,8 +26,8 @@ from fl2ora.messages.evaluate import (
 )
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.messages.train import TrainTask, decode_train, encode_update
+from fl2ora.server_app.arrivals import Peer
 from fl2ora.server_app.clients import Clients
-from fl2ora.server_app.handshake import Peer
 from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.updates import ClientUpdate

@@ -1,0 +1,103 @@
+"""Waiting for a run's nodes: how many there must be, who they are, and which are left out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flwr.serverapp import Grid
+
+from fl2ora.experiment.config import RunConfig
+from fl2ora.experiment.errors import UserError
+from fl2ora.messages.exchange import receive
+from fl2ora.messages.hello import NodeInfo, ask_hello, decode_hello
+
+MOST_SHARES = 10**6
+_POLL_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A node that answered: where messages go, and what it said of itself."""
+
+    node: int
+    info: NodeInfo
+
+    @property
+    def client(self) -> str:
+        """The client's stable key."""
+        return self.info.client
+
+
+def is_excluded(client: str, exclude: str) -> bool:
+    """Return whether the key ``exclude`` names a client.
+
+    >>> [is_excluded(client, "clinic-b + 7") for client in ("clinic-b", "7", "b", "clinic-b + 7")]
+    [True, True, False, True]
+    """
+    names = {exclude.strip(), *(name.strip() for name in exclude.split("+"))}
+    return client in names - {""}
+
+
+def attending(grid: Grid, config: RunConfig) -> list[Peer]:
+    """Wait for the nodes, ask each who it is, and leave out those that ``exclude`` names."""
+    wanted = max(1, config.num_clients)
+    while True:
+        nodes = _await_nodes(grid, wanted, config.start_timeout)
+        if not config.exclude:
+            _refuse_more(nodes, config.num_clients)
+        answered = _ask(grid, nodes, config.start_timeout)
+        peers = [peer for peer in answered if not is_excluded(peer.client, config.exclude)]
+        _refuse_more(peers, config.num_clients)
+        left_out = len(answered) - len(peers)
+        needed = max(1, config.num_clients) + left_out
+        if not config.num_clients:  # as many as there are shares
+            counts = (peer.info.num_partitions for peer in answered)
+            needed = max(needed, *(count for count in counts if count <= MOST_SHARES))
+        if len(answered) >= needed:
+            break
+        wanted = needed
+    if config.exclude:
+        names = [p.client for p in answered if is_excluded(p.client, config.exclude)]
+        logger.warning(
+            "exclude: left out are %s", ", ".join(names) or "none: no node has that name"
+        )
+    return peers
+
+
+def _refuse_more(found: Sequence[object], wanted: int) -> None:
+    if wanted and len(found) > wanted:
+        raise UserError(
+            f"num-clients: expected {wanted} nodes, found {len(found)}; set it to "
+            f"{len(found)}, to 0 for as many as there are, or stop those that should not take part"
+        )
+
+
+def _await_nodes(grid: Grid, wanted: int, timeout: float) -> list[int]:
+    deadline = time.monotonic() + timeout
+    while True:
+        nodes = sorted(grid.get_node_ids())
+        if len(nodes) >= wanted:
+            return nodes
+        if time.monotonic() >= deadline:
+            raise UserError(
+                f"num-clients: expected {wanted} nodes, found {len(nodes)} after {timeout:g} s "
+                "(start-timeout); start more SuperNodes, or set the number of the simulation: "
+                "--federation-config num-supernodes=N"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _ask(grid: Grid, nodes: list[int], timeout: float) -> list[Peer]:
+    replies = receive(grid, [ask_hello(node) for node in nodes], timeout)
+    peers = [Peer(node, decode_hello(reply, node)) for node, reply in replies if reply is not None]
+    if len(peers) < len(nodes):
+        raise UserError(
+            f"{len(nodes) - len(peers)} of {len(nodes)} nodes did not answer the handshake within "
+            f"{timeout:g} s (start-timeout)"
+        )
+    return peers
