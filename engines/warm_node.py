@@ -24,7 +24,7 @@ def run_warm_node(options: Sequence[str]) -> int:
         options: of ``flower-supernode``.
 
     Returns:
-        Its exit code.
+        Its exit code; 0 where it is stopped by a signal, as it ends then without this command.
 
     Raises:
         UserError: an option that the worker cannot do with.
@@ -36,10 +36,13 @@ def run_warm_node(options: Sequence[str]) -> int:
         stack.callback(stop, node)
         worker = _start_worker(address)
         stack.callback(lambda: stop(worker))
-        while (code := node.poll()) is None:
-            if worker.poll() is not None:  # killed, for want of memory perhaps
-                worker = _start_worker(address)
-            time.sleep(_LOOK_SECONDS)
+        try:
+            while (code := node.poll()) is None:
+                if worker.poll() is not None:  # killed, for want of memory perhaps
+                    worker = _start_worker(address)
+                time.sleep(_LOOK_SECONDS)
+        except KeyboardInterrupt:  # SIGTERM too, see ``commands/app.py``
+            return 0
         return code
 
 
@@ -53,7 +56,7 @@ def runtime_address(options: Sequence[str]) -> str:
         UserError: an option that the worker cannot do with.
     """
     values = {"--host": _HOST, "--port": _PORT}
-    for option, following in zip(options, [*options[1:], ""], strict=True):
+    for option, following in zip(options, [*options[1:], ""], strict=False):
         name, sign, value = option.partition("=")
         if name in _REFUSED:
             raise UserError(
