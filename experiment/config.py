@@ -71,7 +71,7 @@ class RunConfig(BaseModel):
     num_rounds: int = Field(default=10, ge=0, le=1_000_000)
     """rounds of federated training"""
     num_clients: int = Field(default=0, ge=0, le=100_000)
-    """clients to wait for; 0: as many as there are nodes"""
+    """clients to wait for, those excluded counted; 0: as many as there are nodes"""
     exclude: ClientsText = ""
     """clients left out, by site or number of share, joined by +: clinic-b + 7; empty: none"""
     fraction_train: float = Field(default=1.0, gt=0, le=1)

@@ -33,48 +33,62 @@ class Peer:
         return self.info.client
 
 
-def is_excluded(client: str, exclude: str) -> bool:
-    """Return whether the key ``exclude`` names a client.
+def excluded(text: str) -> frozenset[str]:
+    """Return the clients that the key ``exclude`` names.
 
-    >>> [is_excluded(client, "clinic-b + 7") for client in ("clinic-b", "7", "b", "clinic-b + 7")]
-    [True, True, False, True]
+    >>> sorted(excluded("clinic-b + 7")), sorted(excluded(""))
+    (['7', 'clinic-b'], [])
     """
-    names = {exclude.strip(), *(name.strip() for name in exclude.split("+"))}
-    return client in names - {""}
+    return frozenset(name.strip() for name in text.split("+") if name.strip())
 
 
 def attending(grid: Grid, config: RunConfig) -> list[Peer]:
-    """Wait for the nodes, ask each who it is, and leave out those that ``exclude`` names."""
-    wanted = max(1, config.num_clients)
+    """Wait for the nodes, ask each who it is, and leave out those that ``exclude`` names.
+
+    ``num-clients`` counts those too, whether they are there or not.
+    """
+    names = excluded(config.exclude)
+    expected = config.num_clients and config.num_clients - len(names)
+    if config.num_clients and expected < 1:
+        raise UserError(
+            f"exclude: expected fewer names than the {config.num_clients} clients (num-clients), "
+            f"found {len(names)}"
+        )
+    wanted = max(1, expected)
     while True:
         nodes = _await_nodes(grid, wanted, config.start_timeout)
-        if not config.exclude:
-            _refuse_more(nodes, config.num_clients)
+        if not names:
+            _refuse_more(nodes, config)
         answered = _ask(grid, nodes, config.start_timeout)
-        peers = [peer for peer in answered if not is_excluded(peer.client, config.exclude)]
-        _refuse_more(peers, config.num_clients)
-        left_out = len(answered) - len(peers)
-        needed = max(1, config.num_clients) + left_out
-        if not config.num_clients:  # as many as there are shares
+        peers = [peer for peer in answered if peer.client not in names]
+        _refuse_more(peers, config)
+        needed = max(1, expected) + len(answered) - len(peers)
+        if not expected:  # as many as there are shares
             counts = (peer.info.num_partitions for peer in answered)
             needed = max(needed, *(count for count in counts if count <= MOST_SHARES))
         if len(answered) >= needed:
             break
         wanted = needed
-    if config.exclude:
-        names = [p.client for p in answered if is_excluded(p.client, config.exclude)]
-        logger.warning(
-            "exclude: left out are %s", ", ".join(names) or "none: no node has that name"
-        )
+    if names:
+        found = ", ".join(peer.client for peer in answered if peer.client in names)
+        logger.warning("exclude: left out are %s", found or "none: no node has such a name")
     return peers
 
 
-def _refuse_more(found: Sequence[object], wanted: int) -> None:
-    if wanted and len(found) > wanted:
+def _refuse_more(found: Sequence[object], config: RunConfig) -> None:
+    left_out, number = len(excluded(config.exclude)), len(found)
+    expected = config.num_clients - left_out
+    if not config.num_clients or number <= expected:
+        return
+    if left_out:
         raise UserError(
-            f"num-clients: expected {wanted} nodes, found {len(found)}; set it to "
-            f"{len(found)}, to 0 for as many as there are, or stop those that should not take part"
+            f"num-clients: expected {expected} nodes besides the {left_out} that exclude names, "
+            f"found {number}; set num-clients to {number + left_out}, or name nodes that are there"
         )
+    raise UserError(
+        f"num-clients: expected {expected} nodes, found {number}; set it to {number}, to 0 for as "
+        "many as there are, or stop those that should not take part"
+    )
 
 
 def _await_nodes(grid: Grid, wanted: int, timeout: float) -> list[int]:

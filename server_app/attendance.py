@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from fl2ora.experiment.config import RunConfig
 from fl2ora.messages.hello import NodeInfo, ask_hello, decode_hello
 from fl2ora.reporting.events import Tracker
-from fl2ora.server_app.arrivals import Peer, is_excluded
+from fl2ora.server_app.arrivals import Peer, excluded
 
 _SAME = ("source", "partition", "num_partitions", "rank", "class_names", "templates", "digests")
 _COUNTS = ("num_train", "num_test", "num_calibration")
@@ -130,7 +130,7 @@ class Attendance:
         """Let a node be the client it says it is, unless it is none of this run's or differs."""
         client, log = peer.client, self._tracker.log
         if client not in self.infos:
-            if not is_excluded(client, self._config.exclude):
+            if client not in excluded(self._config.exclude):
                 log("node-late", round=server_round, client=client)
             return
         before, info = self._said[client], peer.info

@@ -111,7 +111,7 @@ LIMITS = {
     "local_test_fraction": (0, 0.9), "calibration_fraction": (0, 0.9),
     "fixed_views": (0, 10**4), "num_rounds": (0, 10**6),
     "num_clients": (0, 10**5), "fraction_train": (0, 1), "min_train_clients": (1, 10**5),
-    "max_update_norm": (0, 10**6), "max_client_weight": (0, 1), "local_epochs": (1, 10**4),
+    "max_idle_rounds": (0, 10**6), "max_update_norm": (0, 10**6), "max_client_weight": (0, 1), "local_epochs": (1, 10**4),
     "batch_size": (1, 65536), "accumulate": (1, 10**4), "learning_rate": (0, 1000),
     "gradient_clip": (0, 10**6),
     "num_bins": (1, 10**4), "resamples": (0, 10**5), "eval_every": (1, 10**6),
