@@ -116,7 +116,11 @@ class Attendance:
         """Take in the nodes that have answered; those whose client is elsewhere stand by."""
         for reply in self._grid.pull_messages({*self._asked}) if self._asked else ():
             node = self._asked.pop(reply.metadata.reply_to_message_id, None)
-            if node is not None and not reply.has_error():
+            if node is None:
+                continue
+            if reply.has_error():
+                self._known.discard(node)  # to be asked again
+            else:
                 self._standby[node] = Peer(node, decode_hello(reply, node))
         for node, peer in list(self._standby.items()):
             holder = self.nodes.get(peer.client, node)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from flwr.app import Message
+from flwr.app import Error, Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from fl2ora.experiment.config import RunConfig
@@ -31,6 +31,7 @@ class FlakyGrid:
     def __init__(self) -> None:
         self.nodes = {1: OWN["a"], 2: OWN["b"], 3: OWN["c"]}
         self.online = {1, 2, 3}
+        self.failing: set[int] = set()
         self.asked: list[int] = []
         self.waiting: dict[str, Message] = {}
 
@@ -53,7 +54,10 @@ class FlakyGrid:
             node = message.metadata.dst_node_id
             if node in self.online:
                 del self.waiting[identifier]
-                yield encode_hello(message, self.nodes[node])
+                if node in self.failing:
+                    yield Message(Error(2, "out of memory"), reply_to=message)
+                else:
+                    yield encode_hello(message, self.nodes[node])
 
 
 class Log:
@@ -94,6 +98,20 @@ def test_a_node_that_left_is_told_once_and_may_come_back_under_its_own_id() -> N
     assert attendance.away == {}
     assert grid.asked == [2]
     assert log.events == [("client-lost", 4, "b"), ("client-back", 7, "b")]
+
+
+def test_a_node_that_failed_to_say_who_it_is_is_asked_again() -> None:
+    grid, attendance, _ = make()
+    grid.online = {1, 3}
+    attendance.look(1)
+    grid.online, grid.failing = {1, 2, 3}, {2}
+    for number in (2, 3, 4):
+        attendance.look(number)
+    assert attendance.away == {"b": 1}
+    grid.failing = set()
+    for number in (5, 6):
+        attendance.look(number)
+    assert attendance.away == {}
 
 
 def test_without_node_keys_a_client_comes_back_on_a_new_node() -> None:
