@@ -168,7 +168,7 @@ def test_after_a_reply_that_could_not_be_used_changed_data_are_seen() -> None:
         ({"class_names": ("y", "x")}, "its class_names differ"),
         ({"rank": 2}, "its rank differ"),
         ({"digests": (("base weights", "0"),)}, "its digests differ"),
-        ({"source": "partition", "num_train": 9}, "its source differ; its share has other images"),
+        ({"source": "partition", "num_train": 9}, "its source differ; it has other images than"),
     ],
 )
 def test_a_client_that_comes_back_as_another_is_not_used(
