@@ -91,10 +91,10 @@ def summarise_clients(
     Returns:
         ``num_clients`` (with examples) and, for every metric, with ``<name>`` its name:
         ``client_mean_<name>`` (each client counts once), ``client_weighted_mean_<name>`` (by
-        examples), ``client_std_<name>`` (population), ``client_min_<name>`` and
-        ``client_max_<name>``; NaN without clients. For a metric with a direction also
-        ``client_worst_<name>``, and for one that stands beside another its value at the client
-        where that other one is worst.
+        examples), ``client_std_<name>`` (population; NaN with one client, which has no spread),
+        ``client_min_<name>`` and ``client_max_<name>``; NaN without clients. For a metric with a
+        direction also ``client_worst_<name>``, and for one that stands beside another its value at
+        the client where that other one is worst.
     """
     parts = [summarise(stats, metrics) for stats in clients if stats.num_examples]
     weights = np.array([part["num_examples"] for part in parts])
@@ -119,7 +119,7 @@ def _spread(values: Floats, weights: Floats) -> list[float]:
     if not values.size:
         return [math.nan] * 5
     mean = float(values.mean())
-    spread = float(values.std()) if math.isfinite(mean) else math.nan
+    spread = float(values.std()) if math.isfinite(mean) and values.size > 1 else math.nan
     weighted = float(np.average(values, weights=weights))
     return [mean, weighted, spread, float(values.min()), float(values.max())]
 

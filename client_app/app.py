@@ -49,8 +49,9 @@ def digests(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train the received adapter on this node's images."""
     node, task = _node(context, message), decode_train(message)
-    update = tasks.train(node, ClientState(context, node.key, task.lineage), task)
-    return encode_update(message, update, task)
+    kept = ClientState(context, node.key, task.lineage)
+    update = tasks.train(node, kept, task)
+    return encode_update(message, update, task, kept.place)
 
 
 @app.evaluate()

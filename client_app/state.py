@@ -25,6 +25,7 @@ from fl2ora.clip_tuning.adapter import Adapter, AdapterError, load_adapter, save
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import user_path
 from fl2ora.messages.lineage import Lineage
+from fl2ora.messages.train import DISK, MEMORY
 from fl2ora.reporting.run_directory import shared_directory
 from fl2ora.reporting.whole_files import flush, whole_file
 from fl2ora.strategies.named_parts import join_parts, take_part
@@ -53,10 +54,14 @@ class ClientState:
         context: Flower's, of this node, whose config ``check_node_config`` has passed.
         client: the client's key.
         lineage: what was kept in interrupted runs and still counts; None: nothing.
+
+    Attributes:
+        place: where ``keep`` has put what it was given: ``DISK``, ``MEMORY``, or empty for nothing.
     """
 
     def __init__(self, context: Context, client: str, lineage: Lineage | None = None) -> None:
         self._context, self._client, self._lineage = context, client, lineage or Lineage()
+        self.place = ""
 
     def load(self, before: int) -> dict[str, Adapter]:
         """Return what was last kept before a round, by name; empty if nothing was.
@@ -95,6 +100,7 @@ class ClientState:
         for name, adapter in parts.items():
             records[name] = ArrayRecord(adapter)
         records[_STAMP] = ConfigRecord({_ROUND: server_round})
+        self.place = MEMORY
         try:
             self._write(_Version(server_round, self._context.run_id), join_parts(parts))
         except OSError as error:
@@ -136,6 +142,7 @@ class ClientState:
         with whole_file(folder / version.name) as part:
             save_adapter(joined, part)
             flush(part)
+        self.place = DISK
         rounds = self._lineage.checkpoints
         wanted = {version.name, *(v.name for v in map(self._newest, rounds) if v is not None)}
         for path in folder.iterdir():

@@ -29,6 +29,7 @@ from fl2ora.commands.evaluate import evaluate
 from fl2ora.commands.export import export
 from fl2ora.commands.keys import keys
 from fl2ora.commands.node_check import check
+from fl2ora.commands.node_run import run_node
 from fl2ora.commands.predict import predict
 from fl2ora.commands.report import report
 from fl2ora.commands.run import run
@@ -65,6 +66,9 @@ cli.command()(doctor)
 
 node = typer.Typer(help="For those who run a node of a federation.", no_args_is_help=True)
 node.command()(check)
+node.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    run_node
+)
 cli.add_typer(node, name="node")
 
 

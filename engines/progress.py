@@ -10,10 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fl2ora.experiment.errors import printable
+from fl2ora.reporting.comings import COMINGS
 from fl2ora.reporting.events import EVENTS_FILE, NewLines
 from fl2ora.reporting.run_lines import RunLines
 
-_WARNINGS = ("drop", "adapter-kept", "stopped", "checkpoint-failed", "resumed")
+_WARNINGS = (
+    "drop", "adapter-kept", "stopped", "gave-up", "waiting", "checkpoint-failed", "resumed",
+    "state-in-memory", *COMINGS,
+)  # fmt: skip
 
 
 class RoundsView:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fl2ora.experiment.arguments import STRICT, explain
 from fl2ora.experiment.errors import ConfigError, listed, nearest, shown
 from fl2ora.experiment.texts import (
+    ClientsText,
     DeviceText,
     FolderText,
     ListText,
@@ -70,11 +71,15 @@ class RunConfig(BaseModel):
     num_rounds: int = Field(default=10, ge=0, le=1_000_000)
     """rounds of federated training"""
     num_clients: int = Field(default=0, ge=0, le=100_000)
-    """clients to wait for; 0: as many as there are nodes"""
+    """clients to wait for, those excluded counted; 0: as many as there are nodes"""
+    exclude: ClientsText = ""
+    """clients left out, by site or number of share, joined by +: clinic-b + 7; empty: none"""
     fraction_train: float = Field(default=1.0, gt=0, le=1)
     """share of the clients asked to train in a round"""
     min_train_clients: int = Field(default=1, ge=1, le=100_000)
     """fewest usable updates of a round; below, the adapter stays"""
+    max_idle_rounds: int = Field(default=5, ge=0, le=1_000_000)
+    """rounds in a row with too few usable updates after which the run ends; 0: no limit"""
     max_update_norm: float = Field(default=0.0, ge=0, le=1_000_000)
     """largest usable L2 norm of a client's update; 0: no limit"""
     max_client_weight: float = Field(default=1.0, gt=0, le=1)

@@ -40,10 +40,13 @@ def code_fingerprint() -> str:
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that the numbers depend on."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
-    return found
+    return {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
+
+
+@lru_cache
+def _version(name: str) -> str:
+    # Kept: the metadata are parsed anew each time, and a simulation has a thousand clients.
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"

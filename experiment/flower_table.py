@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 from fl2ora.experiment.config import RunConfig, Value, key_of
 from fl2ora.experiment.fingerprint import code_root
 from fl2ora.experiment.texts import (
+    ClientsText,
     DeviceText,
     FolderText,
     ListText,
@@ -31,6 +32,7 @@ _TYPES = {bool: "true or false", int: "whole number", float: "number"}
 _TEXTS = {
     SpecText: "spec", SumText: "sum of specs", ListText: "list", ModelText: "name or folder",
     DeviceText: "device", FolderText: "absolute path", NameText: "name of a folder",
+    ClientsText: "names of clients",
 }  # fmt: skip
 
 

@@ -63,10 +63,17 @@ def _absolute_path(text: str) -> None:
         raise UserError(f"expected an absolute path, found {shown(text)}")
 
 
+def _clients(text: str) -> None:
+    """Refuse empty names between the signs."""
+    if text.strip() and not all(name.strip() for name in text.split("+")):
+        raise UserError(f"expected names of clients joined by +, found {shown(text)}")
+
+
 SpecText: TypeAlias = Annotated[str, _checked(_spec)]
 SumText: TypeAlias = Annotated[str, _checked(_sum)]
 ListText: TypeAlias = Annotated[str, _checked(_list)]
 ModelText: TypeAlias = Annotated[str, _checked(_model)]
 DeviceText: TypeAlias = Annotated[str, _checked(check_device)]
 FolderText: TypeAlias = Annotated[str, _checked(_absolute_path)]
+ClientsText: TypeAlias = Annotated[str, _checked(_clients)]
 NameText: TypeAlias = Annotated[str, _checked(_folder_name)]

@@ -76,12 +76,12 @@ def encode_hello(question: Message, info: NodeInfo) -> Message:
     return Message(RecordDict({NODE: ConfigRecord(values)}), reply_to=question)
 
 
-def decode_hello(reply: Message) -> NodeInfo:
-    """Return what a node says; whatever cannot be read becomes its ``problem``.
+def decode_hello(reply: Message, node_id: int) -> NodeInfo:
+    """Return what a node of this id says; whatever cannot be read becomes its ``problem``.
 
     Another version of the code may lack or add keys: the fingerprint then says that it differs.
     """
-    node = str(reply.metadata.src_node_id)
+    node = str(node_id)
     if reply.has_error():
         return NodeInfo(node, problem=error_reason(reply))
     try:

@@ -35,6 +35,10 @@ from fl2ora.messages.tensors import decode_tensors, encode_tensors
 from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.updates import RESERVED_METRICS, ClientUpdate
 
+DISK, MEMORY = "disk", "memory"
+"""Where a client keeps what it must remember until the next round."""
+
+_KEPT = "kept"
 _MOST_METRICS = 1000
 _MOST_AUX = 16  # times the bytes of the adapter that was sent
 _SMALL_AUX = 2**20  # bytes that any reply may add
@@ -120,13 +124,22 @@ def decode_train(message: Message) -> TrainTask:
     )
 
 
-def encode_update(message: Message, update: ClientUpdate, task: TrainTask | None = None) -> Message:
-    """Return a node's reply, with what changed alone if the task says so."""
+def encode_update(
+    message: Message, update: ClientUpdate, task: TrainTask | None = None, kept: str = ""
+) -> Message:
+    """Return a node's reply, with what changed alone if the task says so.
+
+    Args:
+        message: replied to.
+        update: of the client.
+        task: that it answers.
+        kept: ``DISK`` or ``MEMORY``; empty where it has nothing to remember.
+    """
     changed = update.adapter
     if task is not None and task.changes_only:
         changed = changes(update.adapter, task.adapter)
     reply = reply_record(update.client)
-    reply[UNCHANGED] = len(update.adapter) - len(changed)
+    reply[UNCHANGED], reply[_KEPT] = len(update.adapter) - len(changed), kept
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
         ARRAYS: encode_tensors(changed),
         METRICS: MetricRecord({**update.metrics, EXAMPLES: update.num_examples}),
@@ -135,6 +148,12 @@ def encode_update(message: Message, update: ClientUpdate, task: TrainTask | None
     if update.aux:
         records[AUX] = encode_tensors(update.aux)
     return Message(RecordDict(records), reply_to=message)
+
+
+def kept_in(reply: Message) -> str:
+    """Return where the client of a usable reply keeps its state, as far as it says."""
+    record = reply.content.config_records.get(REPLY)
+    return "" if record is None else one_line(record.get(_KEPT, ""))
 
 
 def decode_update(

@@ -79,7 +79,9 @@ def clients_figure(
         return save(figure, path)
 
 
-def rounds_figure(rows: pd.DataFrame | Sequence[Mapping[str, Any]], path: Path) -> list[Path]:
+def rounds_figure(
+    rows: pd.DataFrame | Sequence[Mapping[str, Any]], path: Path, changes: Sequence[int] = ()
+) -> list[Path]:
     """Draw accuracy and ECE over the rounds.
 
     Args:
@@ -87,10 +89,11 @@ def rounds_figure(rows: pd.DataFrame | Sequence[Mapping[str, Any]], path: Path) 
             are the central parts, ``clients-test`` (pooled) and ``clients-test-mean`` with
             ``clients-test-sd`` as a band; other sources are ignored, missing ones left out.
         path: of both files, as in ``reliability_figure``.
+        changes: rounds from which on other clients were measured; each is a dotted line.
 
     Returns:
         The paths of the PNG and the SVG.
     """
     with new_figure(COLUMN, 3.5) as figure:
-        draw_rounds(figure, pd.DataFrame(rows))
+        draw_rounds(figure, pd.DataFrame(rows), changes)
         return save(figure, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -44,7 +45,7 @@ _BANDS = {"clients-test-mean": "clients-test-sd"}
 _MARKERS = 12  # a line, at most: more would hide it
 
 
-def draw_rounds(figure: Figure, table: pd.DataFrame) -> None:
+def draw_rounds(figure: Figure, table: pd.DataFrame, changes: Sequence[int] = ()) -> None:
     """Draw the two panels of ``fl2ora.reporting.plots.rounds_figure`` on an empty figure."""
     looks = _looks(table)
     panels = figure.subplots(len(_METRICS), 1, sharex=True)
@@ -58,6 +59,12 @@ def draw_rounds(figure: Figure, table: pd.DataFrame) -> None:
         if not any(line is not None for line in drawn.values()):
             no_data(axes)
             axes.set_yticks([])
+    if handles and changes:
+        for axes in panels:
+            for number in changes:  # between the last round of before and the first of after
+                line = axes.axvline(number - 0.5, color=BLACK, linestyle=":", linewidth=0.8)
+        line.set_label("other clients measured")
+        handles["changes"] = line
     if handles:
         panels[1].set_ylim(bottom=0)
         figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=2)

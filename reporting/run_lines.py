@@ -7,6 +7,7 @@ from typing import Any
 
 import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.experiment.errors import printable
+from fl2ora.reporting.comings import COMINGS, said_of_client
 from fl2ora.reporting.sources import (
     CALIBRATED,
     CLIENTS_TEST,
@@ -75,6 +76,15 @@ class RunLines:
                 return f"  no checkpoint of round {event['round']}: {event['reason']}"
             case "stopped":
                 return f"  stopped after round {event['round']}: {event['reason']}"
+            case "gave-up":
+                return f"  gave up after round {event['round']}: {event['reason']}"
+            case "waiting":
+                online, expected = event["online"], event["expected"]
+                return f"  waiting for clients: {online} online, {expected} needed"
+            case "state-in-memory":
+                return f"  client {event['client']} keeps its state in memory alone, not on a disk"
+            case kind if kind in COMINGS:
+                return f"  {said_of_client(event)}"
         return None
 
     def _measured(self, event: Mapping[str, Any]) -> str | None:

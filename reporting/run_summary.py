@@ -8,6 +8,7 @@ from pathlib import Path
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import printable
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
+from fl2ora.reporting.comings import COMINGS, changes_of_clients, said_of_client
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
 from fl2ora.reporting.rewinding import RESUMED, lasting_events
 from fl2ora.reporting.set_tables import HEAD, last_set_rows
@@ -47,7 +48,7 @@ def write_summary(folder: Path, config: RunConfig) -> Path:
     flat = config.flat()
     lines = [f"# Run {folder.name}", ""]
     lines += [f"- {key}: `{flat[key]}`" for key in _HEAD]
-    for said in (_learning_rate, _averaged, _best, _outcome, _changes):
+    for said in (_learning_rate, _averaged, _best, _outcome, _changes, _measured):
         lines += said(folder)
     table = metrics_table(folder)
     head = ["round", *(metric.title for metric in shown_metrics(table))]
@@ -152,12 +153,22 @@ def _changes(folder: Path) -> list[str]:
     return lines
 
 
+def _measured(folder: Path) -> list[str]:
+    """Say where curves over clients go on with other clients."""
+    return [
+        f"- clients measured from round {number} on: {printable(words)}, so metrics of clients "
+        "before and after are of other images"
+        for number, words in changes_of_clients(lasting_events(folder)).items()
+    ]
+
+
 def _drops(folder: Path) -> list[str]:
     events = lasting_events(folder)
+    moved = [event for event in events if event["event"] in COMINGS]
+    lines = ["", "## Clients that went or came", ""] if moved else []
+    lines += [f"- round {event['round']}, {printable(said_of_client(event))}" for event in moved]
     lost = [event for event in events if event["event"] in ("drop", "adapter-kept")]
-    if not lost:
-        return []
-    lines = ["", "## Replies that were not used", ""]
+    lines += ["", "## Replies that were not used", ""] if lost else []
     for event in lost:
         if event["event"] == "drop":
             lines.append(f"- round {event['round']}, client {event['client']}: {event['reason']}")

@@ -25,10 +25,13 @@ from fl2ora.messages.label_space import with_classes
 from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.own_parts import own_key
 from fl2ora.messages.records import UnusableMessageError, one_line
-from fl2ora.messages.train import decode_update, encode_train
+from fl2ora.messages.train import DISK, MEMORY, decode_update, encode_train, kept_in
+from fl2ora.reporting.comings import MEASURED, STATE_IN_MEMORY, STATE_ON_DISK
 from fl2ora.reporting.events import Tracker
+from fl2ora.server_app.arrivals import Peer
+from fl2ora.server_app.attendance import Attendance
 from fl2ora.server_app.client_weights import most_images
-from fl2ora.server_app.handshake import Peer
+from fl2ora.server_app.handshake import problems_of
 from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.updates import ClientUpdate
 
@@ -57,25 +60,41 @@ class Clients:
         class_names: Sequence[str] | None = None,
         lineage: Callable[[], Lineage] = Lineage,
     ) -> None:
-        self.infos: dict[str, NodeInfo] = {peer.client: peer.info for peer in peers}
-        self._nodes = {peer.client: peer.node for peer in peers}
+        self._attendance = Attendance(grid, peers, config, tracker, problems_of)
         self._grid = grid
         self._config = config
         self._tracker = tracker
         self._class_names = tuple(class_names or ())
         self._other_order = {
-            peer.node
+            peer.client
             for peer in peers
             if self._class_names and peer.info.class_names != self._class_names
         }
         self._lineage = lineage
         self._salt = b""
-        self._left_out: dict[int, Salted] = {}
+        self._left_out: dict[str, Salted] = {}
+        self._measured: tuple[str, ...] | None = None
+        self._in_memory: set[str] = set()
 
     @property
     def keys(self) -> tuple[str, ...]:
         """All clients, sorted."""
-        return tuple(self._nodes)
+        return tuple(self._attendance.nodes)
+
+    @property
+    def infos(self) -> Mapping[str, NodeInfo]:
+        """What each client last said of itself."""
+        return self._attendance.infos
+
+    def await_some(
+        self,
+        clients: Sequence[str],
+        least: int,
+        server_round: int,
+        asked_to_end: Callable[[], object],
+    ) -> int:
+        """Wait for clients whose nodes are offline; see ``Attendance``."""
+        return self._attendance.await_some(clients, least, server_round, asked_to_end)
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -84,7 +103,7 @@ class Clients:
 
     def digests(self, clients: Sequence[str], salt: bytes) -> dict[str, SaltedImages | None]:
         """Return the salted digests of clients' images, None of those that keep them."""
-        nodes = {self._nodes[client]: client for client in clients}
+        nodes = self._present(0, clients)
 
         def decode(reply: Message, client: str) -> SaltedImages | None:
             return decode_digests(reply, self.infos[client])
@@ -102,16 +121,17 @@ class Clients:
         """
         self._salt = salt
         for client, left_out in copies.items():
-            self._left_out[self._nodes[client]] = left_out
+            self._left_out[client] = left_out
             info, held = self.infos[client], images[client]
             train, calibration = (
                 int(np.isin(kind, left_out).sum()) for kind in (held.train, held.calibration)
             )
-            self.infos[client] = replace(
+            fewer = replace(
                 info,
                 num_train=info.num_train - train,
                 num_calibration=info.num_calibration - calibration,
             )
+            self._attendance.reduce(client, fewer)
 
     def train(self, plan: RoundPlan, strategy: Strategy) -> Iterator[ClientUpdate]:
         """Let the plan's clients train, and yield the usable updates as they come.
@@ -120,7 +140,7 @@ class Clients:
         itself. With ``max-client-weight``, a client with many images counts as one with fewer; see
         ``most_images``.
         """
-        nodes = {self._nodes[client]: client for client in plan.clients}
+        nodes = self._present(plan.round, plan.clients)
         limit, share = self._config.max_update_norm or math.inf, self._config.max_client_weight
         sizes = {client: self.infos[client].num_train for client in plan.clients}
         most = most_images(sizes.values(), share) if share < 1 else None
@@ -130,6 +150,7 @@ class Clients:
             refusal = _refusal(strategy, plan, update)
             if refusal is not None:
                 raise UnusableMessageError(refusal)
+            self._note(plan.round, client, kept_in(reply))
             return update
 
         settings = self._lineage().settings()
@@ -159,7 +180,7 @@ class Clients:
             own_specs: of those of each part in ``task.own``, which only the nodes have that said
                 so; see ``own_key``.
         """
-        nodes = {node: client for client, node in self._nodes.items()}
+        nodes = self._present(task.round)
 
         def decode(reply: Message, client: str) -> dict[str, CalibrationStats]:
             info = self.infos[client]
@@ -176,6 +197,10 @@ class Clients:
 
         messages = encode_evaluate(replace(task, lineage=self._lineage()), nodes)
         answers = dict(self._ask(task.round, messages, nodes, decode, "evaluation: "))
+        measured = tuple(key for key in self.keys if key in answers)
+        if measured != self._measured and not task.calibrator:
+            self._tracker.log(MEASURED, round=task.round, clients=measured)
+            self._measured = measured
         return {
             part: {key: answers[key][part] for key in self.keys if part in answers.get(key, {})}
             for part in (*task.parts, *map(own_key, task.own))
@@ -195,14 +220,31 @@ class Clients:
             refusal: returns why no images have such sums, or nothing; see
                 ``Calibrator.check_sums``.
         """
-        nodes = {node: client for client, node in self._nodes.items()}
+        rounds = self._config.num_rounds
+        nodes = self._present(rounds)
 
         def decode(reply: Message, client: str) -> dict[str, Tensor]:
             return decode_sums(reply, expected, self.infos[client].num_calibration, refusal)
 
-        messages, rounds = encode_calibrate(task, nodes), self._config.num_rounds
+        messages = encode_calibrate(task, nodes)
         answers = dict(self._ask(rounds, messages, nodes, decode, "calibration: "))
         return {key: answers[key] for key in self.keys if key in answers}
+
+    def _note(self, server_round: int, client: str, kept: str) -> None:
+        """Put on record which clients would have lost their state if the run were resumed."""
+        if kept == MEMORY and client not in self._in_memory:
+            self._in_memory.add(client)
+            self._tracker.log(STATE_IN_MEMORY, round=server_round, client=client)
+        elif kept == DISK and client in self._in_memory:
+            self._in_memory.remove(client)
+            self._tracker.log(STATE_ON_DISK, round=server_round, client=client)
+
+    def _present(self, server_round: int, clients: Sequence[str] | None = None) -> dict[int, str]:
+        """Return the clients that are there, all or of some, by node."""
+        self._attendance.look(server_round)
+        keys = self.keys if clients is None else clients
+        away, nodes = self._attendance.away, self._attendance.nodes
+        return {nodes[client]: client for client in keys if client not in away}
 
     def _ask(
         self,
@@ -215,10 +257,14 @@ class Clients:
         def drop(client: str, reason: str) -> None:
             reason = purpose + reason
             self._tracker.log("drop", round=server_round, client=client, reason=reason)
+            if client in self.infos:
+                self._attendance.doubt(client)
 
         timeout = self._config.round_timeout
-        messages = with_classes(messages, self._class_names, self._other_order)
-        messages = with_left_out(messages, self._salt, self._left_out)
+        other = {node for node, client in nodes.items() if client in self._other_order}
+        messages = with_classes(messages, self._class_names, other)
+        copies = {n: self._left_out[c] for n, c in nodes.items() if c in self._left_out}
+        messages = with_left_out(messages, self._salt, copies)
         return collect(self._grid, messages, nodes, decode, drop, timeout)
 
 

@@ -26,7 +26,8 @@ from fl2ora.server_app.local_work import local_work
 from fl2ora.server_app.meeting import Met, meet
 from fl2ora.server_app.privacy_record import spent_before
 from fl2ora.server_app.resuming import Past, opened, refuse_other_clients
-from fl2ora.server_app.rounds import Run, RunState, is_over, rows_of, run_rounds
+from fl2ora.server_app.round_loop import is_over, run_rounds
+from fl2ora.server_app.rounds import Run, RunState, rows_of
 from fl2ora.server_app.run_log import LoggedRecord
 from fl2ora.server_app.run_plugins import RunPlugins, build_plugins
 from fl2ora.server_app.stopping import asked_to_end
@@ -164,7 +165,7 @@ def _rounds(run: Run, state: RunState) -> RunState:
     folder, num_rounds = run.context.folder, run.context.config.num_rounds
     with asked_to_end(folder) as asked:
         state = run_rounds(state, run, asked)
-        if is_over(state, num_rounds):
+        if is_over(state, num_rounds) or state.gave_up:
             return state
         hint = f"to go on: fl2ora run --resume {folder}"
         if not run.context.config.checkpoint_every:

@@ -46,7 +46,8 @@ def finish(run: Run, state: RunState, plugins: RunPlugins) -> Outcome:
         events = context.folder / EVENTS_FILE
         drops = [event for event in read_lines(events) if event["event"] == "drop"]
         last = f", such as of client {drops[-1]['client']}: {drops[-1]['reason']}" if drops else ""
-        raise UserError(f"{outcome.failure}: the reasons are under 'drop' in {events}{last}")
+        hint = f"; to go on: fl2ora run --resume {context.folder}" if state.gave_up else ""
+        raise UserError(f"{outcome.failure}: the reasons are under 'drop' in {events}{last}{hint}")
     return outcome
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from flwr.serverapp import Grid
 
@@ -15,28 +13,13 @@ from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
 from fl2ora.federated_data.label_space import in_label_space
 from fl2ora.federated_data.protocols.base import Federation
-from fl2ora.messages.exchange import receive
-from fl2ora.messages.hello import NodeInfo, ask_hello, decode_hello
+from fl2ora.messages.hello import NodeInfo
+from fl2ora.server_app.arrivals import MOST_SHARES, Peer, attending
 from fl2ora.server_app.label_space import run_classes, without_data
 from fl2ora.server_app.own_parts import own_parts, with_classes_of
 
-_POLL_SECONDS = 0.5
 _MOST_PROBLEMS = 20
 _MOST_NAMED = 5
-_SHARES = 10**6
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A node that answered: where messages go, and what it said of itself."""
-
-    node: int
-    info: NodeInfo
-
-    @property
-    def client(self) -> str:
-        """The client's stable key."""
-        return self.info.client
 
 
 def shake_hands(
@@ -60,24 +43,14 @@ def shake_hands(
         UserError: another number of nodes than ``num-clients`` within ``start-timeout``, or nodes
             that cannot take part; all problems are listed, each naming both sides.
     """
-    nodes = _await_nodes(grid, max(1, config.num_clients), config.start_timeout)
-    if config.num_clients and len(nodes) > config.num_clients:
-        raise UserError(
-            f"num-clients: expected {config.num_clients} nodes, found {len(nodes)}; set it to "
-            f"{len(nodes)}, to 0 for as many as there are, or stop those that should not take part"
-        )
-    peers = _ask(grid, nodes, config.start_timeout)
-    counts = (peer.info.num_partitions for peer in peers)
-    shares = max((count for count in counts if count <= _SHARES), default=0)
-    if config.num_clients == 0 and shares > len(peers):
-        peers = _ask(grid, _await_nodes(grid, shares, config.start_timeout), config.start_timeout)
+    peers = attending(grid, config)
     peers = sorted(peers, key=lambda peer: natural_key(peer.client))
     infos = [peer.info for peer in peers if not peer.info.problem]
     names, templates, misfits = run_classes(federation, infos, config.label_space)
     data = without_data(names, templates) if federation is None else federation
     parts, unlike = own_parts(data, names, infos, config.label_space)
     problems = [
-        *_together(_problems(peers)),
+        *_together(problems_of(peers)),
         *misfits,
         *unlike,
         *_together(_differences(infos, config, templates)),
@@ -98,32 +71,6 @@ def natural_key(client: str) -> tuple[int, int, str]:
     return (0, int(client), "") if client.isdecimal() else (1, 0, client)
 
 
-def _await_nodes(grid: Grid, wanted: int, timeout: float) -> list[int]:
-    deadline = time.monotonic() + timeout
-    while True:
-        nodes = sorted(grid.get_node_ids())
-        if len(nodes) >= wanted:
-            return nodes
-        if time.monotonic() >= deadline:
-            raise UserError(
-                f"num-clients: expected {wanted} nodes, found {len(nodes)} after {timeout:g} s "
-                "(start-timeout); start more SuperNodes, or set the number of the simulation: "
-                "--federation-config num-supernodes=N"
-            )
-        time.sleep(_POLL_SECONDS)
-
-
-def _ask(grid: Grid, nodes: list[int], timeout: float) -> list[Peer]:
-    replies = receive(grid, [ask_hello(node) for node in nodes], timeout)
-    peers = [Peer(reply.metadata.src_node_id, decode_hello(reply)) for reply in replies]
-    if len(peers) < len(nodes):
-        raise UserError(
-            f"{len(nodes) - len(peers)} of {len(nodes)} nodes did not answer the handshake within "
-            f"{timeout:g} s (start-timeout)"
-        )
-    return peers
-
-
 def _together(problems: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Yield each problem once, after the clients that have it."""
     having: dict[str, list[str]] = {}
@@ -136,7 +83,7 @@ def _together(problems: Iterable[tuple[str, str]]) -> Iterator[str]:
         yield f"client{'s' if len(clients) > 1 else ''} {names}: {problem}"
 
 
-def _problems(peers: Iterable[Peer]) -> Iterator[tuple[str, str]]:
+def problems_of(peers: Iterable[Peer]) -> Iterator[tuple[str, str]]:
     """Yield clients, and what keeps each from working with this server."""
     versions = {name: _public(v) for name, v in library_versions().items()}
     for peer in peers:
@@ -183,7 +130,10 @@ def _duplicates(peers: Iterable[Peer]) -> Iterator[str]:
 def _claims(peers: Iterable[Peer]) -> Iterator[str]:
     """What a node says of its data must be possible, since shares are looked up by it."""
     for info in (peer.info for peer in peers if not peer.info.problem):
-        if info.source == "partition" and not 0 <= info.partition < info.num_partitions <= _SHARES:
+        if (
+            info.source == "partition"
+            and not 0 <= info.partition < info.num_partitions <= MOST_SHARES
+        ):
             yield (
                 f"client {info.client}: expected a share of the run's dataset, found number "
                 f"{info.partition} of {info.num_partitions}"

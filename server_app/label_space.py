@@ -66,9 +66,10 @@ def differences(
         whose: these are.
         label_space: ``same`` or ``union``.
     """
-    strange = [name for name in own if name not in set(names)]
-    missing = [name for name in names if name not in set(own)]
-    if len(set(own)) != len(own):
+    known, there = set(names), set(own)
+    strange = [name for name in own if name not in known]
+    missing = [name for name in names if name not in there]
+    if len(there) != len(own):
         yield f"client {client}expected class names that differ, found one twice"
     elif label_space == "same" and (strange or missing):
         said = [

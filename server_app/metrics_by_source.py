@@ -138,7 +138,8 @@ def client_metrics(
 
     ``source`` itself is the pooled data (sums added). ``<source>-mean``, ``-sd`` and ``-worst`` are
     the plain mean, the population standard deviation and the worst of the clients' own values, as
-    ``summarise_clients`` has them; clients without held-out images are left out.
+    ``summarise_clients`` has them; clients without held-out images are left out. One client has no
+    standard deviation.
 
     Args:
         clients: each client's sums by its key; may be empty.
@@ -153,7 +154,10 @@ def client_metrics(
     pooled = sum(measured[1:], start=measured[0])
     found = {source: pooled_metrics(pooled, resamples, metrics)}
     spread = summarise_clients(measured, metrics)
-    for kind, ending in (("mean", "-mean"), ("std", "-sd"), ("worst", "-worst")):
+    kinds = {"mean": "-mean", "std": "-sd", "worst": "-worst"}
+    if len(measured) == 1:
+        del kinds["std"]
+    for kind, ending in kinds.items():
         keys = {metric.name: f"client_{kind}_{metric.name}" for metric in metrics}
         found[source + ending] = {n: spread[key] for n, key in keys.items() if key in spread}
     return found

@@ -33,9 +33,9 @@ class Outcome:
 def outcome_of(state: RunState) -> Outcome:
     """Judge a run by its record.
 
-    It failed if no update was used, or in its last round fewer than half of those asked for: one
-    client that died can take others with it, and what then comes out is a run of other clients than
-    the configuration says. It is warned of where the loss rose; see ``_rise``.
+    It failed if it gave up, if no update was used, or in its last round fewer than half of those
+    asked for: one client that died can take others with it, and what then comes out is a run of
+    other clients than the configuration says. It is warned of where the loss rose; see ``_rise``.
     """
     failure = ""
     used, asked = state.last
@@ -43,6 +43,8 @@ def outcome_of(state: RunState) -> Outcome:
         failure = (
             f"not one update of a client was used in {state.round} rounds, so nothing was trained"
         )
+    elif state.gave_up:
+        failure = f"the run ended after round {state.round}: {state.gave_up}"
     elif 2 * used < asked:
         failure = (
             f"the updates of only {used} of the {asked} clients asked in the last round were used"

@@ -14,12 +14,13 @@ from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import UserError, shown
 from fl2ora.experiment.fingerprint import code_fingerprint, library_versions
 from fl2ora.experiment.plugins import load
+from fl2ora.reporting.comings import in_memory_alone
 from fl2ora.reporting.events import EVENTS_FILE, Place, read_lines
-from fl2ora.reporting.rewinding import begun_after, rewind
+from fl2ora.reporting.rewinding import begun_after, lasting_events, rewind
 from fl2ora.reporting.run_directory import create_run_directory, held
 from fl2ora.reporting.run_file import RunFile, write_resume_file
 from fl2ora.server_app.checkpoint import Checkpoint, discard, rounds_saved
-from fl2ora.server_app.rounds import is_over
+from fl2ora.server_app.round_loop import is_over
 from fl2ora.server_app.stopping import STOP_FILE
 
 # What may differ: it changes no number of the run.
@@ -29,6 +30,8 @@ _FREE = frozenset(
         "start-timeout", "cache-dir", "cache-gib",
     }
 )  # fmt: skip
+
+_NAMED = 10
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +109,7 @@ def look_back(folder: Path, config: RunConfig) -> Past:
         *(f"{key}: expected {old}, found {new}" for key, (old, new) in
           {**changed.get("versions", {}), **changed.get("code", {})}.items()),
         *_unrepeatable(checkpoint, described, config),
+        *_forgotten(folder, done),
     ]  # fmt: skip
     if problems and not config.force_resume:
         raise UserError(
@@ -217,6 +221,18 @@ def _unrepeatable(
             f"far, found {config.num_rounds}"
         )
     return problems
+
+
+def _forgotten(folder: Path, done: int) -> Sequence[str]:
+    """Say which clients have lost what they remembered of the rounds that are done."""
+    names = in_memory_alone(lasting_events(folder), done)
+    if not names:
+        return ()
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (
+        f"clients {', '.join(names[:_NAMED])}{more}: kept their state in memory alone, which ended "
+        "with the run: expected a state-dir in their node config",
+    )
 
 
 def _place(past: Past) -> Place:

@@ -1,9 +1,9 @@
-"""The round loop: a fold over rounds, from one state of the run to the next."""
+"""One round: from one state of the run to the next."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal
@@ -38,6 +38,7 @@ class RunState:
         asked: how many clients were asked for one so far.
         last: usable updates and clients asked of the last round.
         stop: why the run ended before its last round, or empty.
+        gave_up: why it could not go on, or empty; not saved, as a resume may find that it can.
     """
 
     round: int
@@ -49,6 +50,7 @@ class RunState:
     asked: int = 0
     last: tuple[int, int] = (0, 0)
     stop: str = ""
+    gave_up: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,26 +80,6 @@ class Run:
                 callback.load_state(remembered)
 
 
-def run_rounds(
-    state: RunState, run: Run, asked_to_end: Callable[[], object] = lambda: False
-) -> RunState:
-    """Run all rounds that are left, or until the process is asked to end; save each state."""
-    while not is_over(state, run.context.config.num_rounds):
-        state = run_round(state, run)
-        ends = bool(asked_to_end())
-        if run.checkpoints is not None:
-            last = ends or is_over(state, run.context.config.num_rounds)
-            run.checkpoints.save(state, run, last=last)
-        if ends:
-            break
-    return state
-
-
-def is_over(state: RunState, num_rounds: int) -> bool:
-    """Return whether no round is left."""
-    return state.round >= num_rounds or bool(state.stop)
-
-
 def run_round(state: RunState, run: Run) -> RunState:
     """Run one round: choose clients, let them train, aggregate, measure; return the next state."""
     number, config = state.round + 1, run.context.config
@@ -112,11 +94,20 @@ def run_round(state: RunState, run: Run) -> RunState:
     return _next_state(run, state, report, used, stop or later)
 
 
+def least_of(run: Run) -> int:
+    """Return how many usable updates a round needs."""
+    return max(run.context.config.min_train_clients, run.strategy.least_updates)
+
+
+def chosen_of(run: Run, number: int) -> list[str]:
+    """Return the clients of a round."""
+    config = run.context.config
+    return sample(run.clients.keys, config.fraction_train, least_of(run), config.seed, number)
+
+
 def _plan(run: Run, adapter: Adapter, number: int) -> RoundPlan:
     """Choose the round's clients and let the strategy say what they are sent."""
-    config = run.context.config
-    least = max(config.min_train_clients, run.strategy.least_updates)
-    chosen = sample(run.clients.keys, config.fraction_train, least, config.seed, number)
+    chosen = chosen_of(run, number)
     run.context.tracker.log("round-start", round=number, clients=chosen)
     with blaming(run.strategy):
         plan = run.strategy.plan(number, adapter, chosen)
@@ -159,7 +150,7 @@ def _watched(
 
 def _aggregate(run: Run, plan: RoundPlan, updates: Iterator[ClientUpdate]) -> Adapter:
     """Return the next global adapter; the current one where too few updates are usable."""
-    least = max(run.context.config.min_train_clients, run.strategy.least_updates)
+    least = least_of(run)
     first = list(islice(updates, min(least, len(plan.clients))))
     if len(first) < min(least, len(plan.clients)):
         run.context.tracker.log("adapter-kept", round=plan.round, usable=len(first), expected=least)

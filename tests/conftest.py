@@ -46,6 +46,7 @@ ENGINES = (
     "tests/integration/test_engines.py",
     "tests/integration/test_deployment.py::TestFederation",
     "tests/integration/test_deployment_resume.py",
+    "tests/integration/test_deployment_loss.py",
 )
 
 

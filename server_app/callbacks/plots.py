@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fl2ora.reporting.comings import changes_of_clients
+from fl2ora.reporting.rewinding import lasting_events
 from fl2ora.reporting.sources import file_ending, part_of
 from fl2ora.reporting.tables import metrics_table
 from fl2ora.server_app.callbacks.base import Callback, RunContext
@@ -25,5 +27,6 @@ class Plots(Callback):
             end = file_ending(source)
             reliability_figure(panels, folder / f"reliability{end}", part_of(source))
             smooth_figure(panels, folder / f"smooth{end}", part_of(source))
-        rounds_figure(metrics_table(folder), folder / "rounds")
+        changes = [*changes_of_clients(lasting_events(folder))]
+        rounds_figure(metrics_table(folder), folder / "rounds", changes)
         clients_figure(run.evaluation.clients, folder / "clients")

@@ -16,6 +16,7 @@ from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.errors import UserError
 from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.records import UnusableMessageError
+from fl2ora.messages.train import DISK, MEMORY
 
 
 def context(run_id: int = 7, **node: str) -> Context:
@@ -44,6 +45,19 @@ def test_state_lives_in_the_context() -> None:
     assert ClientState(here, "a").load(1) == {}
     ClientState(here, "a").keep(1, kept(1.5))
     assert value_of(ClientState(here, "a").load(2)) == 1.5
+
+
+def test_where_it_was_kept_is_said(tmp_path: Path) -> None:
+    for node, place in (({}, MEMORY), ({"state-dir": str(tmp_path)}, DISK)):
+        state = ClientState(context(**node), "a")
+        state.keep(1, {})
+        assert state.place == ""
+        state.keep(1, kept(1.5))
+        assert state.place == place
+    (tmp_path / "full").touch()  # a file where a folder should be
+    state = ClientState(context(**{"state-dir": str(tmp_path / "full")}), "a")
+    state.keep(1, kept(1.5))
+    assert state.place == MEMORY
 
 
 def test_a_part_that_is_no_longer_kept_is_gone() -> None:

@@ -53,6 +53,7 @@ NOT_CHECKED = {
     "flwr list": "Flower's",
     "flwr stop": "Flower's",
     "fl2ora data": "tests/commands run it",
+    "fl2ora node run": "tests/integration/test_deployment.py starts a node by it",
     "fl2ora sweep": "tests/engines/test_sweep.py runs it; the file is checked below",
     "fl2ora compare": "tests/commands/test_sweep_commands.py runs it",
     "fl2ora report": "tests/commands/test_sweep_commands.py runs it",

@@ -20,6 +20,7 @@ from fl2ora.experiment.config import RunConfig
 from runs import SMALL, assert_equal_runs, run_small
 
 CLIENTS = 2
+COMMANDS = (("flower-supernode",), ("fl2ora", "node", "run"))
 REFUSED_SECONDS = 300.0
 
 
@@ -67,6 +68,7 @@ class TestFederation:
     def test_a_run_ends_with_the_same_adapter(
         self, superlink: SecureSuperLink, tmp_path: Path
     ) -> None:
+        """One node is started by Flower's command, the other by ours."""
         reference = run_small(tmp_path / "in-process", clients=CLIENTS)
         keys = {"output-dir": str(tmp_path), "run-name": "run", "start-timeout": 600.0}
         config = RunConfig.from_flat({**SMALL, "num-clients": CLIENTS, **keys})  # type: ignore[dict-item]
@@ -78,7 +80,8 @@ class TestFederation:
             for index in range(CLIENTS):
                 key = superlink.registered_key(f"site-{index}")
                 described = f"partition-id={index} num-partitions={CLIENTS}"
-                nodes.enter_context(supernode(superlink, key, tmp_path / f"{index}", described))
+                folder, command = tmp_path / f"{index}", COMMANDS[index]
+                nodes.enter_context(supernode(superlink, key, folder, described, command=command))
             run_id = superlink.submit(ROOT, settings)
             signs = [tmp_path / "run" / "events.jsonl", *tmp_path.glob("*/log")]
             status = end_of(superlink, run_id, signs)

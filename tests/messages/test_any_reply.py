@@ -145,7 +145,7 @@ def test_a_reply_is_used_or_dropped_with_one_line(
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(reply=replies())
 def test_an_answer_to_the_handshake_is_a_node_or_a_problem(reply: Message) -> None:
-    info = decode_hello(reply)
+    info = decode_hello(reply, 1)
     assert isinstance(info.client, str)
     assert info.problem.isprintable()
     assert all(isinstance(name, str) for name in info.class_names)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 
 from fl2ora.messages import exchange
 from fl2ora.messages.exchange import collect, receive
@@ -44,7 +46,9 @@ class SlowGrid:
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
         for node in self.arrivals.pop(0) if self.arrivals else []:
             content = RecordDict({"x": ConfigRecord({"node": node})})
-            yield Message(content, reply_to=self.sent[node])
+            reply = Message(content, reply_to=self.sent[node])
+            reply.metadata.__dict__["_src_node_id"] = node
+            yield reply
 
 
 @pytest.fixture(autouse=True)
@@ -90,25 +94,46 @@ def test_silence_ends_at_the_timeout_and_is_a_drop(clock: Time) -> None:
 
 
 def test_a_second_reply_of_a_node_is_not_used() -> None:
-    """Under two messages to one node, both ids are waited for."""
-    grid = SlowGrid([1, 2, 3])
-    twice = grid.push_messages
-
-    def push(messages: Iterable[Message]) -> list[str | None]:
-        return [*twice(messages), "again"]
-
-    def pull(message_ids: Iterable[str]) -> Iterator[Message]:
-        for reply in SlowGrid.pull_messages(grid, message_ids):
-            yield reply
-            if reply.content.config_records["x"]["node"] == 1:
-                second = Message(RecordDict(dict(reply.content)), reply_to=grid.sent[1])
-                second.metadata.__dict__["_reply_to_message_id"] = "again"
-                yield second
-
-    grid.push_messages, grid.pull_messages = push, pull  # type: ignore[method-assign]
-    used, drops = run(grid)
+    used, drops = run(SlowGrid([1, 1, 2], [1, 3]))
     assert used == [("a", 1), ("b", 2)]
-    assert drops == [("a", "a second reply, or one of a node not asked"), ("c", "nonsense")]
+    second = ("a", "a second reply, or one of a node not asked")
+    assert drops == [second, second, ("c", "nonsense")]
+
+
+def test_a_lost_node_is_one_drop_under_its_own_name_and_time(clock: Time) -> None:
+    """What the SuperLink answers in place of a node comes from the SuperLink, whose id is 1."""
+
+    class LosesNode2(SlowGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
+            yield from super().pull_messages(message_ids)
+            if clock.now > 115:
+                gone = Message(Error(ErrorCode.NODE_UNAVAILABLE, "no beat"), reply_to=self.sent[2])
+                gone.metadata.__dict__["_src_node_id"] = 1
+                yield gone
+
+    used, drops = run(LosesNode2([3, 1]), timeout=3600)
+    assert used == [("a", 1)]
+    assert drops[0] == ("c", "nonsense")
+    ((client, reason),) = drops[1:]
+    assert client == "b"
+    seconds = re.fullmatch(r"its node went offline, found after ([0-9.]+) s", reason)
+    assert seconds is not None
+    assert 115 < float(seconds[1]) < 118
+
+
+def test_a_reply_that_another_node_wrote_is_dropped() -> None:
+    class Forges(SlowGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
+            for reply in super().pull_messages(message_ids):
+                reply.metadata.__dict__["_src_node_id"] = 2
+                yield reply
+
+    used, drops = run(Forges([1, 2, 3]))
+    assert used == [("b", 2)]
+    assert drops == [
+        ("a", "a reply that came from another node, 2"),
+        ("c", "a reply that came from another node, 2"),
+    ]
 
 
 def test_a_reply_of_a_node_that_was_not_asked_is_dropped_under_its_id() -> None:
@@ -117,9 +142,20 @@ def test_a_reply_of_a_node_that_was_not_asked_is_dropped_under_its_id() -> None:
     assert drops == [("1", "a second reply, or one of a node not asked")]
 
 
-def test_a_message_the_grid_refused_is_not_waited_for(clock: Time) -> None:
+def test_a_message_the_grid_refused_is_a_drop_at_once(clock: Time) -> None:
     grid = SlowGrid([1])
     push = grid.push_messages
     grid.push_messages = lambda messages: [push(messages)[0], None, None]  # type: ignore[method-assign]
-    assert len(list(receive(grid, questions(), 60))) == 1  # type: ignore[arg-type]
+    used, drops = run(grid)
+    assert used == [("a", 1)]
+    reason = "the SuperLink took no message for its node"
+    assert drops == [("b", reason), ("c", reason)]
     assert clock.now < 1
+
+
+def test_messages_too_large_for_the_superlink_end_the_wait_at_once(clock: Time) -> None:
+    """Flower's grid returns nothing at all then."""
+    grid = SlowGrid([1, 2, 3])
+    grid.push_messages = lambda messages: []  # type: ignore[method-assign]
+    assert [node for node, reply in receive(grid, questions(), 60) if reply is None] == [1, 2, 3]  # type: ignore[arg-type]
+    assert clock.now == 0

@@ -59,12 +59,12 @@ def answer(**fields: Any) -> Message:
 
 
 def test_everything_a_node_says_survives_the_way() -> None:
-    assert decode_hello(encode_hello(ask_hello(8), INFO)) == INFO
+    assert decode_hello(encode_hello(ask_hello(8), INFO), 8) == INFO
 
 
 def test_another_versions_answer_is_read_as_far_as_it_goes() -> None:
     content = RecordDict({NODE: ConfigRecord({"client": "old", "num_train": 4, "novelty": True})})
-    assert decode_hello(Message(content, reply_to=ask_hello(8))) == NodeInfo("old", num_train=4)
+    assert decode_hello(Message(content, reply_to=ask_hello(8)), 8) == NodeInfo("old", num_train=4)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_another_versions_answer_is_read_as_far_as_it_goes() -> None:
     ],
 )
 def test_an_answer_that_cannot_be_read_is_the_nodes_problem(message: Any) -> None:
-    info = decode_hello(message())
+    info = decode_hello(message(), 8)
     assert info.client == "8"
     assert info.problem.startswith("its answer to the handshake cannot be read: ")
     assert info.problem.isprintable()
@@ -97,9 +97,9 @@ def test_an_answer_that_cannot_be_read_is_the_nodes_problem(message: Any) -> Non
 
 
 def test_an_error_is_the_nodes_problem() -> None:
-    info = decode_hello(Message(Error(1, "Traceback\nImportError: peft"), reply_to=ask_hello(8)))
+    info = decode_hello(Message(Error(1, "Traceback\nImportError: peft"), reply_to=ask_hello(8)), 8)
     assert info.problem == "ImportError: peft"
 
 
 def test_texts_become_one_printable_line() -> None:
-    assert decode_hello(answer(device="cuda\x1b[2J\n[bold]")).device == "cuda [2J [bold]"
+    assert decode_hello(answer(device="cuda\x1b[2J\n[bold]"), 8).device == "cuda [2J [bold]"

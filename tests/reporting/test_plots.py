@@ -254,3 +254,15 @@ def test_held_out_parts_are_lines_of_their_own():
     found = texts(draw_rounds, pd.DataFrame(rows))
     assert {"base", "new"} <= set(found)
     assert not [text for text in found if "calibrated" in text or "server" in text]
+
+
+def test_a_line_marks_where_other_clients_were_measured():
+    with new_figure(3, 3) as figure:
+        draw_rounds(figure, pd.DataFrame(ROWS), [2])
+        marks = [
+            line.get_xdata()[0] for axes in figure.axes for line in axes.lines
+            if line.get_linestyle() == ":"
+        ]  # fmt: skip
+    assert marks == [1.5, 1.5]
+    assert "other clients measured" in texts(draw_rounds, pd.DataFrame(ROWS), [2])
+    assert "other clients measured" not in texts(draw_rounds, pd.DataFrame(ROWS), [])

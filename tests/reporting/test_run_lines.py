@@ -36,3 +36,27 @@ def test_clients_stand_in_where_the_server_has_no_data() -> None:
 def test_a_part_that_is_not_calibrated_says_why() -> None:
     said = {"event": "not-calibrated", "source": "server-test/new", "reason": "other classes"}
     assert RunLines(1).line_of(said) == "  server-test/new not calibrated: other classes"
+
+
+def test_who_comes_and_goes_and_why_a_run_gives_up_are_lines() -> None:
+    lines = RunLines(9)
+    told = [
+        {"event": "client-lost", "round": 2, "client": "b"},
+        {"event": "client-back", "round": 3, "client": "b"},
+        {"event": "node-late", "round": 3, "client": "d"},
+        {"event": "node-refused", "round": 3, "client": "c", "reason": "its rank differ"},
+        {"event": "waiting", "round": 4, "online": 1, "expected": 2},
+        {"event": "gave-up", "round": 3, "reason": "nobody is there"},
+        {"event": "state-in-memory", "round": 1, "client": "b"},
+        {"event": "measured-clients", "round": 1, "clients": ["b"]},
+    ]
+    assert [lines.line_of(event) for event in told] == [
+        "  client b: its node went offline",
+        "  client b: is back",
+        "  client d: came after the run began, and takes no part in it",
+        "  client c: its node is not let back: its rank differ",
+        "  waiting for clients: 1 online, 2 needed",
+        "  gave up after round 3: nobody is there",
+        "  client b keeps its state in memory alone, not on a disk",
+        None,
+    ]

@@ -96,3 +96,23 @@ def test_the_calibrated_row_stands_below_the_rounds(tmp_path: Path) -> None:
         "| calibrated | 50.00 % | 12.50 % | 100.00 % | 2.0000 |\n"
     )
     assert text.count(rows) == 2
+
+
+def test_clients_that_went_and_came_are_told_with_what_it_means_for_curves(tmp_path: Path) -> None:
+    tracker = JsonLines(tmp_path)
+    tracker.metrics(0, "clients-test", METRICS)
+    tracker.log("measured-clients", round=0, clients=["a", "b"])
+    tracker.log("client-lost", round=2, client="b")
+    tracker.log("measured-clients", round=2, clients=["a"])
+    tracker.log("client-changed", round=4, client="b", counts={"num_train": [5, 7]})
+    tracker.log("client-back", round=4, client="b")
+    tracker.log("measured-clients", round=4, clients=["a", "b"])
+    text = _summary(tmp_path)
+    assert "- clients measured from round 2 on: without b, so metrics" in text
+    assert "- clients measured from round 4 on: with b, so metrics" in text
+    told = text[text.index("## Clients that went or came") :]
+    assert (
+        "- round 2, client b: its node went offline\n"
+        "- round 4, client b: its data changed: num_train 5 -> 7\n"
+        "- round 4, client b: is back\n"
+    ) in told

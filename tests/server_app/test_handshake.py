@@ -198,3 +198,37 @@ def test_what_all_clients_have_amiss_is_told_once(tmp_path: Path, clients: int, 
     assert first == "the nodes cannot train together:"
     assert len(lines) == 1
     assert lines[0].startswith(f"  - {names}: partition {partition!r}: ")
+
+
+@pytest.mark.parametrize("num_clients", [0, 3])
+def test_a_client_that_is_named_takes_no_part_whatever_is_amiss_with_it(
+    tmp_path: Path, num_clients: int
+) -> None:
+    app = saying(fingerprint="0123456789abcdef")
+    folder = run_small(tmp_path, client_app=app, exclude=" 1 ", num_clients=num_clients)
+    assert [node["client"] for node in events(folder, "nodes")[0]["nodes"]] == ["0", "2"]
+    assert {node for node, _ in app.of("train")} == {1, 3}
+
+
+@pytest.mark.parametrize(
+    ("exclude", "clients", "words"),
+    [
+        ("1", 4, r"num-clients: expected 4 nodes, found 3 after 0\.6 s"),
+        (
+            "nobody",
+            3,
+            r"expected 2 nodes besides the 1 that exclude names, found 3; set num-clients to 4",
+        ),
+        (
+            "0 + 1 + 2",
+            3,
+            r"exclude: expected fewer names than the 3 clients \(num-clients\), found 3",
+        ),
+        ("a + ", 3, r"exclude: .*names of clients joined by \+, found 'a \+ '"),
+    ],
+)
+def test_those_left_out_are_counted_whether_they_are_there_or_not(
+    tmp_path: Path, exclude: str, clients: int, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        run_small(tmp_path, exclude=exclude, num_clients=clients, start_timeout=0.6)

@@ -60,6 +60,13 @@ def test_the_spread_over_three_clients() -> None:
     assert found["clients-test-worst"] == pytest.approx(worst)
 
 
+def test_one_client_has_no_standard_deviation() -> None:
+    alone = {"b": CLIENTS["b"], "nobody": CLIENTS["nobody"]}
+    found = client_metrics(alone, 0, "clients-test")
+    assert list(found) == ["clients-test", "clients-test-mean", "clients-test-worst"]
+    assert found["clients-test-mean"]["accuracy"] == 0.75
+
+
 def test_the_pooled_clients_are_their_sum() -> None:
     pooled = client_metrics(CLIENTS, 0, "clients-test")["clients-test"]
     assert pooled["num_examples"] == 14

@@ -342,3 +342,23 @@ def test_a_record_that_was_moved_goes_on_where_it_is_now(tmp_path: Path, copied:
     settings = {**QUICK, "resume": str(moved), "output_dir": str(moved.parent), "run_name": "mine"}
     run_small(tmp_path, run_id=2, **settings)
     assert events(moved, "finished")
+
+
+@pytest.mark.parametrize("disk", [False, True])
+def test_a_client_whose_memory_ended_with_the_run_is_named(tmp_path: Path, disk: bool) -> None:
+    own: dict[str, Any] = {
+        "dataset": "shapes(styles='held-back', train=30, test=8)",
+        "site": "ward",
+    }
+    if disk:
+        own["state-dir"] = str(tmp_path / "ward")
+    settings: dict[str, Any] = {"strategy": "feddyn", "node_configs": {1: own}, "num_rounds": 3}
+    folder = interrupted(tmp_path, 7, **settings)
+    told = [(event["round"], event["client"]) for event in events(folder, "state-in-memory")]
+    assert told == ([] if disk else [(1, "ward")])
+    if disk:
+        assert_same_results(going_on(tmp_path, **settings), undisturbed(tmp_path, **settings))
+        return
+    with pytest.raises(UserError, match="clients ward: kept their state in memory alone, which"):
+        going_on(tmp_path, **settings)
+    assert events(going_on(tmp_path, force_resume=True, **settings), "finished")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,8 @@ from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport
 from fl2ora.server_app.client_means import ClientMeans
-from fl2ora.server_app.rounds import TRAINING, Run, RunState, run_round, run_rounds
+from fl2ora.server_app.round_loop import run_rounds
+from fl2ora.server_app.rounds import TRAINING, Run, RunState, run_round
 from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
 from fl2ora.strategies.robust.median import Median
@@ -52,6 +53,9 @@ class ThreeClients:
     def __init__(self, silent: frozenset[str] = frozenset()) -> None:
         self.silent = silent
         self.plans: list[RoundPlan] = []
+
+    def await_some(self, clients: Sequence[str], least: int, number: int, ends: object) -> int:
+        return len(clients)
 
     def train(self, plan: RoundPlan, strategy: Strategy) -> Iterator[ClientUpdate]:
         self.plans.append(plan)
@@ -554,3 +558,62 @@ def test_memory_of_a_round_follows_what_the_strategy_keeps(strategy: Strategy, m
     assert len(clients.held) == 20
     assert max(clients.held) <= most
     assert (max(clients.held) == 20) == isinstance(strategy, Median)
+
+
+class Fails(ThreeClients):
+    """All are silent in some rounds; ``there`` says how many are online."""
+
+    def __init__(self, rounds: set[int], there: int = 3) -> None:
+        super().__init__()
+        self.rounds, self.there = rounds, there
+
+    def await_some(self, clients: Sequence[str], least: int, number: int, ends: object) -> int:
+        return self.there
+
+    def train(self, plan: RoundPlan, strategy: Strategy) -> Iterator[ClientUpdate]:
+        updates = list(super().train(plan, strategy))
+        return iter([] if plan.round in self.rounds else updates)
+
+
+@pytest.mark.parametrize(
+    ("silent", "most", "rounds"),
+    [
+        ({2, 3, 5, 6, 8}, 3, 8),  # never three in a row
+        ({2, 3, 5, 6, 7, 8}, 3, 7),
+        ({1, 2}, 2, 2),
+        (set(range(1, 9)), 0, 8),
+    ],
+)
+def test_a_run_gives_up_after_rounds_in_a_row_without_updates(
+    silent: set[int], most: int, rounds: int
+) -> None:
+    run, log, _ = make_run(clients=Fails(silent), num_rounds=8, max_idle_rounds=most)
+    state = run_rounds(RunState(0, START), run)
+    assert state.round == rounds
+    assert bool(state.gave_up) == bool(log.of("gave-up")) == (rounds < 8)
+    assert rounds == 8 or state.gave_up == f"{most} rounds in a row had too few usable updates " \
+        "(max-idle-rounds)"  # fmt: skip
+
+
+def test_the_adapter_a_run_gives_up_with_is_measured() -> None:
+    clients = Fails({2, 3})
+    run, log, measured = make_run(clients=clients, num_rounds=9, max_idle_rounds=2, eval_every=4)
+    state = run_rounds(RunState(0, START), run)
+    assert measured.rounds == [3]
+    assert log.rows[-1][:2] == (3, "server-test")
+    assert state.history[-1]["round"] == 3
+    run, _, measured = make_run(clients=clients, num_rounds=9, max_idle_rounds=2)
+    run_rounds(RunState(0, START), run)
+    assert measured.rounds == [1, 2, 3]
+
+
+def test_a_run_whose_clients_are_gone_says_how_many_it_needs() -> None:
+    clients = Fails(set(), there=1)
+    run, _, measured = make_run(clients=clients, min_train_clients=2, start_timeout=5.0)
+    state = run_rounds(RunState(0, START), run)
+    assert (state.round, measured.rounds, clients.plans) == (0, [], [])
+    assert state.gave_up == (
+        "1 of the 3 clients of round 1 are online, 2 needed, after 5 s (start-timeout)"
+    )
+    asked = iter([True, True])
+    assert run_rounds(RunState(0, START), run, lambda: next(asked, True)).gave_up == ""

@@ -24,10 +24,10 @@ from fl2ora.messages.evaluate import (
     decode_evaluate,
     encode_measured,
 )
-from fl2ora.messages.hello import NodeInfo
+from fl2ora.messages.hello import NodeInfo, encode_hello
 from fl2ora.messages.train import TrainTask, decode_train, encode_update
+from fl2ora.server_app.arrivals import Peer
 from fl2ora.server_app.clients import Clients
-from fl2ora.server_app.handshake import Peer
 from fl2ora.strategies.averaging.fedavg import FedAvg
 from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.updates import ClientUpdate
@@ -200,3 +200,58 @@ def test_the_wait_for_replies_is_the_runs(monkeypatch: pytest.MonkeyPatch) -> No
     clients.evaluate(EvaluateTask(START, 1), SPEC)
     clients.calibration_sums(CalibrateTask(START, "temperature", {}), {})
     assert seen == [12.5, 12.5, 12.5]
+
+
+class Flaky(LastFirst):
+    """Some of its nodes may be offline."""
+
+    gone: frozenset[int] = frozenset()
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [node for node in super().get_node_ids() if node not in self.gone]
+
+
+def flaky(app: ClientApp) -> tuple[Clients, Log, Flaky]:
+    clients, log = make(app)
+    grid = Flaky(app, {}, 3)
+    clients._grid = clients._attendance._grid = grid
+    return clients, log, grid
+
+
+def test_a_client_that_is_away_is_sent_nothing_and_told_once() -> None:
+    app = Node()
+    clients, log, grid = flaky(app)
+    grid.gone = frozenset({3})
+    for _ in range(2):
+        assert [u.client for u in clients.train(plan(), FedAvg())] == ["a"]
+    assert len(app.tasks) == 2
+    assert log.drops() == []
+    assert [e for e in log.events if e["event"] != "client"] == [
+        {"event": "client-lost", "round": 2, "client": "c"}
+    ]
+
+
+def test_a_change_of_who_was_measured_is_on_record_once() -> None:
+    clients, log, grid = flaky(Node())
+    for number, gone in enumerate([(), (), (2,), (2,)]):
+        grid.gone = frozenset(gone)
+        clients.evaluate(EvaluateTask(START, number), SPEC)
+    calibrated = EvaluateTask(START, 3, calibrator="temperature")
+    grid.gone = frozenset({1, 2})
+    clients.evaluate(calibrated, SPEC)
+    found = [(e["round"], e["clients"]) for e in log.events if e["event"] == "measured-clients"]
+    assert found == [(0, ("a", "b", "c")), (2, ("a", "c"))]
+
+
+def test_a_client_whose_reply_could_not_be_used_is_asked_who_it_is() -> None:
+    def claims_more(update: ClientUpdate) -> ClientUpdate:
+        return replace(update, num_examples=9) if update.num_examples == 3 else update
+
+    app = Node(claims_more)
+    app.query("hello")(lambda message, context: encode_hello(message, NodeInfo("c", num_train=9)))
+    clients, log, _ = flaky(app)
+    used = [[u.client for u in clients.train(plan(), FedAvg())] for _ in range(3)]
+    assert used == [["a"], ["a"], ["c", "a"]]
+    assert log.drops() == [("c", "num-examples: expected 3, found 9")] * 2
+    changed = [event for event in log.events if event["event"] == "client-changed"]
+    assert [(e["client"], e["counts"]["num_train"]) for e in changed] == [("c", (3, 9))]

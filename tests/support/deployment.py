@@ -61,6 +61,7 @@ def supernode(
     folder: Path,
     config: str,
     authority: Path | None = None,
+    command: Sequence[str] = ("flower-supernode",),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a SuperNode as one would on a machine of its own, with its own Flower home.
 
@@ -70,17 +71,18 @@ def supernode(
         folder: its home, with its ``log``.
         config: its node config.
         authority: whose certificates it believes; None: the SuperLink's.
+        command: that starts it.
     """
     folder.mkdir(exist_ok=True)
-    command = [
-        tool("flower-supernode"), "--superlink", superlink.address,
+    words = [
+        tool(command[0]), *command[1:], "--superlink", superlink.address,
         "--root-certificates", str(authority or superlink.authority),
         "--auth-supernode-private-key", str(key),
         "--port", str(free_port()), "--node-config", config,
     ]  # fmt: skip
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            command,
+            words,
             cwd=folder,
             env={**superlink.environment, "FLWR_HOME": str(folder)},
             stdout=log,
