@@ -33,22 +33,23 @@ INFO = NodeInfo(
     problem="no CUDA",
 )
 
+SOUND = {"name": "new", "images": 3, "class_names": ["x", "y"], "templates": [], "lacking": ""}
 WRONG_PARTS: list[object] = [
     {"name": "new"},
     [["new", 3]],
     [{"name": "new"}],
-    [{"name": "new", "images": 3, "novelty": 1}],
-    [{"name": "new", "images": -1}],
-    [{"name": "new", "images": True}],
-    [{"name": 7, "images": 1}],
-    [{"name": "a/b", "images": 1}],
-    [{"name": "a-mean", "images": 1}],
-    [{"name": "a\x1b[2J", "images": 1}],
-    [{"name": "x" * 101, "images": 1}],
-    [{"name": "new", "images": 1}] * 2,
-    [{"name": f"part {number}", "images": 1} for number in range(101)],
-    [{"name": "new", "images": 1, "class_names": "cat"}],
-    [{"name": "new", "images": 1, "templates": [1]}],
+    [{**SOUND, "novelty": 1}],
+    [{**SOUND, "images": -1}],
+    [{**SOUND, "images": True}],
+    [{**SOUND, "name": 7}],
+    [{**SOUND, "name": "a/b"}],
+    [{**SOUND, "name": "a-mean"}],
+    [{**SOUND, "name": "a\x1b[2J"}],
+    [{**SOUND, "name": "x" * 101}],
+    [SOUND] * 2,
+    [{**SOUND, "name": f"part {number}"} for number in range(101)],
+    [{**SOUND, "class_names": "cat"}],
+    [{**SOUND, "templates": [1]}],
 ]
 
 
@@ -94,6 +95,11 @@ def test_an_answer_that_cannot_be_read_is_the_nodes_problem(message: Any) -> Non
     assert info.problem.startswith("its answer to the handshake cannot be read: ")
     assert info.problem.isprintable()
     assert len(info.problem) < 1200
+
+
+def test_sound_parts_are_read() -> None:
+    info = decode_hello(answer(parts=json.dumps([SOUND])))
+    assert info.parts == (PartInfo("new", 3, ("x", "y")),)
 
 
 def test_an_error_is_the_nodes_problem() -> None:

@@ -152,6 +152,20 @@ def test_a_class_that_is_new_here_and_trained_on_there_is_refused(tmp_path: Path
         )  # fmt: skip
 
 
+def test_a_calibrator_of_the_trained_classes_is_not_applied_to_new_ones(tmp_path: Path) -> None:
+    folder = run_small(
+        tmp_path, 1, node_configs=nodes(tiny()), dataset="none", protocol="base_to_new",
+        calibrator="vector", num_rounds=1,
+    )  # fmt: skip
+    (event,) = events(folder, "not-calibrated")
+    assert event["source"] == "nodes-test/new"
+    assert "belong to the 8 classes that were tuned on" in event["reason"]
+    assert not events(folder, "drop")
+    found = {source for _, source in rows(folder, "nodes-test")}
+    assert "/base-calibrated" in found
+    assert "/new-calibrated" not in found
+
+
 @pytest.mark.parametrize("protocol", ["base_to_new", "cross_dataset(targets='shapes')"])
 def test_dac_serves_a_server_without_data_where_nodes_hold_out_new_classes(
     tmp_path: Path, protocol: str
