@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.contract_probe import logits_of, moved
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.saved_classifier import SavedClassifier
@@ -37,6 +40,33 @@ def test_it_scores_as_before(tiny_clip_folder: Path, tmp_path: Path, method: str
     found = saved.build(tmp_path / "adapter", CPU)
     assert found.class_names == NAMES
     assert torch.equal(logits_of(found), expected)
+
+
+class Noisy(ClipClassifier):
+    """Adds what it drew once, which is neither trained nor saved, to all logits."""
+
+    noise: torch.Tensor
+
+    def __init__(self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]) -> None:
+        super().__init__(clip, class_names, templates)
+        self.register_buffer("noise", torch.randn(len(class_names)), persistent=False)
+
+    def logits(self, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        return super().logits(images, classes) + self.noise
+
+
+class Drawing(TuningMethod):
+    def attach(
+        self, clip: Clip, class_names: Sequence[str], templates: Sequence[str]
+    ) -> ClipClassifier:
+        return Noisy(clip, class_names, templates)
+
+
+def test_what_a_method_draws_and_does_not_train_is_drawn_again(
+    tiny_clip_folder: Path, tmp_path: Path
+) -> None:
+    expected = save(tmp_path, str(tiny_clip_folder), "test_saved_classifier:Drawing", TEMPLATES)
+    assert torch.equal(logits_of(SavedClassifier.load(tmp_path).build(tmp_path, CPU)), expected)
 
 
 @pytest.fixture
