@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -117,6 +118,11 @@ def _check_distinct(attribute: str, names: Sequence[str]) -> None:
     first: dict[str, int] = {}
     for index, name in enumerate(names):
         read = " ".join(name.replace("_", " ").split()).casefold()
+        if any(unicodedata.category(sign) == "Cc" for sign in name):
+            raise UserError(
+                f"{attribute}: expected names without control characters, found {shown(name)} at "
+                f"index {index}"
+            )
         if not read:
             raise UserError(f"{attribute}: expected names, found {name!r} at index {index}")
         if read in first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -54,7 +55,9 @@ class FileSource:
         return str(self._paths[index])
 
     def read(self, index: int) -> bytes:
-        """See ``Source``."""
+        """See ``Source``; nobody may ever write to a pipe."""
+        if not stat.S_ISREG(os.stat(self._paths[index]).st_mode):
+            raise OSError("not a file")
         with open(self._paths[index], "rb") as file:
             return file.read()
 

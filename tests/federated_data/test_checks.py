@@ -12,6 +12,7 @@ import torch
 
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
+from fl2ora.federated_data.checks import check_names
 from fl2ora.federated_data.datasets import fashion_mnist
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.datasets.shapes import Shapes
@@ -51,6 +52,15 @@ def test_a_mistake_in_a_dataset_is_one_message(arguments: str, message: str) -> 
         load_federation(spec, "in_distribution")
     assert str(caught.value).startswith(f"dataset {spec!r}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_control_characters_in_names_are_refused_and_joiners_of_scripts_are_not() -> None:
+    described = Shapes(train=1, validation=1, test=1)
+    described.class_names = ("a", "b\x1b[31mc")
+    with pytest.raises(UserError, match=r"without control .* at index 1"):
+        check_names(described)
+    described.class_names = ("می\u200cخواهم", "👩\u200d🚀")
+    check_names(described)
 
 
 def test_a_dataset_without_mistakes_is_loaded() -> None:

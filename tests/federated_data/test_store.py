@@ -296,6 +296,14 @@ def test_images_that_cannot_be_decoded_stop_or_are_left_out(
         found([paths[1], paths[3]], on_bad="skip")
 
 
+def test_a_pipe_among_the_images_is_not_waited_for(tmp_path: Path, calls: list[bytes]) -> None:
+    paths = photos(tmp_path)
+    paths[2].unlink()
+    os.mkfifo(paths[2])
+    with pytest.raises(UserError, match=r"/2.png: cannot be read: not a file"):
+        found(paths)
+
+
 def test_what_is_worth_saying_is_counted(tmp_path: Path) -> None:
     paths = photos(tmp_path, 3)
     clear = photo(20, 20).convert("RGBA")

@@ -139,15 +139,16 @@ def test_the_untuned_model_is_told_from_runs_that_differ_in_their_images(
     assert len({tuple(cell.text for cell in row[: text.labels]) for row in text.rows}) == 4
 
 
-def test_a_sweep_over_data_sets_keeps_its_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("axes", [["dataset"], ["dataset", "method"]])
+def test_a_sweep_over_data_sets_keeps_its_labels(tmp_path: Path, axes: list[str]) -> None:
     cells = []
     for label, size in (("few", 10), ("many", 20)):
         finished_run(tmp_path / label, {"dataset": f"shapes(train={size})"}, sharpness=size / 4)
-        cells.append({"labels": {"dataset": label}, "seed": 0, "folder": label, "state": "done"})
-    record = {"sweep": {}, "code": "", "axes": ["dataset"], "cells": cells, "choices": []}
+        labels = {axis: label if axis == "dataset" else "lora" for axis in axes}
+        cells.append({"labels": labels, "seed": 0, "folder": label, "state": "done"})
+    record = {"sweep": {}, "code": "", "axes": axes, "cells": cells, "choices": []}
     (tmp_path / "sweep.json").write_text(json.dumps(record))
-    collection = collect([tmp_path])
-    table = summarised(collection, METRICS[:4], SOURCE)
+    table = summarised(collect([tmp_path]), METRICS[:4], SOURCE)
     assert table["dataset"].tolist() == ["few", "many", "few", "many"]
     assert table["method"].tolist() == ["zero-shot", "zero-shot", "lora", "lora"]
 

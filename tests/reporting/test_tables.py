@@ -149,6 +149,7 @@ GOOD = '{"round": 0, "source": "server-test", "accuracy": 0.5}\n'
     ("text", "message"),
     [
         (GOOD + GOOD[:20], "line 2 is damaged"),
+        (GOOD + GOOD.rstrip(), "line 2 is damaged"),
         ("[1]\n" + GOOD, "line 1 is damaged"),
         (GOOD.replace("0.5", "'x'".replace("'", '"')), "line 1: .accuracy.: expected .* found 'x'"),
         (GOOD.replace("0.5", "[]"), r"line 1: .accuracy.: expected .* found \[\]"),
