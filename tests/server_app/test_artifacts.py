@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from fl2ora.calibration.calibrators.temperature import Temperature
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.methods.base import TuningMethod
+from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.plugins import load
 from fl2ora.server_app.artifacts import save_exported, save_fitted
 
@@ -18,7 +19,7 @@ from fl2ora.server_app.artifacts import save_exported, save_fitted
 def test_the_adapter_that_is_named_is_exported_whatever_the_model_holds(tmp_path: Path) -> None:
     classifier = build_classifier("embedded", "lora", ["cat", "dog"], ["a {}."], 0)
     adapter = {name: tensor + 0.5 for name, tensor in classifier.export().items()}
-    save_exported(tmp_path, load("lora", TuningMethod), classifier, adapter)
+    save_exported(tmp_path, RunConfig(), load("lora", TuningMethod), classifier, adapter)
     saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     found = {name: tensor.double().sum().item() for name, tensor in saved.items()}
     expected = {name: tensor.double().sum().item() for name, tensor in adapter.items()}
