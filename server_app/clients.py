@@ -25,13 +25,14 @@ from fl2ora.messages.label_space import with_classes
 from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.own_parts import own_key
 from fl2ora.messages.records import UnusableMessageError, one_line
-from fl2ora.messages.train import DISK, MEMORY, decode_update, encode_train, kept_in
-from fl2ora.reporting.comings import MEASURED, STATE_IN_MEMORY, STATE_ON_DISK
+from fl2ora.messages.train import decode_update, encode_train, kept_in
+from fl2ora.reporting.comings import MEASURED
 from fl2ora.reporting.events import Tracker
 from fl2ora.server_app.arrivals import Peer
 from fl2ora.server_app.attendance import Attendance
 from fl2ora.server_app.client_weights import most_images
 from fl2ora.server_app.handshake import problems_of
+from fl2ora.server_app.kept_state import KeptState
 from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.updates import ClientUpdate
 
@@ -74,7 +75,7 @@ class Clients:
         self._salt = b""
         self._left_out: dict[str, Salted] = {}
         self._measured: tuple[str, ...] | None = None
-        self._in_memory: set[str] = set()
+        self._kept_state = KeptState(tracker)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -150,7 +151,7 @@ class Clients:
             refusal = _refusal(strategy, plan, update)
             if refusal is not None:
                 raise UnusableMessageError(refusal)
-            self._note(plan.round, client, kept_in(reply))
+            self._kept_state.note(plan.round, client, kept_in(reply))
             return update
 
         settings = self._lineage().settings()
@@ -229,15 +230,6 @@ class Clients:
         messages = encode_calibrate(task, nodes)
         answers = dict(self._ask(rounds, messages, nodes, decode, "calibration: "))
         return {key: answers[key] for key in self.keys if key in answers}
-
-    def _note(self, server_round: int, client: str, kept: str) -> None:
-        """Put on record which clients would have lost their state if the run were resumed."""
-        if kept == MEMORY and client not in self._in_memory:
-            self._in_memory.add(client)
-            self._tracker.log(STATE_IN_MEMORY, round=server_round, client=client)
-        elif kept == DISK and client in self._in_memory:
-            self._in_memory.remove(client)
-            self._tracker.log(STATE_ON_DISK, round=server_round, client=client)
 
     def _present(self, server_round: int, clients: Sequence[str] | None = None) -> dict[int, str]:
         """Return the clients that are there, all or of some, by node."""

@@ -35,7 +35,8 @@ def app_with(after_training: Callable[[int], None]) -> ClientApp:
     """
     app = ClientApp()
     seen: list[int] = []
-    app.query("hello")(lambda question, context: real_client_app(question, context))
+    for name in ("hello", "digests"):
+        app.query(name)(lambda question, context: real_client_app(question, context))
     app.evaluate()(lambda task, context: real_client_app(task, context))
 
     @app.train()
