@@ -98,7 +98,7 @@ def test_an_answer_that_cannot_be_read_is_the_nodes_problem(message: Any) -> Non
 
 
 def test_sound_parts_are_read() -> None:
-    info = decode_hello(answer(parts=json.dumps([SOUND])))
+    info = decode_hello(answer(parts=json.dumps([SOUND])), 8)
     assert info.parts == (PartInfo("new", 3, ("x", "y")),)
 
 
