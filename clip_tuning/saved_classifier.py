@@ -53,6 +53,8 @@ class SavedClassifier:
             UserError: there is no such file, or it is damaged; names the key.
         """
         path = folder / FILE
+        if path.exists() and not path.is_file():  # nobody may ever write to a pipe
+            raise UserError(f"{path}: expected a file")
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -12,6 +12,7 @@ import typer
 from fl2ora.commands.consoles import console_for
 from fl2ora.commands.options import AsJson, FittedSpec
 from fl2ora.commands.verbosity import Verbose, set_verbosity
+from fl2ora.experiment.paths import made_absolute
 
 
 class Format(StrEnum):
@@ -43,6 +44,7 @@ def export(
     from fl2ora.results import exporting
     from fl2ora.results.loading import source_at
 
+    out = Path(made_absolute(str(out)))
     found = exporting.export(source_at(run), out, kind.value, calibrator)
     console.print(
         f"{kind.value} in {out.absolute()}; cosines of images and classes differ from the run's by "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,9 @@ def test_an_adapter_of_another_method_or_none_is_one_message(adapter: Path) -> N
     (adapter / "adapter.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="not a readable safetensors file"):
         SavedClassifier.load(adapter).build(adapter, CPU)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "classifier.json")
+    with pytest.raises(UserError, match=r"classifier\.json: expected a file$"):
+        SavedClassifier.load(tmp_path)
