@@ -80,6 +80,8 @@ def evaluate(
     )
     if dataset is None and (source.config is None or config.dataset == NO_DATA):
         raise UserError("dataset: expected one, since there is none that the run measured on")
+    if dataset == NO_DATA:
+        raise UserError(f"dataset: expected one to measure on, found {NO_DATA!r}")
     others = dataset is not None and dataset != config.dataset
     protocol = protocol or ("in_distribution" if others else config.protocol)
     dataset = dataset or config.dataset

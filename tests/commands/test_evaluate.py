@@ -122,6 +122,7 @@ def test_a_dataset_that_trains_on_its_test_images_can_be_measured(tmp_path: Path
     ("words", "message"),
     [
         ([], "dataset: expected one"),
+        (["--dataset", "none"], "dataset: expected one to measure on, found 'none'"),
         (["--dataset", "shapess"], "has no 'shapess' .*did you mean 'shapes'"),
         (["--dataset", "none"], "dataset: expected images|dataset: the run has none"),
         (["--dataset", HELD_BACK, "--protocol", "base"], "has no 'base'"),
