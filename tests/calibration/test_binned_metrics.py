@@ -126,9 +126,10 @@ def test_no_examples_are_nan(name):
     assert type(value) is float
 
 
-def test_one_class_is_perfectly_calibrated():
-    p, labels = np.ones((5, 1)), np.zeros(5, np.int64)
-    assert binned.ece(p, labels) == binned.mce(p, labels) == 0.0
+@pytest.mark.parametrize("metric", [binned.ece, binned.mce])
+def test_one_class_is_no_classification(metric):
+    with pytest.raises(ValueError, match=r"K >= 2, found \(5, 1\)"):
+        metric(np.ones((5, 1)), np.zeros(5, np.int64))
 
 
 probabilities_and_labels = st.tuples(st.integers(0, 10_000), st.integers(1, 60), st.integers(2, 6))

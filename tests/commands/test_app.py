@@ -174,6 +174,8 @@ def test_keys_with_a_word(call: Call, capsys: pytest.CaptureFixture[str]) -> Non
     assert call("keys", "round", "seed") == 0
     assert capsys.readouterr().out == (
         "## How\n# rounds of federated training\nnum-rounds = 10\n"
+        "# rounds in a row with too few usable updates after which the run ends; 0: no limit\n"
+        "max-idle-rounds = 5\n"
         "\n## Machine\n# seed of every random stream\nseed = 0\n"
         "# seconds to wait for the replies of a round\nround-timeout = 3600.0\n"
     )

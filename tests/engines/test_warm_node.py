@@ -74,13 +74,16 @@ def test_it_ends_with_the_supernodes_code_and_a_worker_that_died_was_replaced(
 
 
 def test_stopped_it_leaves_nobody_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = supernode(tmp_path, monkeypatch, "exec sleep 100")
+    code = "import sys, time; time.sleep(100); sys.exit(3)"
+    started = supernode(tmp_path, monkeypatch, f"exec {sys.executable} -c '{code}'")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     try:
         assert run_warm_node([]) == 0
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
     assert all(process.poll() is not None for process in started.processes)
 
 
