@@ -1,7 +1,7 @@
 # make run      - the default experiment, through Flower's simulation
 # make config   - the tables of keys in pyproject.toml and docs, from experiment/config.py
 # make test     - lint, types, unit and integration tests, on all cores
-# make test-long - tests that take minutes each: kills at random moments, a hanging client
+# make test-long - tests that take minutes each: deployments that are killed, a hanging client
 # make mutation - how many small faults in the core the tests notice (minutes)
 
 PYTHON ?= python3

@@ -11,8 +11,6 @@ import pytest
 
 from benchmarks.kill_anywhere import RUNS, SMALL, begin, differences, finish, try_moments
 
-pytestmark = pytest.mark.long
-
 
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_at_two_moments(tmp_path: Path, name: str) -> None:
