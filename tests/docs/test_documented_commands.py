@@ -248,7 +248,8 @@ def test_modules_exist_and_know_their_options(command: Command) -> None:
     assert "__main__" in code
     for word in words[3:]:
         if word.startswith("--"):  # of argparse, or an argument of a function Typer runs
-            assert f'"{word}"' in code or f"{word[2:].replace('-', '_')}:" in code, word
+            name = word.removeprefix("--").removeprefix("no-").replace("-", "_")
+            assert f'"{word}"' in code or f"{name}:" in code, word
 
 
 @pytest.mark.parametrize("command", starting("python benchmarks/"), ids=str)
