@@ -64,7 +64,8 @@ class ClipClassifier(TunedModule):
 
     def encode_classes(self) -> Tensor:
         """Return ``(K, D)`` unit features of the classes' prompts."""
-        return self._per_name(unit(encode_parts(self.clip, self.class_parts)))
+        parts = self.class_parts(shared=not drops_out(self.clip))
+        return self._per_name(unit(encode_parts(self.clip, parts)))
 
     def encode_names(self, names: Sequence[str]) -> Tensor:
         """Return ``(n, D)`` unit features of any names, each put where class names are put."""
@@ -103,10 +104,8 @@ class ClipClassifier(TunedModule):
         parts = parts_of(self.clip, ids, shared=not drops_out(self.clip))
         return self._per_name(unit(encode_parts(self.clip, parts)), templates)
 
-    @property
-    def class_parts(self) -> list[PromptPart]:
-        """The classes' prompts as the text tower takes them."""
-        shared = not drops_out(self.clip)
+    def class_parts(self, shared: bool) -> list[PromptPart]:
+        """Return the classes' prompts as the text tower takes them; see ``pack``."""
         if shared not in self._kept_parts:
             self._kept_parts[shared] = parts_of(self.clip, self.prompt_ids, shared)
         return self._kept_parts[shared]

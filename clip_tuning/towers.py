@@ -125,20 +125,23 @@ def text_states(
     embeddings = clip.text_model.embeddings
     hidden: Tensor = embeddings.token_embedding(ids.flatten()[packed.tokens])
     hidden = hidden + embeddings.position_embedding(packed.positions)
-    mask = _mask(packed, hidden)
-    for block in blocks(clip, "text")[:first]:
-        hidden = block(hidden, mask)
-    return hidden
+    return _through(blocks(clip, "text")[:first], hidden, packed)
 
 
 def text_from_states(
     clip: CLIPModel | SiglipModel, hidden: Tensor, packed: PackedPrompts, first: int
 ) -> Tensor:
     """Return ``(N, D)`` projected features, not normalised, from states before block ``first``."""
-    mask = _mask(packed, hidden)
-    for block in blocks(clip, "text")[first:]:
-        hidden = block(hidden, mask)
+    hidden = _through(blocks(clip, "text")[first:], hidden, packed)
     return _pool_text(clip, hidden, packed.ends)
+
+
+def _through(some: nn.ModuleList, hidden: Tensor, packed: PackedPrompts) -> Tensor:
+    """Return what ``some`` blocks of the text tower make of ``hidden (G, T, d)``."""
+    mask = _mask(packed, hidden) if len(some) else None
+    for block in some:
+        hidden = block(hidden, mask)
+    return hidden
 
 
 def _pool_text(clip: CLIPModel | SiglipModel, hidden: Tensor, ends: Tensor) -> Tensor:
@@ -216,9 +219,8 @@ def _mask(packed: PackedPrompts, hidden: Tensor) -> Tensor | None:
     if packed.mask is None:
         return None
     kind, dtype = hidden.device.type, hidden.dtype
-    if not hidden.is_meta and torch.is_autocast_enabled(
-        kind
-    ):  # else every block would make and keep a copy of its own
+    if not hidden.is_meta and torch.is_autocast_enabled(kind):
+        # Else every block would make and keep a copy of its own.
         dtype = torch.get_autocast_dtype(kind)
     full = torch.full_like(packed.mask, -torch.inf, dtype=dtype)
     return full.masked_fill_(packed.mask, 0.0)

@@ -1,12 +1,15 @@
-"""Which local optimisers a client half can count on; others are refused, not miscounted."""
+"""Local SGD as some strategies count on it: what is no such thing, or miscounted, is refused."""
 
 from __future__ import annotations
+
+import math
 
 from fl2ora.clip_tuning.schedules.base import Schedule
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.spec import Spec, parse_spec
 from fl2ora.strategies.client_rule import LocalStart
+from fl2ora.strategies.updates import ClientUpdate
 
 _DEFAULT_MOMENTUM = 0.9  # of the optimiser ``sgd``, where its spec does not say
 
@@ -41,6 +44,26 @@ def check_start(strategy: str, start: LocalStart, *, momentum: bool) -> None:
     """
     spec = parse_spec(start.optimiser)
     _refuse(strategy, spec, start.optimiser, start.momentum, momentum)
+
+
+def check_said(update: ClientUpdate, name: str, expected: float | None) -> None:
+    """Refuse an update whose client says another number of its work than that work has.
+
+    A false one would move the step of all clients.
+
+    Args:
+        update: has the number in ``aux``.
+        name: of the number, above 0.
+        expected: what the work has; None where that is not known.
+
+    Raises:
+        ValueError: names the number, what was expected and what was found.
+    """
+    value = update.aux.get(name)
+    if value is None or value.numel() != 1 or not float(value) > 0:
+        raise ValueError(f"aux: expected a positive number {name!r}, found {value}")
+    if expected is not None and not math.isclose(float(value), expected, rel_tol=1e-4):
+        raise ValueError(f"aux: {name}: expected {expected:.6g}, found {float(value):.6g}")
 
 
 def _refuse(strategy: str, spec: Spec, text: str, momentum: float, allowed: bool) -> None:

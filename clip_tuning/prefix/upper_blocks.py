@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fl2ora.clip_tuning.classifier import ClipClassifier, unit
 from fl2ora.clip_tuning.prefix.image_prefix import ImagePrefix, lasting
-from fl2ora.clip_tuning.prompt_parts import PromptPart, drops_out
+from fl2ora.clip_tuning.prompt_parts import drops_out
 from fl2ora.clip_tuning.towers import (
     image_from_states,
     image_states,
@@ -55,21 +55,22 @@ class UpperBlocksClassifier(ClipClassifier):
         first = self.first_tuned["text"]
         if not first:
             return super().encode_classes()
-        parts = self.class_parts
+        shared = not drops_out(self.clip)
+        parts, states = self.class_parts(shared), self._class_states(shared, first)
         features = [
             text_from_states(self.clip, hidden, part.packed, first)
-            for hidden, part in zip(self._states(parts, first), parts, strict=True)
+            for hidden, part in zip(states, parts, strict=True)
         ]
         return self._per_name(unit(torch.cat(features)))
 
-    def _states(self, parts: list[PromptPart], first: int) -> list[Tensor]:
+    def _class_states(self, shared: bool, first: int) -> list[Tensor]:
         """Return the states of ``class_parts`` before the first tuned block."""
-        drops = drops_out(self.clip)  # what the layout depends on
-        if drops not in self._kept_states:
+        if shared not in self._kept_states:
+            parts = self.class_parts(shared)
             with lasting(self.clip.device):
                 states = [text_states(self.clip, ids, packed, first) for ids, packed in parts]
-            self._kept_states[drops] = states
-        return self._kept_states[drops]
+            self._kept_states[shared] = states
+        return self._kept_states[shared]
 
     @cached_property
     def _kept_states(self) -> dict[bool, list[Tensor]]:

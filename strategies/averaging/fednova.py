@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter
-from fl2ora.strategies._local_sgd import check_optimiser, check_start
+from fl2ora.strategies._local_sgd import check_optimiser, check_said, check_start
 from fl2ora.strategies.averaging.fedprox import FedProxRule
 from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.client_rule import LocalStart
@@ -60,22 +60,13 @@ class FedNova(Strategy):
         return replace(plan, rule=f"fednova(mu={self.mu!r})")
 
     def check_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
-        """Refuse an update without a normaliser, or with another than its work has.
-
-        A false one would move the step of all clients.
-        """
-        for name in (NORMALISER, STEPS):
-            value = update.aux.get(name)
-            if value is None or value.numel() != 1 or not float(value) > 0:
-                raise ValueError(f"aux: expected a positive number {name!r}, found {value}")
-        work = self._work_of(plan, update.client)
-        if work is None:
-            return
-        length = normaliser(work.steps, work.momentum, work.learning_rate * self.mu)
-        for name, expected in ((NORMALISER, length), (STEPS, float(work.steps))):
-            found = float(update.aux[name])
-            if not math.isclose(found, expected, rel_tol=1e-4):
-                raise ValueError(f"aux: {name}: expected {expected:.6g}, found {found:.6g}")
+        """Refuse an update without a normaliser, or with another than its work has."""
+        work, length, steps = self._work_of(plan, update.client), None, None
+        if work is not None:
+            length = normaliser(work.steps, work.momentum, work.learning_rate * self.mu)
+            steps = float(work.steps)
+        check_said(update, NORMALISER, length)
+        check_said(update, STEPS, steps)
 
     def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Sum the normalised changes and take one step; see ``Strategy.aggregate``."""

@@ -5,7 +5,6 @@ Karimireddy et al. 2019, arXiv 1910.06378, option II.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite
 from fl2ora.experiment.errors import UserError
-from fl2ora.strategies._local_sgd import check_start
+from fl2ora.strategies._local_sgd import check_said, check_start
 from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.client_rule import (
     ClientRule,
@@ -70,17 +69,11 @@ class SCAFFOLD(Strategy):
         return replace(plan, rule="scaffold", aux=self._c)
 
     def check_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
-        """Refuse an update without K lr, or with another than its work has.
-
-        A false one would move the variates of all clients.
-        """
-        found = update.aux.get(DISTANCE)
-        if found is None or len(update.aux) > 1 or found.numel() != 1 or not float(found) > 0:
+        """Refuse an update without K lr, with another than its work has, or with more."""
+        if len(update.aux) > 1:
             raise ValueError(f"aux: expected a positive number {DISTANCE!r}, found {update.aux}")
         work = self._work_of(plan, update.client)
-        expected = float(found) if work is None else work.steps * work.learning_rate
-        if not math.isclose(float(found), expected, rel_tol=1e-4):
-            raise ValueError(f"aux: {DISTANCE}: expected {expected:.6g}, found {float(found):.6g}")
+        check_said(update, DISTANCE, None if work is None else work.steps * work.learning_rate)
 
     def aggregate(self, plan: RoundPlan, updates: Iterable[ClientUpdate]) -> Adapter:
         """Take the mean step and move c; see ``Strategy.aggregate``."""
