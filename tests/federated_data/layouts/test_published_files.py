@@ -32,13 +32,19 @@ TEMPLATES = {  # of CoOp's zero-shot CLIP
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Expected]]:
+    root = tmp_path_factory.mktemp("data")
+    return root, {name: write(root) for name, write in FILES.items()}
 
 
 @pytest.fixture(scope="module")
-def expected(root: Path) -> dict[str, Expected]:
-    return {name: write(root) for name, write in FILES.items()}
+def root(written: tuple[Path, dict[str, Expected]]) -> Path:
+    return written[0]
+
+
+@pytest.fixture(scope="module")
+def expected(written: tuple[Path, dict[str, Expected]]) -> dict[str, Expected]:
+    return written[1]
 
 
 def read(root: Path, spec: str) -> FilesDataset:
