@@ -1,9 +1,11 @@
-"""Answers a SuperNode's messages in processes forked from one that has loaded the libraries.
+"""Answers a SuperNode's messages in a process that keeps what it has loaded for the run.
 
 A script, started by its path with the address of a SuperNode's Runtime API: nothing of fl2ora is
-imported here, so that each message runs the code of its own bundle in a process of its own, as
-under Flower's SuperExec. That one starts ``flwr-clientapp`` anew for each message, which spends
-seconds on importing torch and transformers; here they are there already.
+imported here, so that each run's messages are answered by the code of its own bundle. Flower's
+SuperExec starts ``flwr-clientapp`` anew for each message, which spends seconds on importing torch and
+transformers, and on loading model and images. Here a process is forked for each run from one that has
+imported the libraries. It answers the run's messages one after the other, as an actor of Flower's
+simulation does, and ends when another run has one, when one has failed, or when none came for a while.
 """
 
 from __future__ import annotations
@@ -11,23 +13,40 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import select
 import signal
+import socket
 import sys
 import time
+from logging import ERROR
 
 import httpx
+from flwr.app import Error, Message
+from flwr.cli.install import install_from_fab
+from flwr.clientapp import ClientApp
+from flwr.clientapp.client_app import LoadClientAppError
+from flwr.clientapp.utils import get_load_client_app_fn
+from flwr.common.constant import ErrorCode, SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore import log
+from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.constant import TaskType
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.exit import register_signal_handlers
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supernode.runtime.run_clientapp import run_clientapp
+from flwr.supercore.telemetry import EventType
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 _LIBRARIES = (
     "numpy", "scipy.optimize", "PIL.Image", "pydantic", "torch", "safetensors.torch",
     "transformers.models.clip.modeling_clip", "transformers.models.siglip.modeling_siglip",
     "transformers.models.auto.tokenization_auto", "peft",
 )  # fmt: skip
-_POLL_SECONDS, _WAIT_SECONDS = 0.1, 0.02
+_POLL_SECONDS, _WAIT_SECONDS = 0.1, 0.5
+_KEEP_SECONDS = 900.0  # without a message, after which memory is given back
+_DONE = b"."
 
 
 def main() -> None:
@@ -38,46 +57,192 @@ def main() -> None:
     for name in _LIBRARIES:
         with contextlib.suppress(ImportError):  # the bundle says what it misses
             importlib.import_module(name)
+    serve(address, parent)
+
+
+def serve(address: str, parent: int) -> None:
+    """Take one task after the other and hand it to the process of its run."""
     client = RuntimeHttpClient.from_server_address(
         server_address=address,
         insecure=True,
         root_certificates=None,
         interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec")],
     )
+    kept: RunProcess | None = None
     while os.getppid() == parent:
-        token = _next_token(client)
-        if token:
-            _answer(address, token, parent)
-        else:
+        run, token = _next_task(client)
+        if kept and (time.monotonic() > kept.used + _KEEP_SECONDS or (token and run != kept.run)):
+            kept.end()
+            kept = None
+        if not token:
             time.sleep(_POLL_SECONDS)
+            continue
+        kept = kept or RunProcess(address, run)
+        if not kept.answer(token, parent):
+            kept = None
+    if kept:
+        kept.end()
 
 
-def _next_token(client: RuntimeHttpClient) -> str:
-    """Return the token of a task that waits, or nothing."""
+class RunProcess:
+    """A process that answers the messages of one run.
+
+    Args:
+        address: of the SuperNode's Runtime API.
+        run: Flower's id of the run.
+
+    Attributes:
+        used: when it answered last, by the monotonic clock.
+    """
+
+    def __init__(self, address: str, run: int) -> None:
+        self.run, self.used = run, time.monotonic()
+        self._ours, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid:
+            theirs.close()
+            return
+        code = 1
+        try:
+            self._ours.close()
+            _answer_all(address, theirs)
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            os._exit(code)
+
+    def answer(self, token: str, parent: int) -> bool:
+        """Have a task executed; return whether the process lives on.
+
+        Args:
+            token: of the task.
+            parent: the process with which this one and the run's end.
+        """
+        with contextlib.suppress(OSError):  # dead already: its end is read below
+            self._ours.sendall(token.encode() + b"\n")
+        while not select.select([self._ours], [], [], _WAIT_SECONDS)[0]:
+            if os.getppid() != parent:
+                os.kill(self.pid, signal.SIGTERM)
+        said = b""
+        with contextlib.suppress(OSError):
+            said = self._ours.recv(1)
+        self.used = time.monotonic()
+        if said == _DONE:
+            return True
+        self.end()
+        return False
+
+    def end(self) -> None:
+        """Let it end, and wait for that: it reads that there is nobody left to ask it."""
+        self._ours.close()
+        os.waitpid(self.pid, 0)
+
+
+def _next_task(client: RuntimeHttpClient) -> tuple[int, str]:
+    """Return the run and the token of a task that waits; an empty token if there is none."""
     request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
     try:
         response = client.AcquireTask(request)
     except httpx.HTTPError:  # the SuperNode is not there yet, or no longer
         time.sleep(1)
-        return ""
-    return str(response.token) if response.HasField("task") else ""
+        return 0, ""
+    if not response.HasField("task"):
+        return 0, ""
+    return int(response.task.run_id), str(response.token)
 
 
-def _answer(address: str, token: str, parent: int) -> None:
-    """Execute one task in a process of its own, and wait for its end."""
-    child = os.fork()
-    if child == 0:
-        code = 1
+def _answer_all(address: str, tokens: socket.socket) -> None:
+    """Execute the tasks of one run until there are no more, or one fails."""
+    start_parent_process_monitor(os.getppid())
+    tasks: list[Task] = []
+    register_signal_handlers(  # SIGINT too: the SuperNode has stopped the task
+        EventType.FLWR_CLIENTAPP_RUN_LEAVE,
+        exit_message="Task stopped.",
+        exit_handlers=[lambda: tasks[-1].end() if tasks else None],
+    )
+    with tokens.makefile(encoding="utf-8") as lines:
+        app: ClientApp | None = None
+        for line in lines:
+            tasks[:] = [task := Task(address, line.strip())]
+            app = task.execute(app)
+            tasks.clear()
+            if app is None:  # whatever it left behind ends with this process
+                return
+            _give_back()
+            tokens.sendall(_DONE)
+
+
+class Task:
+    """One message, from the SuperNode and back; what ``flwr-clientapp`` does, without its end.
+
+    Args:
+        address: of the SuperNode's Runtime API.
+        token: of the task.
+    """
+
+    def __init__(self, address: str, token: str) -> None:
+        self._retry = make_simple_http_retry_invoker()
+        self._client = RuntimeHttpClient.from_server_address(
+            server_address=address,
+            insecure=True,
+            root_certificates=None,
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
+                RuntimeTokenHttpInterceptor(token),
+            ],
+            retry_invoker=self._retry,
+        )
+        self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(self._client))
+        self._outcome = SubStatus.FAILED, "the process that executed it was told to end"
+        self._context = None
+
+    def execute(self, app: ClientApp | None) -> ClientApp | None:
+        """Answer it by ``app``, or by that of its bundle; return the app, None if it failed."""
+        self._heartbeat.start()
+        message = reply = None
         try:
-            run_clientapp(address, token, insecure=True, parent_pid=os.getppid())
-        except SystemExit as end:
-            code = int(end.code or 0)
-        finally:
-            os._exit(code)
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
-        if os.getppid() != parent:
-            os.kill(child, signal.SIGTERM)
-        time.sleep(_WAIT_SECONDS)
+            message, self._context, run, fab = pull_task_input(self._client)
+            if app is None:
+                install_from_fab(fab.content, skip_prompt=True)
+                load = get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)
+                app = load(run.fab_id, run.fab_version, fab.hash_str)
+            reply = app(message=message, context=self._context)
+            self._outcome = SubStatus.COMPLETED, ""
+        except Exception as error:
+            app = None
+            log(ERROR, "ClientApp raised an exception", exc_info=error)
+            reason = f"{type(error)}:<'{error}'>"  # in Flower's form, which the server reads
+            code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+            if isinstance(error, LoadClientAppError):
+                code = ErrorCode.LOAD_CLIENT_APP_EXCEPTION
+            self._outcome = SubStatus.FAILED, reason
+            if message is not None:
+                reply = Message(Error(code=code, reason=reason), reply_to=message)
+        if reply is not None:
+            try:
+                push_message(self._client, reply, self._context)
+            except Exception as error:
+                app = None
+                log(ERROR, "Failed to push reply message", exc_info=error)
+        self.end()
+        return app
+
+    def end(self) -> None:
+        """Tell the SuperNode how it went."""
+        self._retry.max_tries = 1
+        outcome, details = self._outcome
+        push_task_output(self._client, self._context, outcome, details)
+        if self._heartbeat.is_running:
+            self._heartbeat.stop()
+        self._client.close()
+
+
+def _give_back() -> None:
+    """Let others have the memory of the GPU that nothing holds."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":
