@@ -2,10 +2,11 @@
 
     python -m benchmarks.deployment_round --rounds 4 --node "flower-supernode"
     python -m benchmarks.deployment_round --rounds 4 --node "fl2ora node run"
+    python -m benchmarks.deployment_round --rounds 4 --node "fl2ora node run" --vit-b-16
 
 Printed is how long each round trained and how long it was measured on the nodes, by the run's own
 record, and the processor time of everything together. The first round is left out of the medians:
-it loads what later ones find on the disk.
+it loads what later ones find. ``--vit-b-16`` takes a CLIP of that size with random weights.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.round import vit_b_16
 from fl2ora.engines.private_superlink import PrivateSuperLink, free_port, stop, tool
 from fl2ora.experiment.config import RunConfig, Value
+from fl2ora.federated_data.datasets.shapes import Shapes
 from fl2ora.reporting.events import read_lines
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,6 +93,20 @@ def _node(superlink: PrivateSuperLink, command: str, home: Path, index: int) -> 
         stop(process)
 
 
+def write_vit_b_16(folder: Path) -> str:
+    """Write a CLIP of ViT-B/16's shapes with random weights; return the folder's path."""
+    clip, (mean, deviation) = vit_b_16(list(Shapes.class_names)), ([0.5] * 3, [0.25] * 3)
+    clip.model.save_pretrained(folder)
+    clip.tokenizer.save_pretrained(folder)
+    described = {
+        **{f"do_{step}": True for step in ("resize", "center_crop", "normalize", "rescale")},
+        **{"image_mean": mean, "image_std": deviation, "resample": 3, "rescale_factor": 1 / 255},
+        **{"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}},
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(described))
+    return str(folder)
+
+
 def _rounds(folder: Path) -> list[dict[str, float]]:
     trained: dict[int, tuple[float, float]] = {}
     measured: dict[int, float] = {}
@@ -111,6 +128,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--node", default="flower-supernode", help="the node's command")
+    parser.add_argument("--vit-b-16", action="store_true", help="a CLIP of that size")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
     settings = {**SETTINGS, "num-rounds": arguments.rounds}
@@ -120,6 +138,8 @@ def main() -> None:
             settings[key] = json.loads(value)
         except ValueError:
             settings[key] = value
+    if arguments.vit_b_16:
+        settings["model"] = write_vit_b_16(Path(tempfile.mkdtemp(prefix="fl2ora-vit-b-16-")))
     rows = measure(settings, arguments.node)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     for number, row in enumerate(rows, start=1):

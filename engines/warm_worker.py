@@ -1,11 +1,12 @@
 """Answers a SuperNode's messages in a process that keeps what it has loaded for the run.
 
 A script, started by its path with the address of a SuperNode's Runtime API: nothing of fl2ora is
-imported here, so that each run's messages are answered by the code of its own bundle. Flower's
-SuperExec starts ``flwr-clientapp`` anew for each message, which spends seconds on importing torch and
-transformers, and on loading model and images. Here a process is forked for each run from one that has
-imported the libraries. It answers the run's messages one after the other, as an actor of Flower's
-simulation does, and ends when another run has one, when one has failed, or when none came for a while.
+imported here, so that a run's messages are answered by the code of its own bundle. Flower's
+SuperExec starts ``flwr-clientapp`` anew for each message, which spends seconds on importing torch
+and transformers, and on loading the model and the images. Here each run has a process of its own,
+forked from one that has imported the libraries. It answers one message after the other, as an actor
+of Flower's simulation does, and ends when another run has one, when one has failed, or when none
+came for a while: nothing of one run is ever there in another.
 """
 
 from __future__ import annotations
@@ -21,23 +22,33 @@ import time
 from logging import ERROR
 
 import httpx
-from flwr.app import Error, Message
+from flwr.app import Context, Error, Message
 from flwr.cli.install import install_from_fab
 from flwr.clientapp import ClientApp
 from flwr.clientapp.client_app import LoadClientAppError
 from flwr.clientapp.utils import get_load_client_app_fn
 from flwr.common.constant import ErrorCode, SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.common.serde import context_from_proto, fab_from_proto, run_from_proto
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullAppMessagesRequest, PullTaskInputRequest
 from flwr.supercore import log
 from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.constant import TaskType
 from flwr.supercore.exit import register_signal_handlers
+from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.run import Run
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
 from flwr.supercore.telemetry import EventType
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
 _LIBRARIES = (
     "numpy", "scipy.optimize", "PIL.Image", "pydantic", "torch", "safetensors.torch",
@@ -69,7 +80,7 @@ def serve(address: str, parent: int) -> None:
         interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec")],
     )
     kept: RunProcess | None = None
-    while os.getppid() == parent:
+    while not _gone(parent):
         run, token = _next_task(client)
         if kept and (time.monotonic() > kept.used + _KEEP_SECONDS or (token and run != kept.run)):
             kept.end()
@@ -122,7 +133,7 @@ class RunProcess:
         with contextlib.suppress(OSError):  # dead already: its end is read below
             self._ours.sendall(token.encode() + b"\n")
         while not select.select([self._ours], [], [], _WAIT_SECONDS)[0]:
-            if os.getppid() != parent:
+            if _gone(parent):
                 os.kill(self.pid, signal.SIGTERM)
         said = b""
         with contextlib.suppress(OSError):
@@ -137,6 +148,10 @@ class RunProcess:
         """Let it end, and wait for that: it reads that there is nobody left to ask it."""
         self._ours.close()
         os.waitpid(self.pid, 0)
+
+
+def _gone(parent: int) -> bool:
+    return os.getppid() != parent
 
 
 def _next_task(client: RuntimeHttpClient) -> tuple[int, str]:
@@ -195,14 +210,16 @@ class Task:
         )
         self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(self._client))
         self._outcome = SubStatus.FAILED, "the process that executed it was told to end"
-        self._context = None
+        self._context: Context | None = None
 
     def execute(self, app: ClientApp | None) -> ClientApp | None:
         """Answer it by ``app``, or by that of its bundle; return the app, None if it failed."""
         self._heartbeat.start()
-        message = reply = None
+        message: Message | None = None
+        reply: Message | None = None
         try:
-            message, self._context, run, fab = pull_task_input(self._client)
+            self._context, run, fab = self._pull_input()
+            message = self._pull_message(self._context)
             if app is None:
                 install_from_fab(fab.content, skip_prompt=True)
                 load = get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)
@@ -219,7 +236,7 @@ class Task:
             self._outcome = SubStatus.FAILED, reason
             if message is not None:
                 reply = Message(Error(code=code, reason=reason), reply_to=message)
-        if reply is not None:
+        if reply is not None and self._context is not None:
             try:
                 push_message(self._client, reply, self._context)
             except Exception as error:
@@ -227,6 +244,34 @@ class Task:
                 log(ERROR, "Failed to push reply message", exc_info=error)
         self.end()
         return app
+
+    def _pull_input(self) -> tuple[Context, Run, Fab]:
+        pulled = self._client.PullTaskInput(PullTaskInputRequest())
+        TaskIdentity.task_id, TaskIdentity.run_id = pulled.task_id, pulled.run.run_id
+        TaskIdentity.node_id = pulled.context.node_id
+        return (
+            context_from_proto(pulled.context),
+            run_from_proto(pulled.run),
+            fab_from_proto(pulled.fab),
+        )
+
+    def _pull_message(self, context: Context) -> Message:
+        """Fetch the message as soon as the SuperNode has it: Flower looks after 1, 2, 4 s alone."""
+        trees = self._client.PullMessages(PullAppMessagesRequest()).message_object_trees
+        if not trees:
+            raise RuntimeError("the SuperNode has no message for this task")
+        client, where = self._client, (Node(node_id=context.node_id), context.run_id)
+        message = pull_and_inflate_object_from_tree(
+            trees[0],
+            make_pull_object_fn_protobuf(client.PullObject, *where),
+            make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, *where),
+            return_type=Message,
+            max_tries_per_object=None,
+            initial_backoff=_POLL_SECONDS,
+            backoff_cap=_POLL_SECONDS,
+        )
+        message.metadata.__dict__["_message_id"] = trees[0].object_id
+        return message
 
     def end(self) -> None:
         """Tell the SuperNode how it went."""

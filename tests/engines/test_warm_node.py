@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,20 +88,92 @@ def test_stopped_it_leaves_nobody_behind(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(process.poll() is not None for process in started.processes)
 
 
-def test_a_task_is_executed_in_a_process_of_its_own(
+class NotedTask:
+    """Stands for a task: notes which process executes it, and what app it was given."""
+
+    notes = Path()
+
+    def __init__(self, address: str, token: str) -> None:
+        self.address, self.token = address, token
+
+    def execute(self, app: object) -> object:
+        with self.notes.open("a") as notes:
+            notes.write(f"{self.token} {os.getpid()} {app}\n")
+        if self.token == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return None if self.token == "fails" else f"app-of-{self.token}"
+
+    def end(self) -> None:
+        with self.notes.open("a") as notes:
+            notes.write(f"ended {os.getpid()} {self.token}\n")
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
+    """Serve tasks, each by its run and token; return who executed what, in order."""
+    monkeypatch.setattr(warm_worker, "Task", NotedTask)
+    monkeypatch.setattr(NotedTask, "notes", tmp_path / "notes")
+
+    def serve(*tasks: tuple[int, str]) -> list[list[str]]:
+        waiting, parent, asked = list(tasks), os.getppid(), iter(range(1000))
+        monkeypatch.setattr(
+            warm_worker, "_next_task", lambda client: waiting.pop(0) if waiting else (0, "")
+        )
+        # The one that started it is gone when there is nothing left to do.
+        monkeypatch.setattr(warm_worker, "_gone", lambda parent: not waiting and next(asked) > 3)
+        warm_worker.serve("127.0.0.1:7", parent)
+        with pytest.raises(ChildProcessError):  # nobody is left behind
+            os.waitpid(-1, os.WNOHANG)
+        return [line.split() for line in NotedTask.notes.read_text().splitlines()]
+
+    return serve
+
+
+def test_one_process_answers_a_run_and_hands_its_app_on(
+    served: Callable[..., list[list[str]]],
+) -> None:
+    (_, first, none), (_, second, app), (_, other, fresh), (_, back, again) = served(
+        (1, "a"), (1, "b"), (2, "c"), (1, "d")
+    )
+    assert first == second
+    assert len({str(os.getpid()), first, other, back}) == 4
+    assert (none, app) == ("None", "app-of-a")
+    assert (fresh, again) == ("None", "None")  # nothing of one run is there in another
+
+
+@pytest.mark.parametrize("how", ["fails", "dies"])
+def test_after_a_message_that_failed_the_next_one_has_a_fresh_process(
+    served: Callable[..., list[list[str]]], how: str
+) -> None:
+    before, bad, after = served((1, "a"), (1, how), (1, "b"))
+    assert before[1] == bad[1] != after[1]
+    assert after[2] == "None"
+
+
+def test_memory_is_given_back_when_no_message_comes(
+    served: Callable[..., list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = served((1, "a"), (0, ""), (1, "b"))
+    assert first[1] == second[1]
+    NotedTask.notes.unlink()
+    monkeypatch.setattr(warm_worker, "_KEEP_SECONDS", 0.0)
+    first, second = served((1, "a"), (0, ""), (1, "b"))
+    assert first[1] != second[1]
+
+
+def test_a_task_that_is_stopped_ends_its_process_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = tmp_path / "told"
+    class Stopped(NotedTask):
+        def execute(self, app: object) -> object:
+            signal.raise_signal(signal.SIGINT)  # as Flower's heartbeat does
+            return app
 
-    def execute(address: str, token: str, *, insecure: bool, parent_pid: int) -> None:
-        told.write_text(f"{address} {token} {insecure} {parent_pid} {os.getpid()}")
-        raise SystemExit(1)
-
-    monkeypatch.setattr(warm_worker, "run_clientapp", execute)
-    warm_worker._answer("127.0.0.1:7", "secret", os.getppid())
-    *said, pid = told.read_text().split()
-    assert said == ["127.0.0.1:7", "secret", "True", str(os.getpid())]
-    assert int(pid) != os.getpid()
+    monkeypatch.setattr(warm_worker, "Task", Stopped)
+    monkeypatch.setattr(NotedTask, "notes", tmp_path / "notes")
+    process = warm_worker.RunProcess("127.0.0.1:7", 1)
+    assert not process.answer("token", os.getppid())
+    assert NotedTask.notes.read_text() == f"ended {process.pid} token\n"
 
 
 def test_the_worker_imports_nothing_of_ours() -> None:

@@ -9,18 +9,20 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from deployment import ROOT, SecureSuperLink, end_of, supernode
+from benchmarks.loopback import ROOT, SecureSuperLink, supernode
+from deployment import end_of
 from fl2ora.commands.node_check import _connection, _key
 from fl2ora.engines.private_superlink import tool
 from fl2ora.experiment.config import RunConfig
 from runs import SMALL, assert_equal_runs, run_small
 
 CLIENTS = 2
-COMMANDS = (("flower-supernode",), ("fl2ora", "node", "run"))
+WARM = ("fl2ora", "node", "run")
 REFUSED_SECONDS = 300.0
 
 
@@ -65,29 +67,39 @@ class TestFederation:
         assert (found.startswith(f"{superlink.address}, certificate until"), problem) == (True, "")
         assert _key(key)[1] == ""
 
-    def test_a_run_ends_with_the_same_adapter(
-        self, superlink: SecureSuperLink, tmp_path: Path
+    def test_two_runs_of_other_models_end_with_the_adapters_of_every_other_engine(
+        self, superlink: SecureSuperLink, tmp_path: Path, tiny_clip_folder: Path
     ) -> None:
-        """One node is started by Flower's command, the other by ours."""
-        reference = run_small(tmp_path / "in-process", clients=CLIENTS)
-        keys = {"output-dir": str(tmp_path), "run-name": "run", "start-timeout": 600.0}
-        config = RunConfig.from_flat({**SMALL, "num-clients": CLIENTS, **keys})  # type: ignore[dict-item]
-        settings = tmp_path / "run.toml"
-        settings.write_text(
-            "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.flat().items())
-        )
+        """Both nodes answer all messages of a run in one process, and none of both runs."""
+        runs: dict[str, dict[str, Any]] = {
+            "one": {},
+            "other": {"model": str(tiny_clip_folder), "strategy": "feddyn", "num_rounds": 1},
+        }
         with contextlib.ExitStack() as nodes:
             for index in range(CLIENTS):
                 key = superlink.registered_key(f"site-{index}")
                 described = f"partition-id={index} num-partitions={CLIENTS}"
-                folder, command = tmp_path / f"{index}", COMMANDS[index]
-                nodes.enter_context(supernode(superlink, key, folder, described, command=command))
-            run_id = superlink.submit(ROOT, settings)
-            signs = [tmp_path / "run" / "events.jsonl", *tmp_path.glob("*/log")]
-            status = end_of(superlink, run_id, signs)
-            superlink.add_run_log(run_id)
-            assert status == "finished:completed", superlink.log_tail(60)
-        assert_equal_runs(tmp_path / "run", reference)
+                home = tmp_path / f"node-{index}"
+                nodes.enter_context(supernode(superlink, key, home, described, command=WARM))
+            for name, settings in runs.items():
+                run_to_its_end(superlink, tmp_path, name, settings)
+        for name, settings in runs.items():
+            whole = run_small(tmp_path / "in-process", clients=CLIENTS, run_name=name, **settings)
+            assert_equal_runs(tmp_path / name, whole)
+
+
+def run_to_its_end(
+    superlink: SecureSuperLink, folder: Path, name: str, settings: dict[str, Any]
+) -> None:
+    keys = {"output-dir": str(folder), "run-name": name, "start-timeout": 600.0}
+    keys |= {key.replace("_", "-"): value for key, value in settings.items()}
+    config = RunConfig.from_flat({**SMALL, "num-clients": CLIENTS, **keys})
+    file = folder / f"{name}.toml"
+    file.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in config.flat().items()))
+    run_id = superlink.submit(ROOT, file)
+    status = end_of(superlink, run_id, [folder / name / "events.jsonl", *folder.glob("*/log")])
+    superlink.add_run_log(run_id)
+    assert status == "finished:completed", superlink.log_tail(60)
 
 
 def test_every_option_in_the_deploy_folder_is_one_of_flowers_commands() -> None:

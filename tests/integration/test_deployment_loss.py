@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployment import ROOT, STANDSTILL, SecureSuperLink, end_of, supernode
+from benchmarks.loopback import ROOT, SecureSuperLink, supernode
+from deployment import STANDSTILL, end_of
 from fl2ora.engines.private_superlink import PrivateSuperLink
 from fl2ora.experiment.config import RunConfig
 from runs import SMALL, events
