@@ -18,6 +18,8 @@ from fl2ora.experiment.errors import shown
 
 Adapter = dict[str, Tensor]
 
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
 
 class AdapterError(ValueError):
     """An adapter whose names, shapes or values are not what was expected."""
@@ -154,12 +156,19 @@ def load_adapter(path: Path) -> Adapter:
     """Read an adapter from a safetensors file.
 
     Raises:
-        AdapterError: the file is missing, truncated or no safetensors file.
+        AdapterError: the file is missing, truncated or no safetensors file, or holds something
+            other than floating-point numbers of 16 bits or more.
     """
     try:
-        return as_adapter(load_file(path))
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"{path}: not a readable safetensors file: {error}") from None
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _FLOATS:
+            wanted = ", ".join(str(kind).removeprefix("torch.") for kind in _FLOATS)
+            found = str(tensor.dtype).removeprefix("torch.")
+            raise AdapterError(f"{path}: {shown(name)}: expected {wanted}, found {found}")
+    return as_adapter(tensors)
 
 
 def _some(names: list[str]) -> str:

@@ -27,6 +27,7 @@ FORMAT = {"format": "fl2ora calibrator", "version": 1}
 DESCRIPTION = "calibrator.json"
 NUMBERS = "calibrator.safetensors"
 
+_SHOWN = 200  # characters of a spec
 _SPEC = re.compile(r"^\s*(?P<name>[A-Za-z_][\w-]*)\s*(?P<call>\(.*\))?\s*$", re.DOTALL)
 
 
@@ -85,8 +86,9 @@ def build_calibrator(spec: str) -> Calibrator:
             raise ValueError("not one call")
         values = [ast.literal_eval(value) for value in call.args]
         named = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"calibrator: expected name(argument=literal), found {spec!r}") from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        found = spec if len(spec) <= _SHOWN else f"{spec[:_SHOWN]}..."
+        raise ValueError(f"calibrator: expected name(argument=literal), found {found!r}") from error
     name = match["name"].replace("-", "_")
     names = sorted(p.stem for p in Path(__file__).parent.glob("[a-z]*.py"))
     known = [name for name in names if name not in ("base", "files")]
@@ -170,7 +172,7 @@ def _description(path: Path) -> tuple[str, int]:
         raise FileNotFoundError(f"{path}: expected the calibrator's description, found no file")
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(found).__name__}")

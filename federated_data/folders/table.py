@@ -15,6 +15,8 @@ from fl2ora.federated_data.folders.listing import Listing, split_named
 
 NEEDED = ("path", "label")
 
+_MOST_LINES = 10**7
+
 
 def list_table(root: Path, table: Path, columns: Mapping[str, str], needed: set[str]) -> Listing:
     """Return the image files that a table names.
@@ -61,16 +63,30 @@ def _read(table: Path) -> pd.DataFrame:
     ending = table.suffix.lower()
     try:
         if ending == ".parquet":
-            return pd.read_parquet(table)
+            return _parquet(table)
         if ending in (".csv", ".tsv"):
             separator = "," if ending == ".csv" else "\t"
             return pd.read_csv(table, sep=separator, dtype=str, keep_default_na=False)
     except ImportError:
         raise UserError(f"{table}: reading Parquet needs pyarrow: pip install pyarrow") from None
+    except UserError:
+        raise
     except Exception as error:  # pandas and pyarrow raise all kinds
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{table}: cannot be read: {line}") from None
     raise UserError(f"{table}: expected .csv, .tsv or .parquet, found {shown(ending)}")
+
+
+def _parquet(table: Path) -> pd.DataFrame:
+    """Read a Parquet file, if it does not say that it has far too many lines."""
+    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+
+    with ParquetFile(table) as file:
+        if file.metadata.num_rows > _MOST_LINES:
+            raise UserError(
+                f"{table}: expected at most {_MOST_LINES:,} lines, found {file.metadata.num_rows:,}"
+            )
+    return pd.read_parquet(table)
 
 
 def _texts(column: Any, table: Path, name: str) -> list[str]:

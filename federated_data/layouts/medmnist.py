@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from fl2ora.experiment.errors import UserError, listed
 
+_SMALL, _RATIO = 2**26, 100  # bytes, and times what is packed: images take a tenth, zeros 1/1000
+
 
 def read_medmnist(
     path: Path, part: str, side: int, classes: int
@@ -59,13 +61,25 @@ def _arrays(path: Path, names: tuple[str, str]) -> tuple[NDArray[Any], NDArray[A
                 raise UserError(
                     f"{path}: expected {', '.join(names)} in it, found {listed(archive.files)}"
                 )
+            for name in names:
+                _bounded(path, archive.zip.getinfo(f"{name}.npy"))
             return archive[names[0]], archive[names[1]]
     except UserError:
         raise
     except OSError as error:
         what = error.strerror or "something else"
         raise UserError(f"{path}: expected an .npz file, found {what}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         raise UserError(
             f"{path}: expected a whole .npz file of plain arrays, found otherwise: {error}"
         ) from None
+
+
+def _bounded(path: Path, member: zipfile.ZipInfo) -> None:
+    """Refuse a member that would unpack to far more than images do."""
+    most = _SMALL + _RATIO * member.compress_size
+    if member.file_size > most:
+        raise UserError(
+            f"{path}: {member.filename}: expected at most {most:,} bytes of "
+            f"{member.compress_size:,} compressed ones, found {member.file_size:,}"
+        )

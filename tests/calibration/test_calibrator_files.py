@@ -155,6 +155,18 @@ def test_damaged_tensors_are_refused(tmp_path):
         load_calibrator(tmp_path)
 
 
+def test_descriptions_nested_without_end_are_refused(tmp_path):
+    saved(tmp_path)
+    (tmp_path / "calibrator.json").write_text("[" * 200_000)
+    with pytest.raises(ValueError, match=r"calibrator\.json: expected JSON"):
+        load_calibrator(tmp_path)
+    nested = "temperature(" + "(" * 100_000 + ")" * 100_000 + ")"
+    description = {"format": "fl2ora calibrator", "version": 1, "spec": nested, "num_classes": 3}
+    (tmp_path / "calibrator.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=r"expected name\(argument=literal\), found .*\.\.\.'$"):
+        load_calibrator(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["calibrator.json", "calibrator.safetensors"])
 def test_a_missing_file_is_named(name, tmp_path):
     saved(tmp_path)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import struct
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -121,6 +125,60 @@ def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
     with pytest.raises(AdapterError) as caught:
         load_adapter(path)
     assert str(caught.value).startswith(f"{path}: not a readable safetensors file: ")
+
+
+def crafted(header: object, data: bytes = b"", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps({"x": header}).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(dtype: str = "F32", shape: tuple[int, ...] = (1,), start: int = 0, end: int = 4) -> Any:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        crafted(b"{}", length=2**63),
+        crafted(b"{}", length=90_000_000),
+        crafted(entry(end=2**62), b"1234"),
+        crafted(entry(start=-4, end=0), b"1234"),
+        crafted(entry(start=4, end=8), b"12345678"),
+        crafted(entry(shape=(2**62, 4)), b"1234"),
+        crafted(entry(shape=(-1,)), b"1234"),
+        crafted(json.dumps({"x": entry(), "y": entry()}).encode(), b"1234"),  # the same bytes
+        crafted(b"[" * 200_000),
+        crafted(b'{"__metadata__":' + b'{"a":' * 100_000),
+        crafted(entry(), b"1234" + b"more"),
+    ],
+)
+def test_crafted_bytes_are_refused_before_memory_is_taken(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "adapter.safetensors"
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(AdapterError, match=r"not a readable safetensors file"):
+            load_adapter(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**21 + 2 * len(content)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (crafted(entry("F4", (8,)), b"1234"), "float4_e2m1fn_x2"),
+        (crafted(entry("F8_E5M2", (4,)), b"1234"), "float8_e5m2"),
+        (crafted(entry("BOOL", (4,)), b"1101"), "bool"),
+        (crafted(entry("I32"), b"1234"), "int32"),
+    ],
+)
+def test_numbers_of_other_types_are_refused(tmp_path: Path, content: bytes, found: str) -> None:
+    path = tmp_path / "adapter.safetensors"
+    path.write_bytes(content)
+    said = f"'x': expected float32, float16, bfloat16, float64, found {found}$"
+    with pytest.raises(AdapterError, match=said):
+        load_adapter(path)
 
 
 def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from fl2ora.experiment.image_fit import Fit
 from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.datasets.base import Dataset
 from fl2ora.federated_data.datasets.folder import Folder
+from fl2ora.federated_data.folders import table as folder_table
 from fl2ora.federated_data.folders.fractions import split_by_content
 from fl2ora.federated_data.images import DIGEST, digest_of
 from fl2ora.federated_data.shares import load_federation
@@ -350,6 +351,16 @@ def test_tables_of_other_kinds(tmp_path: Path) -> None:
     assert "layout: expected auto beside a table_file" in problem(
         root, table_file=str(table), layout="class"
     )
+
+
+def test_a_parquet_table_of_too_many_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = save_tree(tmp_path / "data", "x")
+    monkeypatch.setattr(folder_table, "_MOST_LINES", 1)
+    table = write_table(tmp_path / "t.parquet", path=["x/0.png"] * 2, label=["a"] * 2)
+    said = "t.parquet: expected at most 1 lines, found 2"
+    assert said in problem(root, table_file=str(table))
 
 
 def test_a_file_that_is_no_image(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,25 @@ def test_a_file_of_something_else_is_named(
     write_medmnist(tmp_path, "breastmnist", 2, 1)
     damaged(tmp_path, **arrays)
     with pytest.raises(UserError, match=message):
+        read(tmp_path, "name='breastmnist'").split("test")
+
+
+def test_few_bytes_that_would_become_very_many_are_refused(tmp_path: Path) -> None:
+    write_medmnist(tmp_path, "breastmnist", 2, 1)
+    path = tmp_path / "medmnist/breastmnist.npz"
+    with np.load(path) as content:
+        labels = content["test_labels"]
+    header = io.BytesIO()
+    described = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 28, 28)}
+    np.lib.format.write_array_header_1_0(header, described)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("test_images.npy", "w") as member:
+            member.write(header.getvalue())
+            for _ in range(96):
+                member.write(bytes(2**20))
+        with archive.open("test_labels.npy", "w") as member:
+            np.save(member, labels)
+    with pytest.raises(UserError, match=r"test_images.npy: expected at most 76,\d+,\d+ bytes of "):
         read(tmp_path, "name='breastmnist'").split("test")
 
 
