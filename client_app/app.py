@@ -17,9 +17,10 @@ from fl2ora.messages.digests import decode_left_out, decode_salt, encode_digests
 from fl2ora.messages.evaluate import decode_evaluate, encode_measured
 from fl2ora.messages.hello import NodeInfo, encode_hello
 from fl2ora.messages.label_space import decode_classes
+from fl2ora.messages.packing import packed_both_ways
 from fl2ora.messages.train import decode_train, encode_update
 
-app = ClientApp()
+app = ClientApp(mods=[packed_both_ways])
 
 
 @app.query("hello")

@@ -41,7 +41,10 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_confirm_message_received_fn_protobuf,
     make_pull_object_fn_protobuf,
 )
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
+from flwr.supercore.inflatable.inflatable_utils import (
+    pull_and_inflate_object_from_tree,
+    pull_objects,
+)
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.run import Run
@@ -68,7 +71,8 @@ def main() -> None:
     for name in _LIBRARIES:
         with contextlib.suppress(ImportError):  # the bundle says what it misses
             importlib.import_module(name)
-    serve(address, parent)
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C goes to all processes of a terminal
+        serve(address, parent)
 
 
 def serve(address: str, parent: int) -> None:
@@ -261,25 +265,27 @@ class Task:
         if not trees:
             raise RuntimeError("the SuperNode has no message for this task")
         client, where = self._client, (Node(node_id=context.node_id), context.run_id)
+        pull = make_pull_object_fn_protobuf(client.PullObject, *where)
+        waiting = {"initial_backoff": _POLL_SECONDS, "backoff_cap": _POLL_SECONDS}
+        # One alone first: the SuperNode has nothing to give before it has everything.
+        pull_objects([trees[0].object_id], pull, max_tries_per_object=None, **waiting)
         message = pull_and_inflate_object_from_tree(
             trees[0],
-            make_pull_object_fn_protobuf(client.PullObject, *where),
+            pull,
             make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, *where),
             return_type=Message,
-            max_tries_per_object=None,
-            initial_backoff=_POLL_SECONDS,
-            backoff_cap=_POLL_SECONDS,
+            **waiting,
         )
         message.metadata.__dict__["_message_id"] = trees[0].object_id
         return message
 
     def end(self) -> None:
-        """Tell the SuperNode how it went."""
+        """Tell the SuperNode how it went; no heartbeat may follow, which it would refuse."""
         self._retry.max_tries = 1
-        outcome, details = self._outcome
-        push_task_output(self._client, self._context, outcome, details)
         if self._heartbeat.is_running:
             self._heartbeat.stop()
+        outcome, details = self._outcome
+        push_task_output(self._client, self._context, outcome, details)
         self._client.close()
 
 

@@ -11,6 +11,7 @@ from flwr.app import Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from fl2ora.messages.packing import packed_for, unpack
 from fl2ora.messages.records import UnusableMessageError
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ def collect(
         timeout: seconds for all replies together.
     """
     silent, start = dict(nodes), time.monotonic()
-    for node, reply in receive(grid, messages, timeout):
+    for node, reply in receive(grid, packed_for(grid, messages), timeout):
         client = silent.pop(node, None)
         if client is None:
             on_drop(nodes.get(node, str(node)), "a second reply, or one of a node not asked")
@@ -87,6 +88,7 @@ def collect(
             on_drop(client, refusal)
             continue
         try:
+            unpack(reply)
             decoded = decode(reply, client)
         except UnusableMessageError as error:
             on_drop(client, str(error))

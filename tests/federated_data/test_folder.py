@@ -353,9 +353,7 @@ def test_tables_of_other_kinds(tmp_path: Path) -> None:
     )
 
 
-def test_a_parquet_table_of_too_many_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_parquet_table_of_too_many_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = save_tree(tmp_path / "data", "x")
     monkeypatch.setattr(folder_table, "_MOST_LINES", 1)
     table = write_table(tmp_path / "t.parquet", path=["x/0.png"] * 2, label=["a"] * 2)

@@ -11,15 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
 from benchmarks.loopback import ROOT, SecureSuperLink, supernode
-from deployment import end_of
+from deployment import STANDSTILL, end_of
 from fl2ora.commands.node_check import _connection, _key
-from fl2ora.engines.private_superlink import tool
+from fl2ora.engines.private_superlink import stop, tool
 from fl2ora.experiment.config import RunConfig
-from runs import SMALL, assert_equal_runs, run_small
+from runs import SMALL, assert_equal_runs, events, run_small
 
 CLIENTS = 2
 WARM = ("fl2ora", "node", "run")
@@ -70,36 +71,64 @@ class TestFederation:
     def test_two_runs_of_other_models_end_with_the_adapters_of_every_other_engine(
         self, superlink: SecureSuperLink, tmp_path: Path, tiny_clip_folder: Path
     ) -> None:
-        """Both nodes answer all messages of a run in one process, and none of both runs."""
+        """One after the other on the same nodes; the second one's server is killed in mid-round.
+
+        A node stops and starts again before it goes on. A node answers all messages of a run in one
+        process, and none of two runs.
+        """
         runs: dict[str, dict[str, Any]] = {
             "one": {},
-            "other": {"model": str(tiny_clip_folder), "strategy": "feddyn", "num_rounds": 1},
+            "other": {"model": str(tiny_clip_folder), "strategy": "feddyn", "callbacks": "none"},
         }
+        keys = [superlink.registered_key(f"site-{index}") for index in range(CLIENTS)]
         with contextlib.ExitStack() as nodes:
-            for index in range(CLIENTS):
-                key = superlink.registered_key(f"site-{index}")
+
+            def start(index: int) -> subprocess.Popen[bytes]:
                 described = f"partition-id={index} num-partitions={CLIENTS}"
                 home = tmp_path / f"node-{index}"
-                nodes.enter_context(supernode(superlink, key, home, described, command=WARM))
-            for name, settings in runs.items():
-                run_to_its_end(superlink, tmp_path, name, settings)
+                return nodes.enter_context(
+                    supernode(superlink, keys[index], home, described, command=WARM)
+                )
+
+            started = [start(index) for index in range(CLIENTS)]
+            run_to_its_end(superlink, tmp_path / "one", settings_of(tmp_path, "one", runs["one"]))
+            superlink.submit(ROOT, settings_of(tmp_path, "other", runs["other"]))
+            kill_in_round_two(superlink, tmp_path / "other")
+            stop(started[1])
+            start(1)
+            run_to_its_end(superlink, tmp_path / "other", tmp_path / "other" / "resume.toml")
+        assert [event["round"] for event in events(tmp_path / "other", "resumed")] == [1]
         for name, settings in runs.items():
             whole = run_small(tmp_path / "in-process", clients=CLIENTS, run_name=name, **settings)
             assert_equal_runs(tmp_path / name, whole)
 
 
-def run_to_its_end(
-    superlink: SecureSuperLink, folder: Path, name: str, settings: dict[str, Any]
-) -> None:
+def settings_of(folder: Path, name: str, settings: dict[str, Any]) -> Path:
     keys = {"output-dir": str(folder), "run-name": name, "start-timeout": 600.0}
     keys |= {key.replace("_", "-"): value for key, value in settings.items()}
     config = RunConfig.from_flat({**SMALL, "num-clients": CLIENTS, **keys})
     file = folder / f"{name}.toml"
     file.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in config.flat().items()))
-    run_id = superlink.submit(ROOT, file)
-    status = end_of(superlink, run_id, [folder / name / "events.jsonl", *folder.glob("*/log")])
+    return file
+
+
+def run_to_its_end(superlink: SecureSuperLink, folder: Path, settings: Path) -> None:
+    run_id = superlink.submit(ROOT, settings)
+    status = end_of(superlink, run_id, [folder / "events.jsonl", *folder.parent.glob("*/log")])
     superlink.add_run_log(run_id)
     assert status == "finished:completed", superlink.log_tail(60)
+
+
+def kill_in_round_two(superlink: SecureSuperLink, folder: Path) -> None:
+    """Kill a run's server as soon as one client's update of round 2 is there."""
+    deadline = time.monotonic() + STANDSTILL
+    while len(events(folder, "client")) <= CLIENTS:
+        assert time.monotonic() < deadline, superlink.log_tail(40)
+        time.sleep(0.02)
+    assert superlink._process is not None
+    for process in psutil.Process(superlink._process.pid).children(recursive=True):
+        if any("flwr-serverapp" in word for word in process.cmdline()):
+            process.kill()
 
 
 def test_every_option_in_the_deploy_folder_is_one_of_flowers_commands() -> None:
