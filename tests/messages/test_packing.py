@@ -69,12 +69,9 @@ def test_within_one_process_nothing_is_packed() -> None:
 
 def test_what_several_messages_share_is_packed_once() -> None:
     shared = encode_tensors(TENSORS)
+    another = encode_tensors({**TENSORS, "x": torch.ones(3)})
     first, second, other = packed_for(
-        NETWORK,
-        [
-            message_with(arrays=r)
-            for r in (shared, shared, encode_tensors({**TENSORS, "x": torch.ones(3)}))
-        ],
+        NETWORK, [message_with(arrays=record) for record in (shared, shared, another)]
     )
     assert first.content["arrays"] is second.content["arrays"]
     assert list(other.content.array_records["arrays"]) == ["packed"]
@@ -142,7 +139,9 @@ def test_crafted_bytes_are_refused_in_one_line(data: bytes) -> None:
     record = ArrayRecord({"packed": Array("uint8", (len(data),), "fl2ora.packed", data)})
     tracemalloc.start()
     try:
-        with pytest.raises(UnusableMessageError, match="^sums: expected .*packed arrays") as caught:
+        with pytest.raises(
+            UnusableMessageError, match=r"^sums: expected .*packed arrays"
+        ) as caught:
             unpack(message_with(sums=record))
         assert tracemalloc.get_traced_memory()[1] < 2**21 + 4 * len(data)
     finally:
