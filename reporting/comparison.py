@@ -216,11 +216,17 @@ def cost_of(run: FinishedRun, source: str, target: Target) -> tuple[int, float] 
     if not len(good):
         return None
     last = int(good["round"].iloc[0])
+    return last, bytes_until(run, last)
+
+
+def bytes_until(run: FinishedRun, last: float = math.inf) -> float:
+    """Return the bytes to and from all clients up to a round; NaN where they were not counted."""
+    table = run.metrics
     training = table[(table["source"] == _TRAINING) & (table["round"] <= last)]
     if not {"bytes_down", "bytes_up", "clients"} <= set(training.columns):
-        return last, math.nan
+        return math.nan
     each = training["bytes_down"] + training["bytes_up"]
-    return last, float((each * training["clients"]).sum(skipna=False))
+    return float((each * training["clients"]).sum(skipna=False))
 
 
 def metrics_of(collection: Collection, text: str | None) -> tuple[Metric, ...]:

@@ -17,6 +17,11 @@ class SetCalibrator(Calibrator):
     def calibrates(self) -> bool:
         """Whether its probabilities are others than the softmax's."""
 
+    @property
+    @abstractmethod
+    def coverage(self) -> float:
+        """Share of images whose set is to hold the label."""
+
     @abstractmethod
     def sets(self, logits: Tensor, parameters: Parameters) -> Tensor:
         """Return ``(N, K)`` bool of ``logits (N, K)``: True where a class is in the image's set."""

@@ -82,6 +82,11 @@ class Conformal(SetCalibrator):
         """Whether a calibrator is fitted first."""
         return bool(self._before.max_steps)
 
+    @property
+    def coverage(self) -> float:
+        """``1 - alpha``."""
+        return 1 - self.alpha
+
     def start(self, num_classes: int) -> FitState:
         """Return the whole range of scores, at which every set holds all classes."""
         check_classes(num_classes)

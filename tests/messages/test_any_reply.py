@@ -36,8 +36,9 @@ STATS = CalibrationStats.from_logits(torch.eye(4)[:, :3] * 3, torch.tensor([0, 1
 DIGESTS = SaltedImages(*(np.arange(count, dtype=np.uint64) for count in (2, 0, 1)))
 NAMES = st.one_of(
     st.sampled_from(
-        ["arrays", "aux", "metrics", "reply", "sums", "node", "test", "sets", "covered", "size", "a", "b", "num-examples",
-         "loss", "count", "correct", "round", "images", "refused", "train",
+        ["arrays", "aux", "metrics", "reply", "sums", "node", "test", "a", "b", "num-examples",
+         "loss", "count", "correct", "round", "images", "refused", "train", "sets", "covered",
+         "size",
          *STATS.to_arrays(), *NodeInfo("").__dict__]
     ),
     st.text(max_size=20),

@@ -21,8 +21,8 @@ from fl2ora.messages.evaluate import (
     TEST,
     VALIDATION,
     EvaluateTask,
-    decode_evaluate,
     Measured,
+    decode_evaluate,
     encode_measured,
 )
 from fl2ora.messages.hello import NodeInfo, encode_hello
