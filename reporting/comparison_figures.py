@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from fl2ora.reporting.comparison import zero_shot_row
 from fl2ora.reporting.comparison_values import (
@@ -110,6 +110,9 @@ def scatter(
         axes.set_ylim(bottom=0)
         if 0 < min(found) * 10 < max(found):
             axes.set_xscale("log")
+            # Not as powers in TeX, which texts here are not; no labels at minor ticks.
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid()
         mark = "*" if known else ":"
         _legend(figure, axes, firsts, lasts, axes_names, mark)
