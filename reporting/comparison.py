@@ -12,7 +12,7 @@ import fl2ora.calibration as calibration  # its names are loaded when used, and 
 from fl2ora.calibration.metrics.metric import Metric
 from fl2ora.experiment.errors import UserError, listed, nearest, shown
 from fl2ora.reporting.collected_runs import IMAGES, Collection, FinishedRun
-from fl2ora.reporting.sources import CALIBRATED
+from fl2ora.reporting.sources import CALIBRATED, CLIENTS_TEST, PERSONAL_TEST
 
 ZERO_SHOT = "zero-shot"
 _TRAINING = "training"
@@ -100,9 +100,12 @@ def summarised(
 
 
 def final_row(run: FinishedRun, source: str) -> Mapping[str, float]:
-    """Return the metrics of a run's result: of the last round, calibrated where that was asked."""
+    """Return the metrics of a run's result: of the last round, calibrated where that was asked.
+
+    Where the clients have no models of their own, the global one is each client's.
+    """
     table = run.metrics
-    for name in (source + CALIBRATED, source):
+    for name in (name for each in _plain(source) for name in (each + CALIBRATED, each)):
         rows = table[table["source"] == name]
         if len(rows):
             return _numbers(rows.sort_values("round").iloc[-1])
@@ -112,8 +115,16 @@ def final_row(run: FinishedRun, source: str) -> Mapping[str, float]:
 def zero_shot_row(run: FinishedRun, source: str) -> Mapping[str, float]:
     """Return the metrics of the untuned model, measured by the same code on the same images."""
     table = run.metrics
-    rows = table[(table["source"] == source) & (table["round"] == 0)]
-    return _numbers(rows.iloc[0]) if len(rows) else {}
+    for name in _plain(source):
+        rows = table[(table["source"] == name) & (table["round"] == 0)]
+        if len(rows):
+            return _numbers(rows.iloc[0])
+    return {}
+
+
+def _plain(source: str) -> list[str]:
+    """Return where a source's metrics may stand, the first one that is there."""
+    return [source, CLIENTS_TEST] if source == PERSONAL_TEST else [source]
 
 
 def blocks(table: pd.DataFrame) -> list[tuple[str, str]]:
