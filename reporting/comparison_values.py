@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from fl2ora.reporting.collected_runs import FinishedRun
-from fl2ora.reporting.comparison import bytes_until, final_row
+from fl2ora.reporting.comparison import final_row
+from fl2ora.reporting.comparison_costs import bytes_until
 
 Groups = Mapping[tuple[str, ...], Sequence[FinishedRun]]
 """Runs by their choices on the axes of a comparison."""

@@ -14,7 +14,8 @@ from fl2ora.calibration.metrics.metric import Metric
 from fl2ora.experiment.fingerprint import library_versions
 from fl2ora.reporting.against_baseline import against_baseline
 from fl2ora.reporting.collected_runs import Collection
-from fl2ora.reporting.comparison import Target, metrics_of, summarised
+from fl2ora.reporting.comparison import metrics_of, summarised
+from fl2ora.reporting.comparison_costs import Target
 from fl2ora.reporting.comparison_figures import drawn, svg
 from fl2ora.reporting.comparison_text import (
     SUFFIXES,

@@ -17,7 +17,8 @@ from fl2ora.calibration.metrics.binned import ece_of
 from fl2ora.experiment.errors import UserError
 from fl2ora.reporting import reliability_rows as rows_module
 from fl2ora.reporting.collected_runs import Collection, collect
-from fl2ora.reporting.comparison import bytes_until, final_row
+from fl2ora.reporting.comparison import final_row
+from fl2ora.reporting.comparison_costs import bytes_until
 from fl2ora.reporting.comparison_text import TextTable
 from fl2ora.reporting.comparison_values import MEGABYTES, estimate
 from fl2ora.reporting.plot_style import new_figure
