@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fl2ora.calibration.calibrated import calibrated_stats
+from fl2ora.calibration.calibrators._sets import SetCalibrator
 from fl2ora.calibration.calibrators.base import (
     CalibrationContext,
     Calibrator,
@@ -15,6 +16,7 @@ from fl2ora.calibration.calibrators.base import (
     Parameters,
     Sums,
 )
+from fl2ora.calibration.conformal.set_sums import SetSums
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.prediction import predict
@@ -62,8 +64,10 @@ def evaluate_calibrated(
     batch_size: int,
     prefix: Tensor | None = None,
     tuned_on: TextFeatures | None = None,
-) -> CalibrationStats:
+) -> tuple[CalibrationStats, SetSums | None]:
     """Return the calibration sums of a client's test images after the calibrator.
+
+    And those over their sets, where it answers with such.
 
     Args:
         calibrator: fitted.
@@ -85,4 +89,7 @@ def evaluate_calibrated(
         if tuned_on is not None:
             context = CalibrationContext(zero_shot_logits, *texts, *tuned_on)
     logits = predict(classifier, data.images, batch_size, prefix)
-    return calibrated_stats(calibrator, parameters, logits, data.labels, spec, context)
+    stats = calibrated_stats(calibrator, parameters, logits, data.labels, spec, context)
+    if not isinstance(calibrator, SetCalibrator):
+        return stats, None
+    return stats, SetSums.of(calibrator.sets(logits, parameters), data.labels)

@@ -87,7 +87,7 @@ def _measured(node: Node, task: EvaluateTask, part: HeldOutPart) -> CalibrationS
         batch,
         prefix,
         tuned_on,
-    )
+    )[0]
 
 
 def _for(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fl2ora.calibration.calibrators.base import Calibrator
+from fl2ora.calibration.conformal.set_sums import SetSums
 from fl2ora.calibration.losses._weighted_sum import WeightedSum
 from fl2ora.calibration.losses.base import Loss
 from fl2ora.calibration.metrics.table import chosen_metrics, spec_for
@@ -27,7 +28,7 @@ from fl2ora.experiment.seeds import derive_seed
 from fl2ora.experiment.spec import parse_sum
 from fl2ora.federated_data.salted import SaltedImages, salted_images
 from fl2ora.messages.calibrate import CalibrateTask
-from fl2ora.messages.evaluate import PERSONAL, TEST, VALIDATION, EvaluateTask
+from fl2ora.messages.evaluate import PERSONAL, TEST, VALIDATION, EvaluateTask, Measured
 from fl2ora.messages.hello import NodeInfo
 from fl2ora.messages.train import TrainTask
 from fl2ora.strategies.client_rule import ClientRule
@@ -96,20 +97,22 @@ def train(node: Node, kept: ClientState, task: TrainTask) -> ClientUpdate:
     return update
 
 
-def evaluate(node: Node, kept: ClientState, task: EvaluateTask) -> dict[str, CalibrationStats]:
+def evaluate(node: Node, kept: ClientState, task: EvaluateTask) -> Measured:
     """Return the sums of each part that is asked for; in round 0 those of zero-shot CLIP."""
     classifier = node.classifier() if task.round else node.zero_shot_classifier()
     classifier.restore(task.adapter)
     metrics = chosen_metrics(node.config.metrics)
     spec = spec_for(metrics, node.config.num_bins, len(node.federation.class_names))
     batch = node.config.eval_batch_size
+    sets: SetSums | None = None
 
     def measured(part: str) -> CalibrationStats:
+        nonlocal sets
         name = "calibration" if part == VALIDATION else "test"
         data = getattr(node.data, name)
         prefix = node.prefix_features(name, zero_shot=not task.round)
         if task.calibrator and part == TEST:
-            return evaluate_calibrated(
+            stats, sets = evaluate_calibrated(
                 load(task.calibrator, Calibrator),
                 dict(task.parameters),
                 classifier,
@@ -119,6 +122,7 @@ def evaluate(node: Node, kept: ClientState, task: EvaluateTask) -> dict[str, Cal
                 batch,
                 prefix,
             )
+            return stats
         return local_evaluate(classifier, data, spec, batch, prefix)
 
     found = {part: measured(part) for part in task.parts if part != PERSONAL}
@@ -129,7 +133,7 @@ def evaluate(node: Node, kept: ClientState, task: EvaluateTask) -> dict[str, Cal
             classifier.restore(load(task.rule, ClientRule).personal(task.adapter, state))
         with classifier.as_client(remembered.get(_PERSONAL, {})):
             found[PERSONAL] = measured(PERSONAL)
-    return found | evaluate_own(node, task)
+    return Measured(found | evaluate_own(node, task), sets)
 
 
 def calibrate(node: Node, task: CalibrateTask) -> dict[str, Tensor]:

@@ -124,12 +124,15 @@ def _rows(
 
 
 def _print(console: Console, rows: Sequence[dict[str, Any]], predictor: Predictor) -> None:
+    from fl2ora.calibration.calibrators._sets import SetCalibrator
+
     fitted = predictor.calibrator
     if not rows:
         return
     how = "not calibrated" if fitted is None else f"calibrated by {fitted.spec}"
-    if fitted is not None and "set" in rows[0]:
-        how = f"not calibrated, sets are of {fitted.spec}"
+    if fitted is not None and isinstance(fitted.calibrator, SetCalibrator):
+        calibrated = "calibrated" if fitted.calibrator.calibrates else "not calibrated"
+        how = f"{calibrated}, sets are of {fitted.spec}"
     table = Table(title=Text(f"Confidence is {how}"))
     for name in ("image", "class"):
         table.add_column(name, overflow="fold")

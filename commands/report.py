@@ -1,4 +1,4 @@
-"""``fl2ora report``: one page, tables and figures of a run or a sweep."""
+"""``fl2ora report``: one page, tables and figures of runs and sweeps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import typer
 from fl2ora.commands.compare import Metrics, Reached
 from fl2ora.commands.consoles import console_for
 from fl2ora.commands.verbosity import Verbose, set_verbosity
+from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import made_absolute
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", show_default=False)],
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", show_default=False)],
     baseline: Annotated[
         str,
         typer.Option(
@@ -25,26 +26,31 @@ def report(
     metrics: Metrics = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", show_default=False, help="Where to; else FOLDER/report."),
+        typer.Option(
+            metavar="FOLDER", show_default=False, help="Where to; else FOLDER/report, if it is one."
+        ),
     ] = None,
     verbose: Verbose = None,
 ) -> None:
-    """Make a page that one can read of a run or a sweep, with tables and figures beside it.
+    """Make a page that one can read of runs or sweeps, with tables and figures beside it.
 
-    FOLDER is that of a finished run or of a sweep. report.html holds everything it shows, needs no
-    network, and can be sent to others; summary.md, .tex, .csv and .parquet are its tables.
+    FOLDER is that of a finished run or of a sweep; several are put side by side. report.html holds
+    everything it shows, needs no network, and can be sent to others; summary.md, .tex, .csv and
+    .parquet are its tables.
     """
     set_verbosity(verbose)
+    if output is None and len(folders) > 1:
+        raise UserError(f"--output: expected a folder for the report of {len(folders)} folders")
     console = console_for(stderr=False)
     from fl2ora.reporting.against_baseline import baseline_from
     from fl2ora.reporting.collected_runs import collect
     from fl2ora.reporting.comparison import target_from
     from fl2ora.reporting.report import write_report
 
-    collection = collect([folder])
+    collection = collect(folders)
     wanted = None if target is None else target_from(target)
     labels = baseline_from(baseline, collection)
-    where = Path(made_absolute(str(output))) if output is not None else folder / "report"
+    where = Path(made_absolute(str(output))) if output is not None else folders[0] / "report"
     with console.status(f"{len(collection.runs)} runs"):
         page = write_report(collection, where, labels, wanted, metrics)
     for note in collection.notes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from fl2ora.engines.sweep_selection import chosen
 from fl2ora.engines.sweep_view import SweepView
 from fl2ora.engines.sweep_workers import Workers, workers_for
 from fl2ora.experiment.config import Value
+from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.sweep_grid import Labels, Settings, Sweep
 from fl2ora.reporting.sweep_folder import (
     CELLS,
     DONE,
     FAILED,
+    OPEN,
     SELECTION,
     CellRecord,
     ChoiceRecord,
@@ -25,6 +28,7 @@ from fl2ora.reporting.sweep_folder import (
     locked,
     state_of,
 )
+from fl2ora.server_app.resuming import look_back
 
 _PAUSE = 0.3  # seconds between two looks at the runs
 _LOGS = "workers"
@@ -109,12 +113,11 @@ class SweepRun:
         return planned
 
     def _do(self, workers: Workers, jobs: Sequence[Job]) -> None:
-        """Run those jobs that are not done; an unfinished run of an earlier sweep starts anew."""
+        """Run those jobs that are not done; one that was cut off goes on from its checkpoint."""
         missing = [job for job in jobs if state_of(job.folder)[0] != DONE]
         self.view.done_before([job for job in jobs if job not in missing])
-        for job in missing:
-            if job.folder.is_dir():
-                shutil.rmtree(job.folder)
+        missing = [_ready(job) for job in missing]
+        self.view.going_on([job for job in missing if job.config.resume])
         for ended in workers.run(missing, _PAUSE):
             if ended is not None:
                 reason = ended.reason
@@ -150,3 +153,18 @@ class SweepRun:
             cells.append(CellRecord(cell.labels, cell.seed, folder, state, reason))
         code = "+".join(sorted(codes))
         return SweepRecord(dict(self.content), code, list(self.sweep.axes), cells, list(choices))
+
+
+def _ready(job: Job) -> Job:
+    """Return a job that can be started: one that goes on, or one whose folder is free."""
+    if not job.folder.is_dir():
+        return job
+    if state_of(job.folder)[0] == OPEN:
+        going_on = job.config.model_copy(update={"resume": str(job.folder)})
+        # What cannot end as it would have, as where clients kept their state in memory alone, is
+        # not gone on with.
+        with contextlib.suppress(UserError):
+            if look_back(job.folder, going_on).checkpoint is not None:
+                return replace(job, config=going_on)
+    shutil.rmtree(job.folder)
+    return job

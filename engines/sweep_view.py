@@ -63,6 +63,11 @@ class SweepView:
             self._print(f"{len(jobs)} done before")
         self._advance(len(jobs))
 
+    def going_on(self, jobs: Sequence[Job]) -> None:
+        """Say how many runs that were cut off go on."""
+        if jobs:
+            self._print(f"{len(jobs)} cut off before: from the last checkpoint on")
+
     def choices(self, choices: Sequence[ChoiceRecord]) -> None:
         """Say what was chosen on validation data."""
         for choice in choices:

@@ -10,6 +10,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
+from fl2ora.calibration.conformal.set_sums import SetSums
 from fl2ora.calibration.plausibility import check_plausible
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.adapter import Adapter
@@ -27,6 +28,7 @@ from fl2ora.messages.records import (
     PARTS,
     REPLY,
     ROUND,
+    SETS,
     UnusableMessageError,
     one_line,
     refuse_error,
@@ -64,6 +66,19 @@ class EvaluateTask:
     rule: str = ""
     lineage: Lineage = field(default_factory=Lineage)
     own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a node measured.
+
+    Attributes:
+        sums: of each part it was asked for.
+        sets: over the sets of its test images, by a calibrator that answers with such.
+    """
+
+    sums: Mapping[str, CalibrationStats]
+    sets: SetSums | None = None
 
 
 def encode_evaluate(task: EvaluateTask, nodes: Mapping[int, str]) -> list[Message]:
@@ -109,13 +124,13 @@ def decode_evaluate(message: Message) -> EvaluateTask:
     )
 
 
-def encode_measured(
-    message: Message, client: str, measured: Mapping[str, CalibrationStats]
-) -> Message:
-    """Return a node's reply: the sums of each part it was asked for."""
+def encode_measured(message: Message, client: str, measured: Measured) -> Message:
+    """Return a node's reply: the sums of each part it was asked for, and those over sets."""
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-        part: _encode(stats) for part, stats in measured.items()
+        part: _encode(stats) for part, stats in measured.sums.items()
     }
+    if measured.sets is not None:
+        records[SETS] = MetricRecord({**vars(measured.sets)})
     records[REPLY] = reply_record(client)
     return Message(RecordDict(records), reply_to=message)
 
@@ -143,6 +158,33 @@ def decode_measured(
             raise UnusableMessageError(f"expected a record {part!r}, found {names}")
         found[part] = _decode(part, reply.content.metric_records[part], images, spec)
     return found
+
+
+def decode_sets(reply: Message, images: int, num_classes: int) -> SetSums:
+    """Return a node's sums over the sets of its test images, checked.
+
+    Args:
+        reply: to an evaluate message that names a calibrator with sets.
+        images: how many test images the node said it has.
+        num_classes: that may be in a set.
+
+    Raises:
+        UnusableMessageError: an error, no such sums, or what no such sets have.
+    """
+    refuse_error(reply)
+    record = reply.content.metric_records.get(SETS, {})
+    found = dict(record)
+    names = set(SetSums.__dataclass_fields__)
+    if found.keys() != names or not all(type(value) is int for value in found.values()):
+        raise UnusableMessageError(
+            f"{SETS}: expected whole numbers {one_line(sorted(names))}, found {one_line(found)}"
+        )
+    sums = SetSums(**found)  # type: ignore[arg-type]
+    try:
+        sums.check(images, num_classes)
+    except ValueError as error:
+        raise UnusableMessageError(f"{SETS}: {error}") from None
+    return sums
 
 
 def _encode(stats: CalibrationStats) -> MetricRecord:

@@ -7,7 +7,7 @@ message type              server -> node                 node -> server
 ``query.digests``         ``config``                     ``images``, ``reply``
 ``train``                 ``arrays``, ``config``, aux    ``arrays``, ``metrics``, ``reply``, aux
 ``evaluate``              ``arrays``, ``config``,        one record of sums per held-out part,
-                          ``parameters``                 ``reply``
+                          ``parameters``                 ``sets``, ``reply``
 ``train.calibrate``       ``arrays``, ``config``,        ``sums``, ``reply``
                           ``parameters``
 ========================  =============================  =======================================
@@ -15,9 +15,10 @@ message type              server -> node                 node -> server
 ``arrays`` is the adapter: float32, sorted names; of a server in Flower's own loop a node takes it
 in float64 too. If a train message says ``changes-only``, its reply has only those that training
 changed, and says in ``reply`` how many are ``unchanged``. ``parameters`` and ``sums`` are float64.
-``aux`` is there only where a strategy asks for it. Every message but the first to a node whose
-classes are in another order than the run's, or fewer, also has ``classes``: the names in the run's
-order; to a node that leaves out copies of other nodes' images, ``left-out``: their digests.
+``aux`` is there only where a strategy asks for it, and ``sets`` where a calibrator answers with
+sets of classes. Every message but the first to a node whose classes are in another order than the
+run's, or fewer, also has ``classes``: the names in the run's order; to a node that leaves out
+copies of other nodes' images, ``left-out``: their digests.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ HELLO, TRAIN, EVALUATE, CALIBRATE = "query.hello", "train", "evaluate", "train.c
 DIGESTS = "query.digests"
 ARRAYS, AUX, CONFIG, METRICS, REPLY = "arrays", "aux", "config", "metrics", "reply"
 PARAMETERS, SUMS, CALIBRATOR, PARTS = "parameters", "sums", "calibrator", "parts"
+SETS = "sets"
 CLASSES = "classes"
 OWN = "own"
 LEFT_OUT = "left-out"

@@ -79,6 +79,11 @@ class Collection:
     title: str
 
     @property
+    def single(self) -> bool:
+        """Whether it is one run, with nothing to compare it with."""
+        return len(self.runs) == 1
+
+    @property
     def source(self) -> str:
         """The source that stands for the runs: the first central part, else the clients."""
         return main_source(self.runs[0].metrics["source"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -12,32 +11,10 @@ import fl2ora.calibration as calibration  # its names are loaded when used, and 
 from fl2ora.calibration.metrics.metric import Metric
 from fl2ora.experiment.errors import UserError, listed, nearest, shown
 from fl2ora.reporting.collected_runs import IMAGES, Collection, FinishedRun
-from fl2ora.reporting.sources import CALIBRATED
+from fl2ora.reporting.comparison_costs import Target, cost_of
+from fl2ora.reporting.sources import CALIBRATED, CLIENTS_TEST, PERSONAL_TEST
 
 ZERO_SHOT = "zero-shot"
-_TRAINING = "training"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A value of a metric that a run may reach.
-
-    Attributes:
-        metric: which.
-        value: at least, or at most where lower is better.
-    """
-
-    metric: Metric
-    value: float
-
-    def __str__(self) -> str:
-        """Return it as people are told of it."""
-        value = f"{100 * self.value:g} %" if self.metric.unit == "fraction" else f"{self.value:g}"
-        return f"{self.metric.title} {'≥' if self.metric.better == 'higher' else '≤'} {value}"
-
-    def reached(self, value: float) -> bool:
-        """Return whether a value is good enough; NaN is not."""
-        return value >= self.value if self.metric.better == "higher" else value <= self.value
 
 
 def target_from(text: str) -> Target:
@@ -100,9 +77,12 @@ def summarised(
 
 
 def final_row(run: FinishedRun, source: str) -> Mapping[str, float]:
-    """Return the metrics of a run's result: of the last round, calibrated where that was asked."""
+    """Return the metrics of a run's result: of the last round, calibrated where that was asked.
+
+    Where the clients have no models of their own, the global one is each client's.
+    """
     table = run.metrics
-    for name in (source + CALIBRATED, source):
+    for name in (name for each in _plain(source) for name in (each + CALIBRATED, each)):
         rows = table[table["source"] == name]
         if len(rows):
             return _numbers(rows.sort_values("round").iloc[-1])
@@ -112,8 +92,16 @@ def final_row(run: FinishedRun, source: str) -> Mapping[str, float]:
 def zero_shot_row(run: FinishedRun, source: str) -> Mapping[str, float]:
     """Return the metrics of the untuned model, measured by the same code on the same images."""
     table = run.metrics
-    rows = table[(table["source"] == source) & (table["round"] == 0)]
-    return _numbers(rows.iloc[0]) if len(rows) else {}
+    for name in _plain(source):
+        rows = table[(table["source"] == name) & (table["round"] == 0)]
+        if len(rows):
+            return _numbers(rows.iloc[0])
+    return {}
+
+
+def _plain(source: str) -> list[str]:
+    """Return where a source's metrics may stand, the first one that is there."""
+    return [source, CLIENTS_TEST] if source == PERSONAL_TEST else [source]
 
 
 def blocks(table: pd.DataFrame) -> list[tuple[str, str]]:
@@ -200,27 +188,6 @@ def _target(runs: Sequence[FinishedRun], source: str, target: Target) -> dict[st
         "target_rounds": rounds.mean(),
         "target_bytes": sizes.mean(skipna=False),
     }
-
-
-def cost_of(run: FinishedRun, source: str, target: Target) -> tuple[int, float] | None:
-    """Return the first measured round that reached a target, and the bytes of all up to it.
-
-    Bytes are of all clients, down and up, as the callback ``traffic`` counts them; NaN without it.
-    None where the target was never reached.
-    """
-    table = run.metrics
-    if target.metric.name not in table:
-        return None
-    measured = table[(table["source"] == source) & (table["round"] > 0)].sort_values("round")
-    good = measured[measured[target.metric.name].map(target.reached).astype(bool)]
-    if not len(good):
-        return None
-    last = int(good["round"].iloc[0])
-    training = table[(table["source"] == _TRAINING) & (table["round"] <= last)]
-    if not {"bytes_down", "bytes_up", "clients"} <= set(training.columns):
-        return last, math.nan
-    each = training["bytes_down"] + training["bytes_up"]
-    return last, float((each * training["clients"]).sum(skipna=False))
 
 
 def metrics_of(collection: Collection, text: str | None) -> tuple[Metric, ...]:

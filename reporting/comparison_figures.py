@@ -1,4 +1,4 @@
-"""Figures of a comparison: accuracy against ECE, curves over rounds, a heat map of the grid.
+"""Figures of a comparison: two quantities against each other, curves, a heat map of the grid.
 
 Each returns the text of an SVG or writes files, through ``drawn``; each shows runs that were
 measured on the same images.
@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from fl2ora.reporting.comparison import zero_shot_row
 from fl2ora.reporting.comparison_values import (
+    ACCURACY,
+    ECE,
     Groups,
+    Quantity,
     by_round,
     distinct,
     estimate,
@@ -45,7 +48,7 @@ from fl2ora.reporting.plot_style import (
 
 Draw = Callable[[Figure], None]
 
-_PANELS = (("accuracy", "accuracy (%)"), ("ece", "ECE (%)"))
+_PANELS = ((ACCURACY.name, ACCURACY.title), (ECE.name, ECE.title))
 _COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY, BLACK)
 _MARKERS = "osD^vP*X<>"
 _ID = re.compile(r'(\bid="|href="#|url\(#)')
@@ -69,35 +72,50 @@ def svg(draw: Draw, size: tuple[float, float], prefix: str) -> str:
 
 
 def scatter(
-    groups: Groups, axes_names: Sequence[str], source: str
+    groups: Groups,
+    axes_names: Sequence[str],
+    source: str,
+    across: Quantity = ACCURACY,
+    up: Quantity = ECE,
 ) -> tuple[Draw, tuple[float, float]]:
-    """Return how to draw accuracy against ECE for all groups, with 95 % intervals.
+    """Return how to draw one quantity against another for all groups, with 95 % intervals.
 
     Over seeds where there are several (Student's t), else over the images, by the bootstrap of the
-    run. The first axis has the colours, the last one the markers.
+    run. The first axis has the colours, the last one the markers. What spans more than a factor of
+    ten, as bytes do, is drawn on a logarithmic scale.
     """
     firsts = distinct(groups, 0)
     lasts = distinct(groups, -1) if len(axes_names) > 1 else [""]
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots()
+        axes, found = figure.subplots(), []
         for labels, runs in groups.items():
             place = firsts.index(labels[0]), lasts.index(labels[-1]) if len(labels) > 1 else 0
             colour, marker = _COLOURS[place[0] % 8], _MARKERS[place[1] % 10]
-            x, y = (estimate(runs, name, source) for name, _ in _PANELS)
+            x, y = (_scaled(estimate(runs, q.name, source), q.scale) for q in (across, up))
+            found.append(x[0])
             axes.errorbar(
-                100 * x[0], 100 * y[0],
-                xerr=_bars(x), yerr=_bars(y), fmt=marker, color=colour, markersize=4,
+                x[0], y[0], xerr=_bars(x), yerr=_bars(y), fmt=marker, color=colour, markersize=4,
                 elinewidth=0.6, alpha=0.9,
             )  # fmt: skip
         start = zero_shot_row(next(iter(groups.values()))[0], source)
-        if start:
-            axes.plot(100 * start["accuracy"], 100 * start["ece"], "*", color=BLACK, markersize=9)
-        axes.set_xlabel("accuracy (%)")
-        axes.set_ylabel("ECE (%)")
+        known = {across.name, up.name} <= start.keys()
+        if known:
+            place = across.scale * start[across.name], up.scale * start[up.name]
+            axes.plot(*place, "*", color=BLACK, markersize=9)
+        elif up.name in start:
+            axes.axhline(up.scale * start[up.name], color=BLACK, linewidth=0.8, linestyle=":")
+        axes.set_xlabel(across.title)
+        axes.set_ylabel(up.title)
         axes.set_ylim(bottom=0)
+        if 0 < min(found) * 10 < max(found):
+            axes.set_xscale("log")
+            # Not as powers in TeX, which texts here are not; no labels at minor ticks.
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid()
-        _legend(figure, axes, firsts, lasts, axes_names)
+        mark = "*" if known else ":"
+        _legend(figure, axes, firsts, lasts, axes_names, mark)
 
     return draw, (PAGE * 0.75, 3.6)
 
@@ -194,6 +212,7 @@ def _legend(
     firsts: Sequence[str],
     lasts: Sequence[str],
     names: Sequence[str],
+    zero_shot: str,
 ) -> None:
     handles = [
         axes.plot([], [], "s", color=_COLOURS[place % 8], markersize=5, label=fitted(name, 2.0))[0]
@@ -205,14 +224,19 @@ def _legend(
                       markersize=4, label=fitted(name, 2.0))[0]
             for place, name in enumerate(lasts)
         ]  # fmt: skip
-    handles.append(axes.plot([], [], "*", color=BLACK, markersize=8, label="zero-shot")[0])
+    handles.append(axes.plot([], [], zero_shot, color=BLACK, markersize=8, label="zero-shot")[0])
     title = names[0] + (f" (colour), {names[-1]} (marker)" if len(lasts) > 1 else "")
     figure.legend(handles=handles, loc="outside right upper", title=fitted(title, 2.4, lines=2))
 
 
+def _scaled(estimate: tuple[float, float, float], scale: float) -> tuple[float, float, float]:
+    mean, low, high = estimate
+    return scale * mean, scale * low, scale * high
+
+
 def _bars(estimate: tuple[float, float, float]) -> list[list[float]] | None:
-    """Return lengths below and above the mean in percent; an interval need not hold it."""
+    """Return lengths below and above the mean; an interval need not hold it."""
     mean, low, high = estimate
     if low != low or high != high:
         return None
-    return [[100 * max(0.0, mean - low)], [100 * max(0.0, high - mean)]]
+    return [[max(0.0, mean - low)], [max(0.0, high - mean)]]

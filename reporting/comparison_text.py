@@ -14,7 +14,8 @@ import fl2ora.calibration as calibration  # its names are loaded when used, and 
 from fl2ora.calibration.metrics.metric import Metric
 from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.against_baseline import TESTED
-from fl2ora.reporting.comparison import Target, blocks, ranks
+from fl2ora.reporting.comparison import blocks, ranks
+from fl2ora.reporting.comparison_costs import Target
 from fl2ora.reporting.whole_files import whole_file, write_whole
 
 SUFFIXES = {"markdown": ".md", "latex": ".tex", "csv": ".csv", "parquet": ".parquet"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from fl2ora.calibration.metrics.metric import Metric
 from fl2ora.experiment.fingerprint import library_versions
 from fl2ora.reporting.against_baseline import against_baseline
 from fl2ora.reporting.collected_runs import Collection
-from fl2ora.reporting.comparison import Target, metrics_of, summarised
-from fl2ora.reporting.comparison_figures import Draw, curves, drawn, heat_map, scatter, svg
+from fl2ora.reporting.comparison import metrics_of, summarised
+from fl2ora.reporting.comparison_costs import Target
+from fl2ora.reporting.comparison_figures import drawn, svg
 from fl2ora.reporting.comparison_text import (
     SUFFIXES,
     TextTable,
@@ -26,23 +26,14 @@ from fl2ora.reporting.comparison_text import (
     write,
 )
 from fl2ora.reporting.html.page import Page, PageFigure
+from fl2ora.reporting.report_figures import ReportFigure, figures_of
 from fl2ora.reporting.report_sentences import run_sentences, sweep_sentences
+from fl2ora.reporting.report_sets import rows_table, run_table, sets_of
 from fl2ora.reporting.report_tables import choices_table, rounds_table
-from fl2ora.reporting.run_panels import reliability
 from fl2ora.reporting.whole_files import write_whole
 
 PAGE_FILE = "report.html"
-_ONE_RUN = 1
 _PLACED = ("output-dir", "run-name")
-
-
-@dataclass(frozen=True)
-class _Figure:
-    name: str
-    title: str
-    caption: str
-    draw: Draw
-    size: tuple[float, float]
 
 
 def write_report(
@@ -67,10 +58,11 @@ def write_report(
     chosen = metrics_of(collection, metrics)
     summary = summarised(collection, chosen, collection.source, target)
     tests, notes = against_baseline(collection, baseline, collection.source)
-    figures = _figures(collection)
+    figures = figures_of(collection)
     folder.mkdir(parents=True, exist_ok=True)
     tables = [summary_table(summary, collection.axes, chosen, target)]
     tables += [baseline_table(tests, collection.axes)] if len(tests) else []
+    tables += _sets(collection)
     numbers = {"summary": summary} | ({"baseline": tests} if len(tests) else {})
     for kind, suffix in SUFFIXES.items():
         if kind != "parquet" or has_parquet():
@@ -89,10 +81,10 @@ def _page(
     summary: pd.DataFrame,
     tests: pd.DataFrame,
     tables: Sequence[TextTable],
-    figures: Sequence[_Figure],
+    figures: Sequence[ReportFigure],
     notes: Sequence[str],
 ) -> Page:
-    single = len(collection.runs) == _ONE_RUN
+    single = collection.single
     more = [rounds_table(collection.runs[0], collection.source)] if single else []
     if collection.choices:
         more.append(choices_table(collection.choices))
@@ -114,48 +106,12 @@ def _page(
     )  # fmt: skip
 
 
-def _figures(collection: Collection) -> list[_Figure]:
-    """Return the figures of every set of images, in order."""
-    found: list[_Figure] = []
-    sets = list(dict.fromkeys(run.images for run in collection.runs))
-    for number, images in enumerate(sets):
-        groups = {
-            labels: runs
-            for labels, all_runs in collection.groups().items()
-            if (runs := [run for run in all_runs if run.images == images])
-        }
-        ending = f"-{number + 1}" if len(sets) > 1 else ""
-        where = f": {images[0]}, {images[1]}" if len(sets) > 1 else ""
-        if len(collection.runs) == _ONE_RUN:
-            draw, size = reliability(collection.runs[0], collection.source)
-            found.append(
-                _Figure("reliability", "Confidence and accuracy", _RELIABILITY, draw, size)
-            )
-        else:
-            draw, size = scatter(groups, collection.axes, collection.source)
-            title = f"Accuracy against ECE{where}"
-            found.append(_Figure(f"accuracy-ece{ending}", title, _SCATTER, draw, size))
-        draw, size = curves(groups, collection.axes, collection.source)
-        found.append(_Figure(f"curves{ending}", f"Over the rounds{where}", _CURVES, draw, size))
-        if (grid := heat_map(groups, collection.axes, collection.source)) is not None:
-            title = f"The grid{where}"
-            found.append(_Figure(f"grid{ending}", title, _GRID, *grid))
-    return found
-
-
-_RELIABILITY = (
-    "Height of a bar: accuracy of the images in a bin of confidence; hatched: the gap to their "
-    "mean confidence; whiskers: 95 % intervals; below: images per bin."
-)
-_SCATTER = (
-    "Each point is one row of the table. Down and right is better. Bars: 95 % intervals, over "
-    "seeds (Student's t) where there are several, else over images (bootstrap)."
-)
-_CURVES = (
-    "Mean and, as a band, standard deviation over seeds, before any calibrator; with more than "
-    "eight rows in the table, over all runs that share the first column."
-)
-_GRID = "Means over seeds and over all settings that are not on the two axes."
+def _sets(collection: Collection) -> list[TextTable]:
+    """Return the tables of sets of classes, where a calibrator answers with such."""
+    if collection.single:
+        return [run_table(sets) for sets in sets_of(collection.runs[0].folder)]
+    table = rows_table(collection, collection.source)
+    return [] if table is None else [table]
 
 
 def _settings(collection: Collection) -> dict[str, str]:

@@ -172,6 +172,7 @@ class Clients:
         task: EvaluateTask,
         spec: StatsSpec,
         own_specs: Mapping[str, StatsSpec] | None = None,
+        more: Callable[[Message, str], None] | None = None,
     ) -> dict[str, dict[str, CalibrationStats]]:
         """Let every node measure; return each part's sums by client, in the clients' order.
 
@@ -180,6 +181,7 @@ class Clients:
             spec: sizes of the sums.
             own_specs: of those of each part in ``task.own``, which only the nodes have that said
                 so; see ``own_key``.
+            more: takes what else is in a client's reply, or refuses it.
         """
         nodes = self._present(task.round)
 
@@ -194,6 +196,8 @@ class Clients:
                 if part.name in task.own:
                     expected = {own_key(part.name): part.images}
                     found |= decode_measured(reply, expected, (own_specs or {})[part.name])
+            if more is not None:
+                more(reply, client)
             return found
 
         messages = encode_evaluate(replace(task, lineage=self._lineage()), nodes)

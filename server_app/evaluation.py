@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
+from fl2ora.calibration.calibrators._sets import SetCalibrator
 from fl2ora.calibration.calibrators.base import Calibrator, Parameters
 from fl2ora.calibration.conformal.set_sums import SetSums
 from fl2ora.calibration.metrics.table import chosen_metrics, spec_for
@@ -32,6 +34,7 @@ from fl2ora.server_app.own_evaluation import OwnEvaluation
 from fl2ora.server_app.own_parts import own_parts
 from fl2ora.server_app.part_models import ZERO_SHOT, PartModels
 from fl2ora.server_app.scores import Scores, saved_logits, score
+from fl2ora.server_app.sets_on_nodes import SetsOnNodes
 
 Sums = Mapping[str, CalibrationStats]
 Sources = dict[str, dict[str, float]]
@@ -156,8 +159,11 @@ class Evaluation:
             spec, number = self._config.calibrator, max(1, self._config.num_rounds)
             asked = self._own.asked(left_out)
             task = EvaluateTask(adapter, number, (TEST,), spec, parameters, own=asked)
-            measured = self._nodes.evaluate(task, self._spec, self._own.specs)
+            sets = SetsOnNodes(self._nodes.infos, saved.num_classes)
+            more = sets.take if isinstance(calibrator, SetCalibrator) else None
+            measured = self._nodes.evaluate(task, self._spec, self._own.specs, more)
             clients, own = measured[TEST], self._own.sums(measured)
+            found = replace(found, client_sets=sets.of(clients))
         self.calibrated, self.uncalibrated = self._shown(found.central, clients), left_out
         self.calibrated |= self._own.totals(own)
         self.sets = {**found.sets, **found.client_sets}

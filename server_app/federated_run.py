@@ -45,8 +45,10 @@ def run_experiment(grid: Grid, config: RunConfig, run_id: int) -> Path:
         RunInterruptedError: it was asked to end, and can go on by ``resume``.
     """
     plugins = build_plugins(config)
-    with opened(config, run_id) as (folder, past):
-        tracker = LoggedRecord(folder, config.num_rounds)
+    with (
+        opened(config, run_id) as (folder, past),
+        LoggedRecord(folder, config.num_rounds) as tracker,
+    ):
         try:
             torch.set_num_threads(config.threads)
             run, state = _begin(grid, config, plugins, folder, tracker, past)

@@ -3,7 +3,9 @@
 The threshold is the ``ceil((n + 1)(1 - alpha))``-th lowest score of the labels of all clients' n
 calibration images. If new images are drawn as those were, all clients' pooled, a set holds the
 label with probability at least ``1 - alpha``; no single client is promised that. Confidence stays
-that of the softmax.
+that of the softmax, or of the calibrator that is fitted first, on the same images. With one the
+promise is no longer exact, since its fit has seen those images; in simulations a temperature moved
+the coverage by less than a hundredth.
 
 Sources: Vovk, Gammerman & Shafer, "Algorithmic learning in a random world" (2005); Angelopoulos &
 Bates, "A gentle introduction to conformal prediction" (2021, arXiv 2107.07511); for the scores see
@@ -17,6 +19,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from fl2ora.calibration.calibrators._before import Before
 from fl2ora.calibration.calibrators._sets import SetCalibrator
 from fl2ora.calibration.calibrators._tensors import (
     as_labels,
@@ -38,8 +41,8 @@ _STEPS = 3
 class Conformal(SetCalibrator):
     """Sets of classes with a wanted coverage; the most likely class is always in.
 
-    Parameters: ``threshold`` that a score may have; ``above``, below which it does not lie; and
-    ``num_classes``.
+    Parameters: ``threshold`` that a score may have; ``above``, below which it does not lie;
+    ``num_classes``; and, with ``after``, those of ``Before``.
 
     Args:
         score: ``lac``, the smallest sets on average; ``aps``, sets that grow where the model is
@@ -48,11 +51,12 @@ class Conformal(SetCalibrator):
         penalty: of ``raps``, for each class beyond ``free``.
         free: how many classes of a set ``raps`` does not penalise.
         bins: in which scores are counted in each of three rounds.
+        after: spec of a calibrator that is fitted first, such as ``temperature``, so that sets
+            stand on calibrated probabilities; empty: none.
     """
 
     exact: ClassVar[bool] = True
     preserves_argmax: ClassVar[bool] = True
-    max_steps = _STEPS
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class Conformal(SetCalibrator):
         penalty: float = 0.01,
         free: int = 5,
         bins: int = 256,
+        after: str = "",
     ) -> None:
         self.score = check_choice("score", score, KINDS)
         self.alpha = check_number("alpha", alpha, positive=True)
@@ -69,12 +74,25 @@ class Conformal(SetCalibrator):
         self.penalty = check_number("penalty", penalty)
         self.free = check_whole("free", free, 0)
         self.bins = check_whole("bins", bins, 2, 65_536)
+        self._before = Before(after)
+        self.max_steps = self._before.max_steps + _STEPS
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a calibrator is fitted first."""
+        return bool(self._before.max_steps)
+
+    @property
+    def coverage(self) -> float:
+        """``1 - alpha``."""
+        return 1 - self.alpha
 
     def start(self, num_classes: int) -> FitState:
         """Return the whole range of scores, at which every set holds all classes."""
         check_classes(num_classes)
         whole = Bracket(0.0, largest_score(self.score, num_classes, self.penalty, self.free))
-        return FitState(_parameters(whole, num_classes), {"step": scalar(0)}, False)
+        state = FitState(_parameters(whole, num_classes), {"step": scalar(0)}, False)
+        return self._before.started(state, num_classes)
 
     def statistics(
         self,
@@ -84,13 +102,29 @@ class Conformal(SetCalibrator):
         *,
         context: CalibrationContext | None = None,
     ) -> Sums:
-        """Return ``count`` of labels' scores, ``(bins + 2,)``; see ``counts_in``."""
+        """Return ``count`` of labels' scores, ``(bins + 2,)``; see ``counts_in``.
+
+        Before that, the statistics of the calibrator that is fitted first.
+        """
+        if self._before.at_work(state.parameters):
+            return self._before.statistics(logits, labels, state)
         z = as_logits(logits)
-        scores = self._scores(z).gather(1, as_labels(labels, z)[:, None]).squeeze(1)
-        return {"count": counts_in(scores, _bracket(state.parameters), self.bins)}
+        scores = self._scores(z, state.parameters).gather(1, as_labels(labels, z)[:, None])
+        return {"count": counts_in(scores.squeeze(1), _bracket(state.parameters), self.bins)}
+
+    def check_sums(self, sums: Sums, state: FitState, num_classes: int) -> None:
+        """Refuse what no images have, as the calibrator does that is fitted first."""
+        if self._before.at_work(state.parameters):
+            self._before.check_sums(sums, state, num_classes)
+
+    def restart(self, state: FitState) -> FitState:
+        """Forget sums of other clients, as the calibrator does that is fitted first."""
+        return self._before.restart(state) if self._before.at_work(state.parameters) else state
 
     def update(self, state: FitState, sums: Sums) -> FitState:
         """Narrow the interval to the bin that holds the threshold."""
+        if self._before.at_work(state.parameters):
+            return self._before.update(state, sums)
         rank = conformal_rank(round(check_examples(self, sums)), self.alpha)
         num_classes, step = int(state.parameters["num_classes"]), float(state.solver["step"]) + 1
         largest = largest_score(self.score, num_classes, self.penalty, self.free)
@@ -100,7 +134,8 @@ class Conformal(SetCalibrator):
         else:
             found = narrowed(counts, before, rank, largest)
             done = step >= _STEPS or found.above == found.threshold
-        return FitState(_parameters(found, num_classes), {"step": scalar(step)}, done)
+        parameters = {**state.parameters, **_parameters(found, num_classes)}
+        return FitState(parameters, {**state.solver, "step": scalar(step)}, done, state.converged)
 
     def apply(
         self,
@@ -109,13 +144,13 @@ class Conformal(SetCalibrator):
         *,
         context: CalibrationContext | None = None,
     ) -> Tensor:
-        """Return the logarithm of the softmax, unchanged."""
-        return as_logits(logits).log_softmax(dim=1)
+        """Return the logarithm of the softmax, or what the calibrator before makes of it."""
+        return self._before.apply(as_logits(logits), parameters)
 
     def sets(self, logits: Tensor, parameters: Parameters) -> Tensor:
         """Return ``(N, K)`` bool: the most likely class, and those up to the threshold."""
         z = as_logits(logits)
-        inside = self._scores(z) <= parameters["threshold"]
+        inside = self._scores(z, parameters) <= parameters["threshold"]
         return inside.scatter_(1, z.argmax(dim=1, keepdim=True), True)
 
     def check(self, parameters: Parameters, num_classes: int) -> None:
@@ -127,9 +162,11 @@ class Conformal(SetCalibrator):
                 f"parameter 'num_classes': expected {num_classes}, found {fitted:g}: a threshold "
                 "means nothing for other classes"
             )
+        self._before.check(parameters, num_classes)
 
-    def _scores(self, logits: Tensor) -> Tensor:
-        return class_scores(logits.softmax(dim=1), self.score, self.penalty, self.free)
+    def _scores(self, logits: Tensor, parameters: Parameters) -> Tensor:
+        p = self._before.apply(logits, parameters).exp()
+        return class_scores(p, self.score, self.penalty, self.free)
 
 
 def _parameters(bracket: Bracket, num_classes: int) -> Parameters:

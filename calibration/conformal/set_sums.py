@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.stats import beta
 from torch import Tensor
 
 _OUTSIDE = 0.05
@@ -43,6 +42,21 @@ class SetSums:
             self.count + other.count, self.covered + other.covered, self.size + other.size
         )
 
+    def check(self, images: int, num_classes: int) -> None:
+        """Refuse what no sets of so many images have; none of them is empty.
+
+        Raises:
+            ValueError: names the sum, what was expected and what was found.
+        """
+        if self.count != images:
+            raise ValueError(f"count: expected {images} images, found {self.count}")
+        if not 0 <= self.covered <= images:
+            raise ValueError(f"covered: expected 0 to {images}, found {self.covered}")
+        # A set that misses the label lacks a class.
+        most = images * num_classes - (images - self.covered)
+        if not images <= self.size <= most:
+            raise ValueError(f"size: expected {images} to {most}, found {self.size}")
+
     def metrics(self) -> dict[str, float]:
         """Return ``coverage``, its 95 % interval (Clopper & Pearson), and mean ``set_size``.
 
@@ -53,6 +67,8 @@ class SetSums:
         """
         if not self.count:
             return {}
+        from scipy.stats import beta  # slow to load, and nodes send sums
+
         hits, misses = self.covered, self.count - self.covered
         low = beta.ppf(_OUTSIDE / 2, hits, misses + 1) if hits else 0.0
         high = beta.ppf(1 - _OUTSIDE / 2, hits + 1, misses) if misses else 1.0

@@ -40,6 +40,7 @@ FITTED = {
     "zero_shot_temperature": True,
     "conformal": True,
     "conformal(score='raps', bins=7)": True,
+    "conformal(after='temperature')": True,
 }
 TOP1_STEMS = ("histogram_binning", "isotonic", "bbq", "beta", "platt", "spline")
 TOP1 = [spec for spec in FITTED if spec.split("(")[0] in TOP1_STEMS]

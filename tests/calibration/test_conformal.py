@@ -10,10 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 
 from fl2ora.calibration.calibrators.conformal import Conformal
-from fl2ora.calibration.calibrators.fitting import fit
+from fl2ora.calibration.calibrators.fitting import fit, fit_to_the_end
+from fl2ora.calibration.calibrators.parametrised_temperature import ParametrisedTemperature
+from fl2ora.calibration.calibrators.temperature import Temperature
 from fl2ora.calibration.conformal.quantile import Bracket, conformal_rank, counts_in, narrowed
 from fl2ora.calibration.conformal.scores import class_scores, largest_score
 from fl2ora.calibration.conformal.set_sums import SetSums, over_clients
@@ -137,6 +141,78 @@ def test_too_few_images_for_the_wanted_coverage_give_sets_of_all_classes() -> No
         assert conformal.sets(logits, fit(conformal, [(logits, labels)])).all()
     one_more = logits_and_labels(9, 2)
     assert not conformal.sets(logits, fit(conformal, [one_more])).all()
+
+
+@pytest.mark.parametrize("score", ["lac", "aps"])
+def test_after_a_temperature_sets_stand_on_calibrated_probabilities(score: str) -> None:
+    logits, labels = logits_and_labels(90, 4)
+    logits, y, alpha = 4 * logits.double(), labels.numpy(), 0.2
+    conformal = Conformal(score, alpha, after="temperature")
+    parameters = fit(conformal, [(logits[:50], labels[:50]), (logits[50:], labels[50:])])
+
+    def nll(beta: float) -> float:
+        return -log_softmax(beta * logits.numpy(), axis=1)[np.arange(90), y].mean()
+
+    beta = minimize_scalar(nll, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-9}).x
+    assert beta < 0.6, "the logits are far too sharp"
+    p = softmax(beta * logits.numpy(), axis=1)
+    scores = np.array([by_loops(row, score, 0, 0) for row in p.tolist()])
+    threshold = np.sort(scores[np.arange(90), y])[math.ceil(91 * (1 - alpha)) - 1]
+    assert float(parameters["threshold"]) == pytest.approx(threshold, abs=1e-6)
+    assert conformal.apply(logits, parameters).exp().numpy() == pytest.approx(p, abs=1e-5)
+    likeliest = np.eye(5, dtype=bool)[logits.argmax(1)]
+    wanted = (scores <= threshold + 1e-5) | likeliest
+    assert (conformal.sets(logits, parameters).numpy() == wanted).mean() > 0.99
+    assert float(parameters["threshold"]) != pytest.approx(
+        float(fit(Conformal(score, alpha), [(logits, labels)])["threshold"]), abs=0.01
+    )
+
+
+def test_the_first_fit_sends_its_own_sums_and_is_checked_as_it_is_alone() -> None:
+    logits, labels = logits_and_labels(30, 5)
+    conformal, alone = Conformal(after="temperature"), Temperature()
+    state, other = conformal.start(5), alone.start(5)
+    steps = 0
+    while conformal.statistics(logits, labels, state).keys() != {"count"}:
+        sums = conformal.statistics(logits, labels, state)
+        expected = alone.statistics(logits, labels, other)
+        assert sums == expected
+        conformal.check_sums(sums, state, 5)
+        with pytest.raises(ValueError, match="curvature"):
+            conformal.check_sums({**sums, "curvature": torch.tensor(1e9)}, state, 5)
+        state, other = conformal.update(state, sums), alone.update(other, expected)
+        steps += 1
+    assert steps >= 2
+    assert other.done
+    assert not state.done
+    forgotten = conformal.restart(conformal.start(5)).solver["before.base_loss"]
+    assert math.isinf(forgotten)
+    assert conformal.max_steps == alone.max_steps + 3
+
+
+def test_a_first_fit_whose_steps_are_spent_is_told_at_the_end() -> None:
+    logits, labels = logits_and_labels(60, 6)
+    spent = Conformal(after="parametrised_temperature(steps=2)")
+    assert fit_to_the_end(Conformal(after="temperature"), [(logits, labels)]).converged
+    alone = fit_to_the_end(ParametrisedTemperature(steps=2), [(logits, labels)])
+    assert fit_to_the_end(spent, [(logits, labels)]).converged is alone.converged
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["vector", "sals", "dac", "zero_shot_temperature", "zero_shot_temperature(2.0)", "conformal"],
+)
+def test_what_cannot_be_fitted_first_is_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match="after: expected a calibrator that is fitted to logits"):
+        Conformal(after=spec)
+
+
+@pytest.mark.parametrize(
+    "spec", ["temprature", "temperature(3)", "os.system('x')", "beta(smooth=2)"]
+)
+def test_a_spec_that_is_none_is_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match="after: "):
+        Conformal(after=spec)
 
 
 def test_a_threshold_is_refused_for_another_number_of_classes() -> None:

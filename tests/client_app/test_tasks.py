@@ -149,7 +149,7 @@ def test_a_failed_training_keeps_nothing() -> None:
 def test_a_node_measures_in_the_bins_of_the_run(num_bins: int) -> None:
     one = node(num_bins=num_bins, metrics="accuracy + ece")
     sent = fresh_adapter(one)
-    found = tasks.evaluate(one, memory(), EvaluateTask(sent, 1))[TEST]
+    found = tasks.evaluate(one, memory(), EvaluateTask(sent, 1)).sums[TEST]
     expected = sums(one, sent, one.data.test, found.spec)
     assert found.spec.num_bins == num_bins
     assert found.count.tolist() == expected.count.tolist()
@@ -159,7 +159,7 @@ def test_a_node_measures_in_the_bins_of_the_run(num_bins: int) -> None:
 def test_each_part_is_measured_on_its_own_images() -> None:
     one = node()
     sent = fresh_adapter(one)
-    found = tasks.evaluate(one, memory(), EvaluateTask(sent, 1, (TEST, VALIDATION)))
+    found = tasks.evaluate(one, memory(), EvaluateTask(sent, 1, (TEST, VALIDATION))).sums
     assert len(one.data.test) != len(one.data.calibration)
     for part, data in ((TEST, one.data.test), (VALIDATION, one.data.calibration)):
         expected = sums(one, sent, data, found[part].spec)
@@ -170,8 +170,8 @@ def test_each_part_is_measured_on_its_own_images() -> None:
 def test_round_0_measures_plain_clip_and_not_a_start_that_differs_from_it() -> None:
     """Context vectors that start as noise do not start at zero-shot."""
     one = node(method="kgcoop(init='noise')")
-    zero = tasks.evaluate(one, memory(), EvaluateTask({}, 0))[TEST]
-    start = tasks.evaluate(one, memory(), EvaluateTask(one.classifier().export(), 1))[TEST]
+    zero = tasks.evaluate(one, memory(), EvaluateTask({}, 0)).sums[TEST]
+    start = tasks.evaluate(one, memory(), EvaluateTask(one.classifier().export(), 1)).sums[TEST]
     logits = predict(one.zero_shot_classifier(), one.data.test.images)
     plain = CalibrationStats.from_logits(logits, one.data.test.labels, zero.spec)
     assert float(zero.nll) == pytest.approx(float(plain.nll), rel=1e-6)
@@ -186,7 +186,7 @@ def test_the_adapter_of_the_message_is_what_is_measured(what: str) -> None:
 
     def ask() -> dict[str, list[float]]:
         if what == "evaluate":
-            found = tasks.evaluate(one, memory(), EvaluateTask(sent, 1))[TEST]
+            found = tasks.evaluate(one, memory(), EvaluateTask(sent, 1)).sums[TEST]
             return {n: a.ravel().tolist() for n, a in found.to_arrays().items()}
         start = load("temperature", Calibrator).start(len(one.federation.class_names))
         task = CalibrateTask(sent, "temperature", start.parameters)

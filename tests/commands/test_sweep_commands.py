@@ -85,6 +85,11 @@ def test_a_report_of_a_run_goes_into_its_folder(tmp_path: Path) -> None:
     assert "nowhere: expected the folder of a finished run" in refused(
         "report", tmp_path / "nowhere"
     )
+    other = finished_run(tmp_path / "two", {"seed": 1})
+    said = refused("report", run, other)
+    assert "--output: expected a folder for the report of 2 folders" in said
+    assert "are the same run" in refused("report", run, run, "--output", tmp_path / "both")
+    assert not (tmp_path / "both").exists()
 
 
 def test_a_sweep_that_is_only_checked_makes_nothing(

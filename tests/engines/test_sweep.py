@@ -29,7 +29,8 @@ from fl2ora.experiment.sweep_file import read_sweep
 from fl2ora.reporting.events import read_lines
 from fl2ora.reporting.sweep_folder import SweepRecord, locked, state_of
 from fl2ora.reporting.tables import metrics_table
-from runs import SMALL
+from fl2ora.server_app.checkpoint import rounds_saved
+from runs import SMALL, assert_equal_runs, events
 
 FIXED: dict[str, Any] = {
     **{key: value for key, value in SMALL.items() if key not in ("seed", "learning-rate")},
@@ -66,7 +67,7 @@ def write_toml(path: Path, fixed: dict[str, Any], rest: str) -> None:
 
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    """Killed in its second cell; another cell fails and is named; the results are a run's."""
+    """Killed in its last cell, which goes on; another fails and is named; results are a run's."""
     rest = """
     [axes]
     method = ["layer_norm", "bitfit"]
@@ -75,7 +76,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_one_that_was_not(tmp_path: Path) -> 
     method = "bitfit"
     updates = "nothing usable"
     """
-    write_toml(tmp_path / "grid.toml", {**FIXED, "num-rounds": 3}, rest)
+    write_toml(tmp_path / "grid.toml", {**FIXED, "num-rounds": 8}, rest)
     command = [sys.executable, "-c", "from fl2ora.commands.app import main; main()", "sweep"]
     command += ["grid.toml", "--workers", "1", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -85,18 +86,17 @@ def test_a_killed_sweep_goes_on_and_ends_as_one_that_was_not(tmp_path: Path) -> 
     )
     cells = tmp_path / "runs" / "grid" / "cells"
     started = time.monotonic()
-    while True:  # until the second cell is in a round
+    while True:  # until the last cell has a checkpoint
         assert process.poll() is None
         assert time.monotonic() - started < 300
-        states = {path: state_of(path)[0] for path in cells.glob("*")} if cells.is_dir() else {}
-        done = [path for path, state in states.items() if state == "done"]
-        at_work = [path for path in states if path not in done]
-        if done and at_work and any(r["round"] == 0 for path in at_work for r in rows(path)):
+        if any(map(rounds_saved, cells.glob("bitfit-*"))):
             break
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    first = (done[0] / "run.json").stat().st_mtime_ns
+    (done,) = (path for path in cells.glob("*") if state_of(path)[0] == "done")
+    first = (done / "run.json").stat().st_mtime_ns
+    (cut_off,) = (path for path in cells.glob("*") if state_of(path)[0] == "open")
 
     again = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
@@ -108,13 +108,17 @@ def test_a_killed_sweep_goes_on_and_ends_as_one_that_was_not(tmp_path: Path) -> 
     assert failure["labels"] == {"method": "layer_norm", "updates": "nothing usable"}
     assert "not one update of a client was used" in failure["reason"]
     assert "1 done before" in again.stderr
+    assert "1 cut off before: from the last checkpoint on" in again.stderr
+    (resumed,) = events(cut_off, "resumed")
+    assert resumed["round"] >= 1
     assert "1 of 3 cells failed" in again.stderr
-    assert (done[0] / "run.json").stat().st_mtime_ns == first, "it was done before"
+    assert (done / "run.json").stat().st_mtime_ns == first, "it was done before"
     record = SweepRecord.load(tmp_path / "runs" / "grid")
     assert [cell.state for cell in record.cells] == ["done", "failed", "done"]
-    settings = {**FIXED, "num-rounds": 3, "method": "bitfit", "output-dir": str(tmp_path / "alone")}
+    settings = {**FIXED, "num-rounds": 8, "method": "bitfit", "output-dir": str(tmp_path / "alone")}
     alone = fl2ora.run(settings, clients=2)
-    assert rows(alone) == rows(tmp_path / "runs" / "grid" / record.cells[2].folder)
+    assert_equal_runs(tmp_path / "runs" / "grid" / record.cells[2].folder, alone)
+    assert cut_off == tmp_path / "runs" / "grid" / record.cells[2].folder
 
 
 @pytest.mark.slow

@@ -13,11 +13,18 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fl2ora.calibration.conformal.set_sums import SetSums
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.federated_data.salted import SaltedImages
 from fl2ora.messages.calibrate import decode_sums
 from fl2ora.messages.digests import decode_digests, encode_digests
-from fl2ora.messages.evaluate import TEST, decode_measured, encode_measured
+from fl2ora.messages.evaluate import (
+    TEST,
+    Measured,
+    decode_measured,
+    decode_sets,
+    encode_measured,
+)
 from fl2ora.messages.hello import NODE, NodeInfo, ask_hello, decode_hello, encode_hello
 from fl2ora.messages.records import LONGEST_TEXT, UnusableMessageError
 from fl2ora.messages.tensors import encode_tensors
@@ -30,7 +37,8 @@ DIGESTS = SaltedImages(*(np.arange(count, dtype=np.uint64) for count in (2, 0, 1
 NAMES = st.one_of(
     st.sampled_from(
         ["arrays", "aux", "metrics", "reply", "sums", "node", "test", "a", "b", "num-examples",
-         "loss", "count", "correct", "round", "images", "refused", "train",
+         "loss", "count", "correct", "round", "images", "refused", "train", "sets", "covered",
+         "size",
          *STATS.to_arrays(), *NodeInfo("").__dict__]
     ),
     st.text(max_size=20),
@@ -77,13 +85,14 @@ RECORDS = st.one_of(
 def sound() -> dict[str, Any]:
     """Return the records of every kind of reply, all sound."""
     hello = encode_hello(ask_hello(1), NodeInfo("k", num_train=5)).content
+    measured = encode_measured(question(), "k", Measured({TEST: STATS}, SetSums(4, 3, 6))).content
     return {
         "arrays": encode_tensors(SENT),
         "metrics": MetricRecord({"num-examples": 5, "loss": 0.5}),
         "sums": encode_tensors({"count": torch.tensor(4.0)}, torch.float64),
         NODE: hello.config_records[NODE],
         **encode_digests(question(), "k", DIGESTS).content.config_records,
-        TEST: encode_measured(question(), "k", {TEST: STATS}).content.metric_records[TEST],
+        **measured.metric_records,
     }
 
 
@@ -112,6 +121,11 @@ def read_measured(reply: Message) -> None:
     assert decode_measured(reply, {TEST: 4}, SPEC)[TEST].num_examples == 4
 
 
+def read_sets(reply: Message) -> None:
+    found = decode_sets(reply, 4, 3)
+    assert 0 <= found.covered <= found.count == 4 <= found.size <= 12
+
+
 def read_sums(reply: Message) -> None:
     found = decode_sums(reply, {"count": torch.zeros((), dtype=torch.float64)}, 4)
     assert float(found["count"]) == 4
@@ -131,7 +145,7 @@ def read_digests(reply: Message) -> None:
         assert [len(kind) for kind in (found.train, found.calibration, found.test)] == [2, 0, 1]
 
 
-@pytest.mark.parametrize("read", [read_update, read_measured, read_sums, read_digests])
+@pytest.mark.parametrize("read", [read_update, read_measured, read_sums, read_digests, read_sets])
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(reply=replies())
 def test_a_reply_is_used_or_dropped_with_one_line(

@@ -10,13 +10,16 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from fl2ora.calibration.conformal.set_sums import SetSums
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.messages.evaluate import (
     PERSONAL,
     TEST,
     EvaluateTask,
+    Measured,
     decode_evaluate,
     decode_measured,
+    decode_sets,
     encode_evaluate,
     encode_measured,
 )
@@ -41,7 +44,8 @@ def stats(spec: StatsSpec = SPEC, seed: int = 0) -> CalibrationStats:
 
 
 def measured(**parts: CalibrationStats) -> Message:
-    return encode_measured(question(), "k", {n.replace("_", "-"): s for n, s in parts.items()})
+    sums = {n.replace("_", "-"): s for n, s in parts.items()}
+    return encode_measured(question(), "k", Measured(sums))
 
 
 def test_a_task_survives_the_way() -> None:
@@ -121,3 +125,41 @@ def test_sums_that_cannot_be_are_refused(message: Any, reason: str) -> None:
 def test_sums_of_other_images_than_the_node_said_it_has_are_refused(said: int) -> None:
     with pytest.raises(UnusableMessageError, match=f"expected the sums of {said} images, found 40"):
         decode_measured(measured(test=stats()), {TEST: said}, SPEC)
+
+
+def with_sets(**changes: Any) -> Message:
+    sets = SetSums(N, 30, 70)
+    message = encode_measured(question(), "k", Measured({TEST: stats()}, sets))
+    message.content.metric_records["sets"].update(changes)
+    return message
+
+
+def test_sums_over_sets_survive_the_way_beside_the_others() -> None:
+    reply = with_sets()
+    assert decode_sets(reply, N, 4) == SetSums(N, 30, 70)
+    assert decode_measured(reply, {TEST: N}, SPEC)[TEST].num_examples == N
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (lambda: measured(test=stats()), "sets: expected whole numbers"),
+        (lambda: with_sets(more=3), "sets: expected whole numbers"),
+        (lambda: with_sets(covered=30.0), "sets: expected whole numbers"),
+        (lambda: with_sets(covered=[30]), "sets: expected whole numbers"),
+        (lambda: with_sets(count=41), "count: expected 40 images, found 41"),
+        (lambda: with_sets(covered=41), "covered: expected 0 to 40, found 41"),
+        (lambda: with_sets(covered=-1), "covered: expected 0 to 40, found -1"),
+        (lambda: with_sets(size=39), "size: expected 40 to 150, found 39"),
+        (lambda: with_sets(size=151), "size: expected 40 to 150, found 151"),
+        (lambda: Message(Error(2, "disk full"), reply_to=question()), "disk full"),
+    ],
+)
+def test_sums_that_no_sets_have_are_refused(message: Any, reason: str) -> None:
+    with pytest.raises(UnusableMessageError, match=re.escape(reason)):
+        decode_sets(message(), N, 4)
+
+
+def test_the_bounds_of_the_sums_over_sets_can_be_reached() -> None:
+    assert decode_sets(with_sets(covered=0, size=40), N, 4).size == 40
+    assert decode_sets(with_sets(covered=40, size=160), N, 4).size == 160

@@ -91,13 +91,13 @@ def test_every_text_is_escaped(report: Path) -> None:
 
 def test_tables_figures_and_settings_are_on_the_page_and_beside_it(report: Path) -> None:
     text = (report / PAGE_FILE).read_text(encoding="utf-8")
-    assert text.count("<svg") == 3
+    assert text.count("<svg") == 5
     assert text.count("<table") == 3, "summary, tests and the choices"
     assert "0.1: 1.2500" in text
     assert "0.3: failed" in text
     assert "batch-size = 32" in text
     names = {path.name for path in report.iterdir()}
-    stems = ("accuracy-ece", "curves", "grid")
+    stems = ("accuracy-ece", "reliability", "curves", "bytes-ece", "grid")
     assert names == {
         PAGE_FILE, "summary.md", "summary.tex", "summary.csv", "summary-baseline.csv",
         "summary.parquet", "summary-baseline.parquet",

@@ -24,8 +24,9 @@ from fl2ora.calibration.predictions import blocks_of_logits, scores_of
 from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.against_baseline import against_baseline, baseline_from
 from fl2ora.reporting.collected_runs import collect
-from fl2ora.reporting.comparison import cost_of, ranks, summarised, target_from
 from fl2ora.reporting.comparison import metrics_of as chosen_of
+from fl2ora.reporting.comparison import ranks, summarised, target_from
+from fl2ora.reporting.comparison_costs import cost_of
 from fl2ora.reporting.comparison_text import (
     Cell,
     TextTable,

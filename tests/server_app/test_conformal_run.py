@@ -11,13 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from scipy.special import softmax
 from typer.testing import CliRunner
 
+from fl2ora.calibration.calibrators.files import build_calibrator
 from fl2ora.commands.app import cli
 from fl2ora.commands.calibrate import calibrate
 from fl2ora.reporting.logits import SavedLogits, Scored
 from fl2ora.results.loading import source_at
+from fl2ora.server_app.calibrating import fit_saved
 from runs import events, run_small
 
 SPEC = "conformal(alpha=0.25)"
@@ -115,8 +118,6 @@ def test_fitted_afterwards_it_is_the_same(
 
 
 def test_predict_and_evaluate_show_the_sets(finished: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     path = tmp_path / "grey.png"
     Image.new("RGB", (40, 40), (90, 120, 60)).save(path)
     found = CliRunner().invoke(cli, ["predict", str(finished), str(path), "--json"])
@@ -133,13 +134,49 @@ def test_predict_and_evaluate_show_the_sets(finished: Path, tmp_path: Path) -> N
     assert "coverage" not in models["tuned"]
 
 
-def test_where_images_lie_on_the_nodes_the_central_part_alone_has_sets(tmp_path: Path) -> None:
+def test_where_images_lie_on_the_nodes_their_sets_are_those_the_server_would_find(
+    finished: Path, tmp_path: Path
+) -> None:
     run = run_small(
-        tmp_path, clients=2, num_rounds=1, calibrator=SPEC, evaluate_on="nodes", callbacks="none"
-    )
+        tmp_path, clients=2, num_rounds=1, calibrator=SPEC, calibration_fraction=0.3,
+        evaluate_on="nodes", callbacks="none",
+    )  # fmt: skip
+    both = []
+    for folder in (run, finished):
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        rows = {row["source"]: row for row in map(json.loads, lines)}
+        names = ("coverage", "coverage_low", "coverage_high", "set_size")
+        both.append(
+            {
+                source: {name: row[name] for name in names if name in row}
+                for source, row in rows.items()
+                if source.endswith("-calibrated")
+            }
+        )
+        table = (folder / "calibrators" / "conformal-alpha-0.25" / "sets.csv").read_text()
+        both[-1]["file"] = table
+    assert both[0] == both[1]
+    assert 0 < both[0]["clients-test-worst-calibrated"]["coverage"] <= 1
+
+
+def test_a_chain_is_fitted_in_the_federation_and_told_by_predict(tmp_path: Path) -> None:
+    spec = "conformal(score='aps', alpha=0.25, after='temperature')"
+    run = run_small(
+        tmp_path, clients=2, num_rounds=1, calibrator=spec, calibration_fraction=0.3,
+        callbacks="none",
+    )  # fmt: skip
+    saved, fitted = SavedLogits.load(run), source_at(run).calibrator()
+    assert fitted is not None
+    alone = fit_saved(build_calibrator("temperature"), saved).parameters["inverse_temperature"]
+    assert float(fitted.parameters["before.inverse_temperature"]) == pytest.approx(float(alone))
+    assert float(alone) != 1
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    rows = {row["source"]: row for row in map(json.loads, lines)}
-    assert "coverage" in rows["server-test-calibrated"]
-    assert "coverage" not in rows["clients-test-calibrated"]
-    table = pd.read_csv(run / "calibrators" / "conformal-alpha-0.25" / "sets.csv")
-    assert list(table["of"]) == ["server-test"]
+    row = {row["source"]: row for row in map(json.loads, lines)}["server-test-calibrated"]
+    part = saved.central["server-test"]
+    p = softmax(float(alone) * part.logits.double().numpy(), axis=1)
+    nll = -np.log(p[np.arange(len(p)), part.labels]).mean()
+    assert row["nll"] == pytest.approx(nll, rel=1e-5)
+    assert 0 < row["coverage"] <= 1
+    Image.new("RGB", (40, 40), (90, 120, 60)).save(tmp_path / "grey.png")
+    found = CliRunner().invoke(cli, ["predict", str(run), str(tmp_path / "grey.png")])
+    assert "Confidence is calibrated, sets are of conformal" in found.output

@@ -21,6 +21,7 @@ from fl2ora.messages.evaluate import (
     TEST,
     VALIDATION,
     EvaluateTask,
+    Measured,
     decode_evaluate,
     encode_measured,
 )
@@ -76,7 +77,7 @@ class Node(ClientApp):
         @self.evaluate()
         def evaluate(message: Message, context: Context) -> Message:
             found = {part: stats(SIZES[part]) for part in decode_evaluate(message).parts}
-            return encode_measured(message, "?", found)
+            return encode_measured(message, "?", Measured(found))
 
         @self.train("calibrate")
         def calibrate(message: Message, context: Context) -> Message:

@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.engines.in_process_grid import InProcessGrid
 from fl2ora.experiment.plugins import load
-from fl2ora.messages.evaluate import TEST, encode_measured
+from fl2ora.messages.evaluate import TEST, Measured, encode_measured
 from fl2ora.messages.tensors import decode_tensors
 from fl2ora.messages.train import decode_train, encode_update
 from fl2ora.strategies.client_rule import ClientRule
@@ -47,6 +47,6 @@ def toy_grid(
     def evaluate(message: Message, context: Context) -> Message:
         logits = torch.tensor([[2.0, 1.0], [0.5, 1.5]])
         stats = CalibrationStats.from_logits(logits.numpy(), torch.tensor([0, 0]).numpy())
-        return encode_measured(message, str(context.node_id), {TEST: stats})
+        return encode_measured(message, str(context.node_id), Measured({TEST: stats}))
 
     return InProcessGrid(app, {}, num_clients)
