@@ -1,0 +1,27 @@
+"""What this process may use of the machine it is on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+GIB_EACH = 1.5
+"""Memory set aside for each of several processes, with a small model."""
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
+
+
+def free_memory() -> float:
+    """Return the bytes of memory this process and its children may still take."""
+    free = float(psutil.virtual_memory().available)
+    try:
+        limit, used = ((_CGROUP / f"memory.{name}").read_text() for name in ("max", "current"))
+        return min(free, float(limit) - float(used))
+    except (OSError, ValueError):  # no such group, or "max"
+        return free
