@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ _START = (
 )
 _AHEAD = 4  # messages for each process, from the first that is not answered, that may be at work
 _PATIENCE = 20.0  # seconds until whoever waits may look at the clock
+_LAST = 0.1  # of round-timeout, in which the order of replies no longer counts
 _GRACE = 10.0  # seconds for the starter to answer or to end
 
 
@@ -91,6 +93,7 @@ class ClientProcesses:
     ) -> None:
         self._count, self._nodes, self._threads = count, nodes, threads
         self._config, self._log, self._after = dict(run_config), folder / LOG, after
+        self._timeout = float(run_config["round-timeout"])
         self._starter: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._told = self._failed = False
@@ -155,11 +158,17 @@ class ClientProcesses:
             logger.warning("Clients are computed in this process: %s", error)
         return self._ready
 
-    def answers(self, tasks: Mapping[str, Task]) -> Iterator[tuple[str, Message]]:
+    def answers(self, tasks: Mapping[str, Task], since: float) -> Iterator[tuple[str, Message]]:
         """Yield replies to messages by their ids, in their order, as long as some arrive.
 
-        Ends before all are answered when none came in ``_PATIENCE`` seconds; then ask again. Tasks
-        of earlier calls that are not among ``tasks`` are given up, with the processes at them.
+        Ends before all are answered when none came for a while; then ask again. Tasks of earlier
+        calls that are not among ``tasks`` are given up, with the processes at them. When most of
+        ``round-timeout`` has passed, replies are yielded as they come, so that one that hangs costs
+        no other.
+
+        Args:
+            tasks: in their order.
+            since: when they were sent, by the monotonic clock.
 
         Raises:
             UserError: no process is left, and none can be started.
@@ -168,10 +177,12 @@ class ClientProcesses:
         waiting = deque(tasks)
         while waiting:
             self._hand_out({i: tasks[i] for i in list(waiting)[: _AHEAD * self._count]})
-            if waiting[0] in self._answers:
-                identifier = waiting.popleft()
-                yield identifier, self._answers.pop(identifier)
-            elif not self._hear(_PATIENCE):
+            late = time.monotonic() - since > (1 - _LAST) * self._timeout
+            known = next((i for i in waiting if i in self._answers), None)
+            if known is not None and (late or known == waiting[0]):
+                waiting.remove(known)
+                yield known, self._answers.pop(known)
+            elif not self._hear(min(_PATIENCE, _LAST / 2 * self._timeout)):
                 return
 
     @property

@@ -20,7 +20,7 @@ from fl2ora.engines.in_process_grid import InProcessGrid
 from fl2ora.engines.progress import RoundsView
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
-from fl2ora.experiment.machine import GIB_EACH, free_memory, usable_cores
+from fl2ora.experiment.machine import at_once
 from fl2ora.server_app.app import app as server_app
 from fl2ora.server_app.run_log import RUN_LOG
 
@@ -89,13 +89,9 @@ def _workers_of(config: RunConfig, num_clients: int) -> int:
         raise UserError(f"workers: expected 0 or 1 on this system, found {config.workers}")
     trained = max(round(config.fraction_train * num_clients), config.min_train_clients)
     at_most = num_clients if config.evaluate_on == "nodes" else trained
-    most = max(1, min(at_most, num_clients))
-    if config.workers:
-        return min(config.workers, most)
-    if not can_fork or resolve_device(config.device).type != "cpu":
+    if not config.workers and not (can_fork and resolve_device(config.device).type == "cpu"):
         return 1
-    memory = int(free_memory() / (GIB_EACH * 2**30))
-    return max(1, min(usable_cores() // config.threads, memory, most))
+    return at_once(config.workers, config.threads, min(at_most, num_clients))
 
 
 @contextlib.contextmanager

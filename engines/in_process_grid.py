@@ -47,7 +47,7 @@ class InProcessGrid(Grid):
         self._client_app = client_app
         self._run_id = run_id
         self._pending: dict[str, Message] = {}
-        self._processes, self._seconds = processes, 0.0
+        self._processes, self._seconds, self._pushed = processes, 0.0, 0.0
         self._contexts = {
             index + 1: Context(
                 run_id=run_id,
@@ -89,6 +89,7 @@ class InProcessGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Queue messages; nothing is computed yet."""
+        self._pushed = time.monotonic()
         identifiers = []
         for message in messages:
             identifier = str(uuid4())
@@ -128,7 +129,7 @@ class InProcessGrid(Grid):
             for identifier, message in self._pending.items()
             if identifier in wanted and self._computes(message)
         }
-        for identifier, reply in self._processes.answers(tasks):
+        for identifier, reply in self._processes.answers(tasks, self._pushed):
             del self._pending[identifier]
             yield reply
 

@@ -18,7 +18,7 @@ import torch
 
 from fl2ora.engines.endings import cause_of
 from fl2ora.engines.sweep_cells import Job
-from fl2ora.experiment.machine import GIB_EACH, free_memory, usable_cores
+from fl2ora.experiment.machine import at_once
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -48,13 +48,9 @@ def workers_for(jobs: Sequence[Job], total: int, wanted: int) -> int:
     there is one worker for each of them.
     """
     most = max(1, total)
-    if wanted:
-        return min(wanted, most)
-    if _on_cuda(jobs):
+    if not wanted and _on_cuda(jobs):
         return min(len(_devices()), most)
-    threads = max((job.config.threads for job in jobs), default=1)
-    memory = int(free_memory() / (GIB_EACH * 2**30))
-    return max(1, min(usable_cores() // threads, memory, most))
+    return at_once(wanted, max((job.config.threads for job in jobs), default=1), most)
 
 
 def _on_cuda(jobs: Sequence[Job]) -> bool:

@@ -127,7 +127,7 @@ class RunConfig(BaseModel):
     threads: int = Field(default=1, ge=1, le=1024)
     """CPU threads of each client"""
     workers: int = Field(default=0, ge=0, le=1024)
-    """clients computed at once by fl2ora run --engine in-process; 0: as many as fit"""
+    """clients (in-process) and batches of the server's evaluation at once; 0: as many as fit"""
     cache_features: bool = True
     """whether features that training cannot change are computed once and kept"""
     cache_gib: float = Field(default=4.0, ge=0, le=10_000)

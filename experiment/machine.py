@@ -12,6 +12,18 @@ GIB_EACH = 1.5
 _CGROUP = Path("/sys/fs/cgroup")
 
 
+def at_once(wanted: int, threads: int, most: int = 1024) -> int:
+    """Return how many things that need ``threads`` cores each are computed at once on the CPU.
+
+    Args:
+        wanted: so many; 0: as many as cores and memory allow, each with ``GIB_EACH``.
+        threads: of each.
+        most: so many there are.
+    """
+    memory = int(free_memory() / (GIB_EACH * 2**30))
+    return max(1, min(wanted or min(usable_cores() // threads, memory), most))
+
+
 def usable_cores() -> int:
     """Return how many cores this process may run on."""
     return len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1

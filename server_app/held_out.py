@@ -13,6 +13,7 @@ from fl2ora.clip_tuning.prediction import predict
 from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.machine import at_once
 from fl2ora.federated_data.images import JoinedRows, LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.federated_data.shares import ClientData, divide, share_out
@@ -46,6 +47,7 @@ class HeldOut:
         self, config: RunConfig, federation: Federation, infos: Mapping[str, NodeInfo]
     ) -> None:
         self._batch = config.eval_batch_size
+        self._at_once = at_once(config.workers, config.threads)
         gib = config.cache_gib if config.cache_features else 0.0
         self._store = shared_store(gib, config.cache_dir)
         self._key = object()  # of these images in the store
@@ -90,8 +92,9 @@ class HeldOut:
             same = list(group)
             images = JoinedRows([part.images for part in same])
             key = self._key, name, len(found), shape
-            features = self._store.features(classifier, images, key, self._batch)
-            logits = predict(classifier, images, self._batch, features)
+            at_once = self._at_once if classifier.clip.device.type == "cpu" else 1
+            features = self._store.features(classifier, images, key, self._batch, at_once=at_once)
+            logits = predict(classifier, images, self._batch, features, at_once)
             found += torch.split(logits, [len(part) for part in same])
         return found
 
