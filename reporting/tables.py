@@ -8,8 +8,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.experiment.errors import UserError, shown
 from fl2ora.reporting.events import METRICS_FILE, read_whole_lines
@@ -17,6 +15,8 @@ from fl2ora.reporting.sources import CALIBRATED
 from fl2ora.reporting.whole_files import whole_file
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fl2ora.calibration import CalibrationStats, Metric
 
 CSV_FILE = "metrics.csv"
@@ -34,6 +34,8 @@ def metrics_table(folder: Path) -> pd.DataFrame:
     Raises:
         UserError: the file is damaged.
     """
+    import pandas as pd  # not until it is needed: other commands are to answer at once
+
     path = folder / METRICS_FILE
     rows = read_whole_lines(path)
     for number, row in enumerate(rows, start=1):
@@ -102,6 +104,8 @@ def write_classwise(
         ]
     if not rows:
         return None
+    import pandas as pd
+
     path = folder / CLASSWISE_FILE
     with whole_file(path) as part:
         pd.DataFrame(rows).to_csv(part, index=False)

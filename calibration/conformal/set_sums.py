@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.stats import beta
 from torch import Tensor
 
 _OUTSIDE = 0.05
@@ -53,6 +52,8 @@ class SetSums:
         """
         if not self.count:
             return {}
+        from scipy.stats import beta  # not until it is needed: few runs have sets
+
         hits, misses = self.covered, self.count - self.covered
         low = beta.ppf(_OUTSIDE / 2, hits, misses + 1) if hits else 0.0
         high = beta.ppf(1 - _OUTSIDE / 2, hits + 1, misses) if misses else 1.0

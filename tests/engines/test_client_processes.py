@@ -46,7 +46,8 @@ def run(settings: RunConfig) -> Path:
 def test_two_workers_end_with_the_numbers_of_one(tmp_path: Path) -> None:
     """With state on the clients, measured there, and a calibrator fitted there."""
     settings: dict[str, Any] = {
-        "strategy": "scaffold", "optimiser": "sgd(momentum=0.0)", "evaluate-on": "nodes", "calibrator": "temperature",
+        "strategy": "scaffold", "optimiser": "sgd(momentum=0.0)", "evaluate-on": "nodes",
+        "calibrator": "temperature",
     }  # fmt: skip
     one, two = (run(config(tmp_path, f"{n}", workers=n, **settings)) for n in (1, 2))
     assert_equal_runs(two, one)
