@@ -118,14 +118,24 @@ def shown_metrics(table: pd.DataFrame) -> tuple[Metric, ...]:
 
 
 def shown_rows(table: pd.DataFrame, source: str) -> list[list[str]]:
-    """Return one row of text per evaluated round of ``source``: round, then ``shown_metrics``."""
-    rows = table[table["source"] == source].sort_values("round")
-    metrics = shown_metrics(table)
-    return [
-        ["zero-shot" if row["round"] == 0 else str(int(row["round"]))]
-        + [cell(metric, row) for metric in metrics]
-        for row in rows.to_dict("records")
-    ]
+    """Return one row of text per evaluated round of ``source``: round, then ``shown_metrics``.
+
+    A round that was measured with fewer images than others says with how many.
+    """
+    rows = table[table["source"] == source].sort_values("round", kind="stable").to_dict("records")
+    metrics, most = shown_metrics(table), max((_images(row) for row in rows), default=0)
+    return [[_name_of_round(row, most)] + [cell(metric, row) for metric in metrics] for row in rows]
+
+
+def _name_of_round(row: Mapping[Hashable, Any], most: float) -> str:
+    name = "zero-shot" if row["round"] == 0 else str(int(row["round"]))
+    found = _images(row)
+    return f"{name} ({found:,.0f} images)" if 0 < found < most else name
+
+
+def _images(row: Mapping[Hashable, Any]) -> float:
+    found = float(row.get("num_examples", 0))
+    return 0 if math.isnan(found) else found
 
 
 def rows_with_calibrated(table: pd.DataFrame, source: str) -> list[list[str]]:
