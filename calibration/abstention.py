@@ -18,7 +18,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
 
 from fl2ora.calibration.binning import Floats
 
@@ -55,6 +54,8 @@ def clopper_pearson_lower(right: int, count: int, risk: float) -> float:
     >>> clopper_pearson_lower(0, 10, 0.05)
     0.0
     """
+    from scipy.stats import beta  # not until it is needed: few runs abstain
+
     return float(beta.ppf(risk, right, count - right + 1)) if right else 0.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fl2ora.clip_tuning.at_once import results
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.image_source import Images, batches
 
@@ -15,6 +16,7 @@ def predict(
     images: Images,
     batch_size: int = 256,
     prefix: Tensor | None = None,
+    at_once: int = 1,
 ) -> Tensor:
     """Return float32 logits ``(N, K)`` on the CPU of raw ``images (N, C, H, W)`` uint8.
 
@@ -25,20 +27,24 @@ def predict(
         images: raw.
         batch_size: images encoded at once.
         prefix: the images' prefix features, where they are known.
+        at_once: batches computed at once, in threads; it changes no number.
     """
     classifier.eval()
     device = classifier.clip.device
     classes = classifier.encode_classes()
-    rows = [torch.zeros((0, len(classifier.class_names)))]
     given = images if prefix is None else prefix
-    for rows_of_batch in batches(given, batch_size):
-        part = given[rows_of_batch].to(device)
+
+    @torch.inference_mode()  # of this thread
+    def scored(rows: slice) -> Tensor:
+        part = given[rows].to(device)
         if prefix is None:
             encoded = classifier.encode_images(classifier.preprocessing.evaluation(part))
         else:
             encoded = classifier.finish_images(part)
-        rows.append(classifier.logits(encoded, classes).float().cpu())
-    return torch.cat(rows)
+        return classifier.logits(encoded, classes).float().cpu()
+
+    none = torch.zeros((0, len(classifier.class_names)))
+    return torch.cat([none, *results(scored, batches(given, batch_size), at_once)])
 
 
 @torch.inference_mode()

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 from rich.console import Console
 
@@ -61,6 +60,8 @@ def calibrate(
 
 def _print(console: Console, found: dict[str, dict[str, float]], last: int) -> None:
     """Print the metrics before and after, one below the other."""
+    import pandas as pd
+
     sources = [*central_sources(found), CLIENTS_TEST]
     names = [name for source in sources for name in (source, source + CALIBRATED) if name in found]
     table = pd.DataFrame([{"round": last, "source": name, **found[name]} for name in names])

@@ -7,9 +7,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import typer
 from rich.console import Console
 
@@ -28,6 +27,9 @@ from fl2ora.reporting.run_directory import runs_root
 from fl2ora.reporting.run_file import RunFile
 from fl2ora.reporting.tables import shown_metrics, shown_rows
 from fl2ora.reporting.whole_files import whole_file, write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PROTOCOLS = ("in_distribution", "leave_one_domain_out")  # the default, and what is set here
 MEAN = "mean"
@@ -160,6 +162,8 @@ def domain_table(folders: Mapping[str, Path]) -> pd.DataFrame:
     Returns:
         Columns ``domain``, ``stage`` (``zero-shot``, ``final``, ``calibrated``) and the metrics.
     """
+    import pandas as pd
+
     from fl2ora.calibration.metrics.table import METRICS
     from fl2ora.reporting.sources import CALIBRATED, SERVER_TEST
     from fl2ora.reporting.tables import metrics_table

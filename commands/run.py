@@ -7,9 +7,8 @@ import time
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 from rich.console import Console
 
@@ -38,6 +37,9 @@ from fl2ora.reporting.tables import (
     rows_with_calibrated,
     shown_metrics,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Engine(StrEnum):

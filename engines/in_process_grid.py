@@ -1,29 +1,29 @@
-"""A Grid whose nodes live in this process: no Ray, no daemon, a debugger works everywhere."""
+"""A Grid whose nodes live in this process, or in processes of it: no Ray, no daemon."""
 
 from __future__ import annotations
 
-import logging
-import traceback
+import time
 from collections.abc import Iterable, Iterator
 from uuid import uuid4
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fl2ora.engines.answering import answered
+from fl2ora.engines.client_processes import ClientProcesses, Task
 from fl2ora.experiment.config import Value
-
-logger = logging.getLogger(__name__)
 
 
 class InProcessGrid(Grid):
-    """Runs a ClientApp for ``num_clients`` nodes, one message at a time, when replies are pulled.
+    """Runs a ClientApp for ``num_clients`` nodes when replies are pulled.
 
     Node ids are 1 to ``num_clients``; each node keeps its ``Context.state`` from message to
-    message, as Flower's simulation does.
+    message, as Flower's simulation does. Replies come in the order of the messages. Those to
+    queries are made here, one at a time, so that a debugger works everywhere; all others are too,
+    as long as there are no ``processes`` for them.
 
     Args:
         client_app: the very object a SuperNode would run.
@@ -31,6 +31,7 @@ class InProcessGrid(Grid):
         num_clients: number of nodes.
         run_id: Flower's id of the run.
         node_configs: further node-config keys by index, for nodes that differ.
+        processes: of the same ClientApp, which compute clients at once.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class InProcessGrid(Grid):
         num_clients: int,
         run_id: int = 1,
         node_configs: dict[int, dict[str, Value]] | None = None,
+        processes: ClientProcesses | None = None,
     ) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 0, 0
         self._client_app = client_app
         self._run_id = run_id
         self._pending: dict[str, Message] = {}
+        self._processes, self._seconds, self._pushed = processes, 0.0, 0.0
         self._contexts = {
             index + 1: Context(
                 run_id=run_id,
@@ -86,6 +89,7 @@ class InProcessGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Queue messages; nothing is computed yet."""
+        self._pushed = time.monotonic()
         identifiers = []
         for message in messages:
             identifier = str(uuid4())
@@ -98,22 +102,46 @@ class InProcessGrid(Grid):
         """Run the ClientApp on each queued message and yield its reply."""
         wanted = set(message_ids)
         for identifier in [i for i in self._pending if i in wanted]:
+            if self._handed_over(self._pending[identifier]):
+                yield from self._by_processes(wanted)
+                return
             yield self._run(self._pending.pop(identifier))
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Run the ClientApp on all messages; ``timeout`` cannot interrupt this process."""
-        return list(self.pull_messages(list(self.push_messages(messages))))
+        identifiers = list(self.push_messages(messages))
+        replies = list[Message]()
+        while len(replies) < len(identifiers):
+            replies += self.pull_messages(identifiers)
+        return replies
+
+    def _handed_over(self, message: Message) -> bool:
+        if self._processes is None or not self._computes(message):
+            return False
+        return self._processes.take_tasks(self._seconds)
+
+    def _by_processes(self, wanted: set[str]) -> Iterator[Message]:
+        assert self._processes is not None
+        tasks = {
+            identifier: Task(message, self._contexts[message.metadata.dst_node_id])
+            for identifier, message in self._pending.items()
+            if identifier in wanted and self._computes(message)
+        }
+        for identifier, reply in self._processes.answers(tasks, self._pushed):
+            del self._pending[identifier]
+            yield reply
 
     def _run(self, message: Message) -> Message:
-        """Answer one message, or report what was raised, as a SuperNode does."""
-        context = self._contexts[message.metadata.dst_node_id]
-        try:
-            return self._client_app(message, context)
-        except Exception as error:
-            logger.debug("ClientApp raised:\n%s", traceback.format_exc())
-            reason = f"{type(error).__name__}: {error}"
-            return Message(
-                Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message
-            )
+        started = time.monotonic()
+        reply = answered(self._client_app, message, self._contexts[message.metadata.dst_node_id])
+        if self._computes(message):
+            self._seconds += time.monotonic() - started
+        elif self._processes is not None:
+            self._processes.load()
+        return reply
+
+    @staticmethod
+    def _computes(message: Message) -> bool:
+        return not message.metadata.message_type.startswith(MessageType.QUERY)

@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 from rich.console import Console
 
@@ -21,6 +20,7 @@ from fl2ora.engines.progress import RoundsView
 from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import RunInterruptedError, UserError
 from fl2ora.experiment.fingerprint import ROOMS, code_root
+from fl2ora.experiment.machine import usable_cores
 from fl2ora.reporting.run_file import RUN_FILE
 from fl2ora.server_app.stopping import STOP_FILE, on_sigterm
 
@@ -53,7 +53,7 @@ class Resources:
         Raises:
             UserError: says what was asked for and what there is.
         """
-        cores = len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
+        cores = usable_cores()
         if self.cpus > cores:
             raise UserError(
                 f"--client-cpus: expected at most {cores} on this machine, found {self.cpus}"

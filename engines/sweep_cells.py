@@ -66,7 +66,10 @@ class Jobs:
             raise ConfigError(problems)
         key = cell_key(config.flat(), self.code(config))
         name = cell_name(cell.labels, cell.seed, key)
-        placed = {"output_dir": str(self._root / part), "run_name": name}
+        # A sweep has several runs at once, so that each has one process.
+        placed = {
+            "output_dir": str(self._root / part), "run_name": name, "workers": config.workers or 1,
+        }  # fmt: skip
         return Job(cell, config.model_copy(update=placed), self._root / part / name)
 
     def code(self, config: RunConfig) -> str:

@@ -14,19 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
 import torch
 
+from fl2ora.engines.endings import cause_of
 from fl2ora.engines.sweep_cells import Job
-
-GIB_EACH = 1.5
-"""Memory reserved for a worker with a small model; larger ones need ``--workers``."""
+from fl2ora.experiment.machine import at_once
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from fl2ora.engines.sweep_worker import serve; serve()"
 )
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -51,24 +48,9 @@ def workers_for(jobs: Sequence[Job], total: int, wanted: int) -> int:
     there is one worker for each of them.
     """
     most = max(1, total)
-    if wanted:
-        return min(wanted, most)
-    if _on_cuda(jobs):
+    if not wanted and _on_cuda(jobs):
         return min(len(_devices()), most)
-    cores = len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
-    threads = max((job.config.threads for job in jobs), default=1)
-    memory = int(_free_memory() / (GIB_EACH * 2**30))
-    return max(1, min(cores // threads, memory, most))
-
-
-def _free_memory() -> float:
-    """Return the bytes of memory this process and its children may still take."""
-    free = float(psutil.virtual_memory().available)
-    try:
-        limit, used = ((_CGROUP / f"memory.{name}").read_text() for name in ("max", "current"))
-        return min(free, float(limit) - float(used))
-    except (OSError, ValueError):  # no such group, or "max"
-        return free
+    return at_once(wanted, max((job.config.threads for job in jobs), default=1), most)
 
 
 def _on_cuda(jobs: Sequence[Job]) -> bool:
@@ -111,9 +93,7 @@ class _Worker:
         code = self._process.wait()
         self._close()
         log = self._logs / f"worker-{self._number}.log"
-        what = f"signal {-code}" if code < 0 else f"exit code {code}"
-        hint = ", which the system sends when memory runs out" if code == -9 else ""
-        return f"its process ended with {what}{hint}; see {log}"
+        return f"its process ended with {cause_of(code)}; see {log}"
 
     def stop(self) -> None:
         """End the process, whatever it does."""

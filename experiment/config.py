@@ -109,6 +109,8 @@ class RunConfig(BaseModel):
     """bootstrap draws behind each interval; 0: no intervals"""
     eval_every: int = Field(default=1, ge=1, le=1_000_000)
     """rounds between evaluations; the last is always evaluated"""
+    eval_share: float = Field(default=1.0, gt=0, le=1)
+    """share of the server's held-out images measured between the first and last round"""
     evaluate_on: Literal["auto", "server", "nodes"] = "auto"
     """where clients-test is measured: auto, server or nodes"""
     eval_batch_size: int = Field(default=256, ge=1, le=65_536)
@@ -126,6 +128,8 @@ class RunConfig(BaseModel):
     """whether the backward pass computes activations again, to save memory"""
     threads: int = Field(default=1, ge=1, le=1024)
     """CPU threads of each client"""
+    workers: int = Field(default=0, ge=0, le=1024)
+    """clients (in-process) and batches of the server's evaluation at once; 0: as many as fit"""
     cache_features: bool = True
     """whether features that training cannot change are computed once and kept"""
     cache_gib: float = Field(default=4.0, ge=0, le=10_000)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import printable
@@ -19,6 +18,9 @@ from fl2ora.reporting.sources import (
 )
 from fl2ora.reporting.tables import metrics_table, rows_with_calibrated, shown_metrics
 from fl2ora.reporting.whole_files import write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ADAPTER = "adapter"
 PEFT_FILE = "adapter_config.json"

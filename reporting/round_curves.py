@@ -72,7 +72,17 @@ def draw_rounds(figure: Figure, table: pd.DataFrame, changes: Sequence[int] = ()
             panels[1].set_xlim(panels[1].dataLim.x0 - 0.5, panels[1].dataLim.x0 + 0.5)
     locator = MaxNLocator(7, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
     panels[1].xaxis.set_major_locator(locator if handles else NullLocator())
-    panels[1].set_xlabel("round (0: zero-shot)")
+    panels[1].set_xlabel(f"round (0: zero-shot{_of_fewer(table)})")
+
+
+def _of_fewer(table: pd.DataFrame) -> str:
+    """Say that points between the first and the last are of a part of the images, if they are."""
+    if "num_examples" not in table.columns:
+        return ""
+    central = table[table["source"].isin(central_sources(table["source"]))]
+    images = central.groupby("source")["num_examples"]
+    share = (central["num_examples"] / images.transform("max")).min()
+    return f"; between the first and the last: {share:.2g} of the images" if share < 1 else ""
 
 
 def _looks(table: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -33,6 +33,7 @@ class RunLines:
     def __init__(self, num_rounds: int) -> None:
         self._num_rounds = num_rounds
         self._training = ""
+        self._images: dict[str, float] = {}  # most that a source was measured with
         self._central = False  # there is a central part, which comes before the clients
 
     def line_of(self, event: Mapping[str, Any]) -> str | None:
@@ -103,7 +104,13 @@ class RunLines:
         number = event["round"]
         name = f"round {number}/{self._num_rounds}" if number else "zero-shot"
         training, self._training = self._training, ""  # beside the first part alone
-        return f"{self._metrics(f'{name}{part}', event)}  {training}".rstrip()
+        return f"{self._metrics(f'{name}{part}', event)}{self._fewer(event)}  {training}".rstrip()
+
+    def _fewer(self, event: Mapping[str, Any]) -> str:
+        """Say of how many images the metrics are, where others of the source are of more."""
+        found, source = event.get("num_examples", 0), event["source"]
+        most = self._images[source] = max(found, self._images.get(source, 0))
+        return f"  ({found:,.0f} of {most:,.0f} images)" if found < most else ""
 
     def _metrics(self, name: str, event: Mapping[str, Any]) -> str:
         line = f"{name:>12}"

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from fl2ora.reporting.whole_files import whole_file
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fl2ora.calibration.conformal.set_sums import SetSums
 
 SETS_FILE = "sets.csv"
@@ -37,6 +37,8 @@ def write_sets(folder: Path, sums: Mapping[str, SetSums]) -> Path | None:
     ]
     if not rows:
         return None
+    import pandas as pd  # not until it is needed: other commands are to answer at once
+
     path = folder / SETS_FILE
     with whole_file(path) as part:
         pd.DataFrame(rows).to_csv(part, index=False)

@@ -8,8 +8,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 import fl2ora.calibration as calibration  # its names are loaded when used, and torch with them
 from fl2ora.experiment.errors import UserError, shown
 from fl2ora.reporting.events import METRICS_FILE, read_whole_lines
@@ -17,6 +15,8 @@ from fl2ora.reporting.sources import CALIBRATED
 from fl2ora.reporting.whole_files import whole_file
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fl2ora.calibration import CalibrationStats, Metric
 
 CSV_FILE = "metrics.csv"
@@ -34,6 +34,8 @@ def metrics_table(folder: Path) -> pd.DataFrame:
     Raises:
         UserError: the file is damaged.
     """
+    import pandas as pd  # not until it is needed: other commands are to answer at once
+
     path = folder / METRICS_FILE
     rows = read_whole_lines(path)
     for number, row in enumerate(rows, start=1):
@@ -102,6 +104,8 @@ def write_classwise(
         ]
     if not rows:
         return None
+    import pandas as pd
+
     path = folder / CLASSWISE_FILE
     with whole_file(path) as part:
         pd.DataFrame(rows).to_csv(part, index=False)
@@ -114,14 +118,24 @@ def shown_metrics(table: pd.DataFrame) -> tuple[Metric, ...]:
 
 
 def shown_rows(table: pd.DataFrame, source: str) -> list[list[str]]:
-    """Return one row of text per evaluated round of ``source``: round, then ``shown_metrics``."""
-    rows = table[table["source"] == source].sort_values("round")
-    metrics = shown_metrics(table)
-    return [
-        ["zero-shot" if row["round"] == 0 else str(int(row["round"]))]
-        + [cell(metric, row) for metric in metrics]
-        for row in rows.to_dict("records")
-    ]
+    """Return one row of text per evaluated round of ``source``: round, then ``shown_metrics``.
+
+    A round that was measured with fewer images than others says with how many.
+    """
+    rows = table[table["source"] == source].sort_values("round", kind="stable").to_dict("records")
+    metrics, most = shown_metrics(table), max((_images(row) for row in rows), default=0)
+    return [[_name_of_round(row, most)] + [cell(metric, row) for metric in metrics] for row in rows]
+
+
+def _name_of_round(row: Mapping[Hashable, Any], most: float) -> str:
+    name = "zero-shot" if row["round"] == 0 else str(int(row["round"]))
+    found = _images(row)
+    return f"{name} ({found:,.0f} images)" if 0 < found < most else name
+
+
+def _images(row: Mapping[Hashable, Any]) -> float:
+    found = float(row.get("num_examples", 0))
+    return 0 if math.isnan(found) else found
 
 
 def rows_with_calibrated(table: pd.DataFrame, source: str) -> list[list[str]]:

@@ -85,6 +85,8 @@ class Evaluation:
             )
         self.on_nodes = bool(own) or config.evaluate_on == "nodes"
         self._held_out = HeldOut(config, federation, {} if self.on_nodes else clients.infos)
+        whole, share = self._held_out, config.eval_share
+        self._sample = whole.sample(share) if share < 1 else whole
         self._nodes, self._config, self._means = clients, config, federation.means
         parts = federation.parts
         self._tuned = PartModels(classifier, config.method, config, parts)
@@ -120,18 +122,26 @@ class Evaluation:
 
     def measure_zero_shot(self) -> Sources:
         """Measure the untuned model as round 0, by the same code on the same images."""
-        return self._measure(0, self._zero_shot, {})
+        return self._measure(0, self._zero_shot, {}, self._held_out)
 
     def go_on(self, past: Mapping[int, Sums]) -> None:
         """Take up the sums of an interrupted run, zero-shot's too; score zero-shot again."""
         self._scores = {0: score(0, self._held_out, self._zero_shot)}
         self.history = dict(past)
 
-    def measure(self, number: int, adapter: Adapter) -> Sources:
-        """Measure the adapter after a round; return the metrics of every source."""
+    def measure(self, number: int, adapter: Adapter, *, whole: bool = True) -> Sources:
+        """Measure the adapter after a round; return the metrics of every source.
+
+        Args:
+            number: of the round.
+            adapter: global.
+            whole: of all that is held out on the server, not just of ``eval-share``.
+        """
         self._adapter = adapter
         self._tuned.restore(adapter)
-        return self._measure(number, self._tuned, adapter)
+        return self._measure(
+            number, self._tuned, adapter, self._held_out if whole else self._sample
+        )
 
     def saved_logits(self) -> SavedLogits:
         """Return the logits of what is held out on the server, as last measured and zero-shot.
@@ -197,8 +207,7 @@ class Evaluation:
             shown[source] = panels
         return shown
 
-    def _measure(self, number: int, models: PartModels, adapter: Adapter) -> Sources:
-        held = self._held_out
+    def _measure(self, number: int, models: PartModels, adapter: Adapter, held: HeldOut) -> Sources:
         scores = score(number, held, models)
         # Of the rounds, zero-shot and the latest are kept.
         self._scores = {n: known for n, known in self._scores.items() if n == 0}

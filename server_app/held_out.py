@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import torch
@@ -13,6 +16,8 @@ from fl2ora.clip_tuning.prediction import predict
 from fl2ora.clip_tuning.prefix.store import shared_store
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.machine import at_once
+from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.images import JoinedRows, LabelledImages
 from fl2ora.federated_data.protocols.base import Federation
 from fl2ora.federated_data.shares import ClientData, divide, share_out
@@ -46,14 +51,35 @@ class HeldOut:
         self, config: RunConfig, federation: Federation, infos: Mapping[str, NodeInfo]
     ) -> None:
         self._batch = config.eval_batch_size
+        self._at_once = at_once(config.workers, config.threads)
         gib = config.cache_gib if config.cache_features else 0.0
         self._store = shared_store(gib, config.cache_dir)
+        self._seed = config.seed
         self._key = object()  # of these images in the store
         self.central = {part_source(part.name): part for part in federation.parts}
         self._classes: Classes = federation.class_names, federation.templates
         divided = shares_of(config, federation, infos)
         self.test = {client: data.test for client, data in divided.items()}
         self.calibration = {client: data.calibration for client, data in divided.items()}
+
+    def sample(self, share: float) -> HeldOut:
+        """Return these with the same share of the test images of each part and client.
+
+        They are the same in every run with the seed; at least one of each that has any.
+        """
+        sample = copy.copy(self)
+        sample._key = object()
+        sample.central = {
+            source: replace(part, images=self._some(part.images, share, source))
+            for source, part in self.central.items()
+        }
+        sample.test = {c: self._some(data, share, f"client {c}") for c, data in self.test.items()}
+        return sample
+
+    def _some(self, images: LabelledImages, share: float, name: str) -> LabelledImages:
+        rng = torch.Generator().manual_seed(derive_seed(self._seed, "eval-share", name))
+        chosen = torch.randperm(len(images), generator=rng)[: math.ceil(share * len(images))]
+        return images.select(chosen.sort().values)
 
     def test_logits(self, models: PartModels) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the logits of each central part by its source, and of each client's images."""
@@ -90,8 +116,9 @@ class HeldOut:
             same = list(group)
             images = JoinedRows([part.images for part in same])
             key = self._key, name, len(found), shape
-            features = self._store.features(classifier, images, key, self._batch)
-            logits = predict(classifier, images, self._batch, features)
+            at_once = self._at_once if classifier.clip.device.type == "cpu" else 1
+            features = self._store.features(classifier, images, key, self._batch, at_once=at_once)
+            logits = predict(classifier, images, self._batch, features, at_once)
             found += torch.split(logits, [len(part) for part in same])
         return found
 

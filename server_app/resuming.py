@@ -27,7 +27,7 @@ from fl2ora.server_app.stopping import STOP_FILE
 _FREE = frozenset(
     {
         "resume", "force-resume", "output-dir", "run-name", "checkpoint-every", "round-timeout",
-        "start-timeout", "cache-dir", "cache-gib",
+        "start-timeout", "cache-dir", "cache-gib", "workers",
     }
 )  # fmt: skip
 

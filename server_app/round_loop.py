@@ -51,10 +51,11 @@ def _hopeless(run: Run, number: int, idle: int, asked_to_end: Callable[[], objec
 
 
 def _given_up(run: Run, state: RunState, reason: str) -> RunState:
-    """Put the end on record; measure the adapter if it was not."""
-    tracker = run.context.tracker
+    """Put the end on record; measure the adapter if it was not, or not on all images."""
+    tracker, config = run.context.tracker, run.context.config
     tracker.log("gave-up", round=state.round, reason=reason)
-    if state.round % run.context.config.eval_every and not state.stop:
+    partly = config.eval_share < 1 and state.round > 0
+    if (state.round % config.eval_every or partly) and not state.stop:
         rows = run.context.evaluation.measure(state.round, state.adapter)
         for source, values in rows.items():
             tracker.metrics(state.round, source, values)

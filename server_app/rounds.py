@@ -86,11 +86,12 @@ def run_round(state: RunState, run: Run) -> RunState:
     plan = _plan(run, state.adapter, number)
     report, used = _train(run, plan)
     report, stop = _react(run, "after_training", report)
-    if stop or number % config.eval_every == 0 or number == config.num_rounds:
-        report = _measured(run, report)
+    whole = bool(stop) or number == config.num_rounds
+    if whole or number % config.eval_every == 0:
+        report = _measured(run, report, whole=whole)
     report, later = _react(run, "after_round", report)
-    if later and len(report.metrics) == 1:
-        report = _measured(run, report)
+    if later and not whole and (len(report.metrics) == 1 or config.eval_share < 1):
+        report = _measured(run, report, whole=True)
     return _next_state(run, state, report, used, stop or later)
 
 
@@ -199,8 +200,8 @@ def _with(report: RoundReport, reaction: Reaction, hook: str) -> RoundReport:
     return replace(report, adapter=adapter, metrics={**report.metrics, TRAINING: training})
 
 
-def _measured(run: Run, report: RoundReport) -> RoundReport:
-    found = run.context.evaluation.measure(report.plan.round, report.adapter)
+def _measured(run: Run, report: RoundReport, *, whole: bool) -> RoundReport:
+    found = run.context.evaluation.measure(report.plan.round, report.adapter, whole=whole)
     return replace(report, metrics={**report.metrics, **found})
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fl2ora.clip_tuning.at_once import results
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.image_source import Images, batches, for_crops
 from fl2ora.clip_tuning.prefix.image_prefix import ImagePrefix, lasting
@@ -35,7 +36,11 @@ PLAIN = Views()
 
 
 def prefix_features(
-    classifier: ClipClassifier, images: Images, batch_size: int = 256, views: Views = PLAIN
+    classifier: ClipClassifier,
+    images: Images,
+    batch_size: int = 256,
+    views: Views = PLAIN,
+    at_once: int = 1,
 ) -> Tensor:
     """Return the prefix features of raw ``images (N, C, H, W)`` uint8, N at least 1.
 
@@ -47,17 +52,22 @@ def prefix_features(
         images: raw.
         batch_size: images encoded at once; changes nothing but memory.
         views: of the images.
+        at_once: batches computed at once; see ``predict``.
     """
     prefix = prefix_of(classifier)
     classifier.eval()
+
+    def computed(pixels: Tensor) -> Tensor:
+        with lasting(classifier.clip.device):  # in this thread
+            return prefix.compute(pixels).cpu()
+
     rows, done = None, 0
     with lasting(classifier.clip.device):
-        for pixels in _seen(classifier, images, batch_size, views):
-            features = prefix.compute(pixels).cpu()
+        for features in results(computed, _seen(classifier, images, batch_size, views), at_once):
             if rows is None:  # at once, since two copies of hidden states may be too many
                 rows = features.new_empty((views.count * len(images), *features.shape[1:]))
-            rows[done : done + len(pixels)] = features
-            done += len(pixels)
+            rows[done : done + len(features)] = features
+            done += len(features)
     assert rows is not None
     return rows
 

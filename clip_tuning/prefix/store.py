@@ -51,6 +51,7 @@ class PrefixStore:
         part_key: Hashable,
         batch_size: int = 256,
         views: Views = PLAIN,
+        at_once: int = 1,
     ) -> Tensor | None:
         """Return the prefix features of raw ``images (N, C, H, W)`` uint8, on the CPU.
 
@@ -60,6 +61,7 @@ class PrefixStore:
             part_key: names these very images in this process, so that they are digested once.
             batch_size: images encoded at once.
             views: of the images.
+            at_once: batches computed at once; see ``predict``.
 
         Returns:
             None where there is nothing to keep: the classifier has no prefix, there is no image, or
@@ -79,7 +81,7 @@ class PrefixStore:
         if features is None:
             if bytes_needed(classifier, images, views) > self._limit:
                 return None
-            features = prefix_features(classifier, images, batch_size, views)
+            features = prefix_features(classifier, images, batch_size, views, at_once)
             if path is not None:
                 _write(path, features)
         self._kept[key] = features

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,6 +181,29 @@ def test_keys_with_a_word(call: Call, capsys: pytest.CaptureFixture[str]) -> Non
         "\n## Machine\n# seed of every random stream\nseed = 0\n"
         "# seconds to wait for the replies of a round\nround-timeout = 3600.0\n"
     )
+
+
+def test_help_is_shown_before_anything_large_is_imported() -> None:
+    code = """
+import sys
+from fl2ora.commands import app
+sys.argv = ["fl2ora", "--help"]
+try:
+    app.main()
+finally:
+    large = "torch transformers flwr ray pandas matplotlib numpy scipy PIL peft".split()
+    assert not [name for name in large if name in sys.modules], sys.modules
+"""
+    root = Path(fl2ora.__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    assert "sweep" in done.stdout
 
 
 def test_what_is_piped_is_not_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,9 @@ LIMITS = {
     "batch_size": (1, 65536), "accumulate": (1, 10**4), "learning_rate": (0, 1000),
     "gradient_clip": (0, 10**6),
     "num_bins": (1, 10**4), "resamples": (0, 10**5), "eval_every": (1, 10**6),
+    "eval_share": (0, 1),
     "eval_batch_size": (1, 65536), "seed": (0, 2147483647), "threads": (1, 1024),
+    "workers": (0, 1024),
     "cache_gib": (0, 10**4), "round_timeout": (0, 10**7), "start_timeout": (0, 10**7),
     "checkpoint_every": (0, 10**6),
 }  # fmt: skip
@@ -130,7 +132,7 @@ def test_every_number_has_its_limits_written_down() -> None:
 def test_no_number_is_unlimited(key: str) -> None:
     least, most = LIMITS[key]
     kind = type(DEFAULTS[key])
-    above = ("fraction_train", "max_client_weight", "round_timeout", "start_timeout")
+    above = ("fraction_train", "eval_share", "max_client_weight", "round_timeout", "start_timeout")
     words = "more than" if key in above else "at l"
     for value in (kind(least) - 1, kind(most) + 1, kind(10**30)):
         (problem,) = _problems(**{key: value})

@@ -33,6 +33,17 @@ def test_clients_stand_in_where_the_server_has_no_data() -> None:
         assert lines.line_of(event(source)) is None
 
 
+def test_a_round_of_fewer_images_says_of_how_many() -> None:
+    lines = RunLines(3)
+    found = [
+        lines.line_of({**event("server-test", number), "num_examples": images})
+        for number, images in ((0, 10_000.0), (1, 1_000.0), (3, 10_000.0))
+    ]
+    assert [str(line).partition("25.00 %")[2] for line in found] == [
+        "", "  (1,000 of 10,000 images)", "",
+    ]  # fmt: skip
+
+
 def test_a_part_that_is_not_calibrated_says_why() -> None:
     said = {"event": "not-calibrated", "source": "server-test/new", "reason": "other classes"}
     assert RunLines(1).line_of(said) == "  server-test/new not calibrated: other classes"

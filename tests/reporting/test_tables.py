@@ -62,6 +62,14 @@ def test_rows_of_a_source_come_by_round(tmp_path: Path) -> None:
     assert shown_rows(metrics_table(tmp_path), "no-such-source") == []
 
 
+def test_a_round_measured_with_fewer_images_says_so(tmp_path: Path) -> None:
+    tracker = JsonLines(tmp_path)
+    for number, images in ((0, 1500.0), (1, 1200.0), (2, 1500.0)):
+        tracker.metrics(number, "server-test", {"accuracy": 0.5, "num_examples": images})
+    names = [row[0] for row in shown_rows(metrics_table(tmp_path), "server-test")]
+    assert names == ["zero-shot", "1 (1,200 images)", "2"]
+
+
 def test_a_run_without_metrics_has_an_empty_table(tmp_path: Path) -> None:
     table = metrics_table(tmp_path)
     assert len(table) == 0

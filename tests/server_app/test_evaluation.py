@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -221,3 +222,30 @@ def test_a_calibrated_model_on_nodes_is_the_tuned_one_even_without_rounds() -> N
     last = here.nodes.tasks[-1]
     assert (last.round, last.parts, last.calibrator) == (1, (TEST,), "temperature")
     assert isinstance(here.it.calibrated["server-test"], CalibrationStats)
+
+
+def test_a_share_of_the_images_is_measured_where_all_are_not_asked_for() -> None:
+    here, all_of_it = evaluation(eval_share=0.25), evaluation()
+    adapter = away(here.classifier)
+    here.it.measure_zero_shot()
+    first, again = (here.it.measure(n, adapter, whole=False) for n in (1, 2))
+    assert first == again, "the same images"
+    sizes = [math.ceil(0.25 * len(part)) for part in held_out("test")]
+    assert first["server-test"]["num_examples"] == math.ceil(0.25 * len(TEST_IMAGES))
+    assert first["clients-test"]["num_examples"] == sum(sizes)
+    assert [stats.num_examples for stats in here.it.clients.values()] == sizes
+    every = logits("lora", adapter, TEST_IMAGES.images)
+    known = {
+        round(float(cross_entropy(row[None].double(), label[None])), 6)
+        for row, label in zip(every, TEST_IMAGES.labels, strict=True)
+    }
+    sample = here.it._sample.central["server-test"].images
+    rows = cross_entropy(
+        logits("lora", adapter, sample.images).double(), sample.labels, reduction="none"
+    )
+    assert {round(float(value), 6) for value in rows} <= known
+    assert first["server-test"]["nll"] == pytest.approx(float(rows.mean()), rel=1e-6)
+    all_of_it.it.measure_zero_shot()
+    assert here.it.measure(3, adapter) == all_of_it.it.measure(3, adapter)
+    saved, expected = here.it.saved_logits(), all_of_it.it.saved_logits()
+    assert torch.equal(saved.central["server-test"].logits, expected.central["server-test"].logits)

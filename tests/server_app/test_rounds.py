@@ -71,9 +71,13 @@ class Measured:
 
     def __init__(self) -> None:
         self.rounds: list[int] = []
+        self.whole: list[bool] = []
 
-    def measure(self, number: int, adapter: Adapter) -> dict[str, dict[str, float]]:
+    def measure(
+        self, number: int, adapter: Adapter, *, whole: bool = True
+    ) -> dict[str, dict[str, float]]:
         self.rounds.append(number)
+        self.whole.append(whole)
         return {"server-test": {"accuracy": float(adapter["x"][0])}}
 
 
@@ -288,6 +292,25 @@ def test_a_callback_may_end_the_run_which_is_measured_then() -> None:
     assert (state.round, state.stop) == (2, "enough")
     assert measured.rounds == [2]
     assert log.of("stopped") == [{"event": "stopped", "round": 2, "reason": "enough"}]
+
+
+def test_the_last_round_is_measured_whole_and_one_that_turns_out_to_be_the_last_again() -> None:
+    run, _, measured = make_run()
+    run_rounds(RunState(0, START), run)
+    assert measured.whole == [False, False, True]
+    run, log, measured = make_run(Stops(), eval_share=0.5)
+    run_rounds(RunState(0, START), run)
+    assert list(zip(measured.rounds, measured.whole, strict=True)) == [
+        (1, False), (2, False), (2, True),
+    ]  # fmt: skip
+    assert [row[:2] for row in log.rows].count((2, "server-test")) == 1
+    run, _, measured = make_run(StopsBefore(), eval_share=0.5)
+    run_rounds(RunState(0, START), run)
+    assert measured.whole == [False, True]
+    failing = Fails({2, 3})
+    run, _, measured = make_run(clients=failing, num_rounds=9, max_idle_rounds=2, eval_share=0.5)
+    run_rounds(RunState(0, START), run)
+    assert list(zip(measured.rounds, measured.whole, strict=True))[-2:] == [(3, False), (3, True)]
 
 
 class StopsToo(Callback):
