@@ -17,11 +17,12 @@ from fl2ora.client_app.state import ClientState
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import Adapter
-from fl2ora.clip_tuning.digests import run_digests
+from fl2ora.clip_tuning.digests import adapter_digest, run_digests
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.clip_tuning.schedules.base import Schedule
 from fl2ora.experiment.blame import blaming_whoever
+from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.experiment.spec import parse_sum
@@ -59,7 +60,19 @@ def describe(node: Node) -> NodeInfo:
         templates=federation.templates,
         rank=node.rank,
         parts=describe_parts(node),
+        start=_start_digest(node),
     )
+
+
+def _start_digest(node: Node) -> str:
+    """Return a digest of the adapter a run begins with; empty where this node cannot make it yet.
+
+    A run may have other classes than the node's own, which alone it knows when it is asked.
+    """
+    try:
+        return adapter_digest(node.initial())
+    except UserError:
+        return ""
 
 
 def digests(node: Node, salt: bytes) -> SaltedImages | None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter, AdapterError, changes, check_finite, check_like
 from fl2ora.experiment.config import Value
+from fl2ora.messages.adapters import KnownStart, Outgoing, decode_adapter, padded, trimmed
 from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.records import (
     ARRAYS,
@@ -19,6 +19,7 @@ from fl2ora.messages.records import (
     CHANGES_ONLY,
     CLIENT_RULE,
     CONFIG,
+    CUT,
     EXAMPLES,
     METRICS,
     NUM_ROUNDS,
@@ -73,6 +74,7 @@ def encode_train(
     nodes: Mapping[int, str],
     num_rounds: int,
     settings: Mapping[str, Value] | None = None,
+    start: KnownStart | None = None,
 ) -> Iterator[Message]:
     """Yield one message for each node of a round; what all are sent is encoded once.
 
@@ -81,8 +83,9 @@ def encode_train(
         nodes: client keys by node id.
         num_rounds: of the run.
         settings: further ones, sent as they are.
+        start: what need not be sent; see ``Outgoing``.
     """
-    shared = encode_tensors(plan.current)
+    shared = Outgoing(plan.current, start)
     aux = encode_tensors(plan.aux) if plan.aux else None
     own: dict[str, Value] = {
         ROUND: plan.round,
@@ -91,20 +94,29 @@ def encode_train(
         CHANGES_ONLY: True,
     }
     for node, client in nodes.items():
-        start = plan.start_of(client)
+        begins = plan.start_of(client)
+        outgoing = shared if begins is plan.current else Outgoing(begins, start)
+        arrays, said = outgoing.to(node)
         records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-            ARRAYS: shared if start is plan.current else encode_tensors(start),
-            CONFIG: ConfigRecord({**(settings or {}), **own}),
+            ARRAYS: arrays,
+            CONFIG: ConfigRecord({**(settings or {}), **own, **said}),
         }
         if aux is not None:
             records[AUX] = aux
         yield Message(RecordDict(records), dst_node_id=node, message_type=TRAIN)
 
 
-def decode_train(message: Message) -> TrainTask:
+def decode_train(message: Message, initial: Callable[[], Adapter] | None = None) -> TrainTask:
     """Return what a node is asked to do.
 
     Flower's own FedProx only sends its mu, and its FedAdam and others go on in float64.
+
+    Args:
+        message: to the node.
+        initial: see ``decode_adapter``.
+
+    Raises:
+        UnusableMessageError: it cannot be read.
     """
     content = message.content
     settings = content.config_records[CONFIG]
@@ -114,7 +126,7 @@ def decode_train(message: Message) -> TrainTask:
     aux = content.array_records.get(AUX)
     server_round = int(settings[ROUND])  # type: ignore[arg-type]
     return TrainTask(
-        decode_tensors(content.array_records[ARRAYS], ARRAYS, torch.float32, torch.float64),
+        decode_adapter(content, initial),
         decode_tensors(aux, AUX) if aux is not None else {},
         rule,
         server_round,
@@ -135,11 +147,12 @@ def encode_update(
         task: that it answers.
         kept: ``DISK`` or ``MEMORY``; empty where it has nothing to remember.
     """
-    changed = update.adapter
+    changed, cut = update.adapter, 0
     if task is not None and task.changes_only:
-        changed = changes(update.adapter, task.adapter)
+        changed, cut = trimmed(changes(update.adapter, task.adapter))
     reply = reply_record(update.client)
-    reply[UNCHANGED], reply[_KEPT] = len(update.adapter) - len(changed), kept
+    reply[UNCHANGED], reply[CUT] = len(update.adapter) - len(changed), cut
+    reply[_KEPT] = kept
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
         ARRAYS: encode_tensors(changed),
         METRICS: MetricRecord({**update.metrics, EXAMPLES: update.num_examples}),
@@ -208,6 +221,7 @@ def decode_update(
 def _whole(changed: Adapter, content: RecordDict, sent: Mapping[str, Tensor]) -> Adapter:
     """Return an update with what it left out, if that is as much as it says it left out."""
     reply = content.config_records.get(REPLY, ConfigRecord())
+    changed = padded(changed, sent, reply.get(CUT))
     left_out = sent.keys() - changed.keys()
     if reply.get(UNCHANGED) != len(left_out):
         return changed  # what is missing is refused like any other wrong name
