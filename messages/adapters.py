@@ -43,7 +43,13 @@ class Outgoing:
 
     def to(self, node: int) -> tuple[ArrayRecord, dict[str, Value]]:
         """Return the arrays for a node and what to say of them; each kind is encoded once."""
-        knows = self._start is not None and node in self._start.nodes
+        start = self._start
+        # Zero-shot CLIP has no adapter, and its node must not fill one in.
+        knows = (
+            start is not None
+            and node in start.nodes
+            and self._adapter.keys() == start.adapter.keys()
+        )
         if knows not in self._made:
             self._made[knows] = self._without_start() if knows else self._in_full()
         return self._made[knows]
