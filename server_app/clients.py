@@ -83,7 +83,7 @@ class Clients:
         self._left_out: dict[str, Salted] = {}
         self._measured: tuple[str, ...] | None = None
         self._kept_state = KeptState(tracker)
-        self._starts = Starts(self._class_names)
+        self._starts = Starts()
         self.bytes_down: list[int] = []
         self.bytes_up: list[int] = []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.digests import adapter_digest
@@ -13,15 +13,12 @@ from fl2ora.messages.hello import NodeInfo
 class Starts:
     """Compares what nodes say of their start with the server's.
 
-    A node says it in the handshake, of the classes it has, so that nothing follows for one that is
-    told others or another order. What it says is checked when it fills in what it was not sent.
-
-    Args:
-        class_names: of the run; empty: those of all nodes.
+    A node says it in the handshake, before it knows the run's classes. Where a method's start
+    depends on classes, one that has others says something else and is sent everything. What a node
+    says is checked when it fills in what it was not sent.
     """
 
-    def __init__(self, class_names: Sequence[str]) -> None:
-        self._class_names = tuple(class_names)
+    def __init__(self) -> None:
         self._adapter: Adapter = {}
         self._digest = ""
 
@@ -35,5 +32,4 @@ class Starts:
         return KnownStart(self._adapter, same)
 
     def _is_same(self, info: NodeInfo) -> bool:
-        ours = not self._class_names or info.class_names == self._class_names
-        return bool(self._digest) and ours and info.start == self._digest
+        return bool(self._digest) and info.start == self._digest
