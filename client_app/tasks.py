@@ -10,6 +10,7 @@ from fl2ora.calibration.losses.base import Loss
 from fl2ora.calibration.metrics.table import chosen_metrics, spec_for
 from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.client_app.calibrator_sums import calibration_sums, evaluate_calibrated
+from fl2ora.client_app.compressing import compressed
 from fl2ora.client_app.evaluation import local_evaluate
 from fl2ora.client_app.node import Node
 from fl2ora.client_app.own_parts import describe_parts, evaluate_own
@@ -35,6 +36,7 @@ from fl2ora.strategies.client_rule import ClientRule
 from fl2ora.strategies.updates import ClientUpdate
 
 _STATE, _RECEIVED, _PERSONAL = "client-rule", "received", "personal"
+_HELD_BACK = "held-back"
 
 
 def describe(node: Node) -> NodeInfo:
@@ -102,8 +104,13 @@ def train(node: Node, kept: ClientState, task: TrainTask) -> ClientUpdate:
             image_table=lambda: node.prefix_features("train"),
         )
         personal = classifier.export_personal()
+    held_back: Adapter = {}
+    if task.compression:
+        seed = derive_seed(node.config.seed, "compression", node.key, task.round)
+        before = remembered.get(_HELD_BACK, {})
+        update, held_back = compressed(update, task.adapter, task.compression, before, seed)
     received = task.adapter if "update_similarity" in plan.loss.needs else {}
-    new = {_PERSONAL: personal, _STATE: state, _RECEIVED: received}
+    new = {_PERSONAL: personal, _STATE: state, _RECEIVED: received, _HELD_BACK: held_back}
     # Last, because a deployment keeps whatever was changed before an error.
     kept.keep(task.round, {**remembered, **{name: part for name, part in new.items() if part}})
     return update

@@ -19,6 +19,10 @@ _STYPE = "numpy.ndarray"
 _DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype("<f4"),
     torch.float64: np.dtype("<f8"),
+    torch.float16: np.dtype("<f2"),
+    torch.int8: np.dtype("i1"),
+    torch.uint8: np.dtype("u1"),
+    torch.int32: np.dtype("<i4"),
 }
 
 
@@ -60,6 +64,25 @@ def decode_tensors(
     return {
         name: _decoded(record[name], f"{what}: {name}", taken).to(dtype) for name in sorted(record)
     }
+
+
+def encode_parts(tensors: Mapping[str, Tensor]) -> ArrayRecord:
+    """Return tensors of whatever of our types, each as it is, under sorted names."""
+    return ArrayRecord({name: Array(tensors[name].numpy()) for name in sorted(tensors)})
+
+
+def decode_array(array: Array, what: str, dtype: torch.dtype, length: int) -> Tensor:
+    """Return one array that has just this type and length.
+
+    Raises:
+        UnusableMessageError: says what was found.
+    """
+    tensor = _decoded(array, f"update: {what}", [_DTYPES[dtype]])
+    if tensor.shape != (length,):
+        raise UnusableMessageError(
+            f"update: {what}: expected {length} values, found shape {tuple(tensor.shape)}"
+        )
+    return tensor
 
 
 def value_bytes(*records: ArrayRecord | None) -> int:

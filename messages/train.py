@@ -12,12 +12,14 @@ from torch import Tensor
 from fl2ora.clip_tuning.adapter import Adapter, AdapterError, changes, check_finite, check_like
 from fl2ora.experiment.config import Value
 from fl2ora.messages.adapters import KnownStart, Outgoing, decode_adapter, padded, trimmed
+from fl2ora.messages.compressed import tensors_of, unpack
 from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.records import (
     ARRAYS,
     AUX,
     CHANGES_ONLY,
     CLIENT_RULE,
+    COMPRESSION,
     CONFIG,
     CUT,
     EXAMPLES,
@@ -32,8 +34,9 @@ from fl2ora.messages.records import (
     refuse_error,
     reply_record,
 )
-from fl2ora.messages.tensors import decode_tensors, encode_tensors
+from fl2ora.messages.tensors import decode_tensors, encode_parts, encode_tensors
 from fl2ora.strategies.base import RoundPlan
+from fl2ora.strategies.compression.base import Compression
 from fl2ora.strategies.updates import RESERVED_METRICS, ClientUpdate
 
 DISK, MEMORY = "disk", "memory"
@@ -58,6 +61,7 @@ class TrainTask:
         lineage: what of the node's memory counts.
         changes_only: the server fills in what a reply leaves out because training left it as it
             was; Flower's own strategies need all of it.
+        compression: spec of how changes are sent; empty: the adapter is.
     """
 
     adapter: Adapter
@@ -67,6 +71,7 @@ class TrainTask:
     num_rounds: int = 1
     lineage: Lineage = field(default_factory=Lineage)
     changes_only: bool = False
+    compression: str = ""
 
 
 def encode_train(
@@ -75,6 +80,7 @@ def encode_train(
     num_rounds: int,
     settings: Mapping[str, Value] | None = None,
     start: KnownStart | None = None,
+    compression: str = "",
 ) -> Iterator[Message]:
     """Yield one message for each node of a round; what all are sent is encoded once.
 
@@ -84,6 +90,7 @@ def encode_train(
         num_rounds: of the run.
         settings: further ones, sent as they are.
         start: what need not be sent; see ``Outgoing``.
+        compression: spec of how clients are to send their changes; empty: not at all.
     """
     shared = Outgoing(plan.current, start)
     aux = encode_tensors(plan.aux) if plan.aux else None
@@ -92,6 +99,7 @@ def encode_train(
         NUM_ROUNDS: num_rounds,
         CLIENT_RULE: plan.rule,
         CHANGES_ONLY: True,
+        COMPRESSION: compression,
     }
     for node, client in nodes.items():
         begins = plan.start_of(client)
@@ -133,6 +141,7 @@ def decode_train(message: Message, initial: Callable[[], Adapter] | None = None)
         int(settings.get(NUM_ROUNDS, server_round)),  # type: ignore[arg-type]
         Lineage.from_settings(settings),
         settings.get(CHANGES_ONLY) is True,
+        str(settings.get(COMPRESSION, "")),
     )
 
 
@@ -148,13 +157,17 @@ def encode_update(
         kept: ``DISK`` or ``MEMORY``; empty where it has nothing to remember.
     """
     changed, cut = update.adapter, 0
-    if task is not None and task.changes_only:
-        changed, cut = trimmed(changes(update.adapter, task.adapter))
+    if task is not None and task.compression:
+        arrays, sent = encode_parts(update.packed), len(tensors_of(update.packed))
+    else:
+        if task is not None and task.changes_only:
+            changed, cut = trimmed(changes(update.adapter, task.adapter))
+        arrays, sent = encode_tensors(changed), len(changed)
     reply = reply_record(update.client)
-    reply[UNCHANGED], reply[CUT] = len(update.adapter) - len(changed), cut
+    reply[UNCHANGED], reply[CUT] = len(update.adapter) - sent, cut
     reply[_KEPT] = kept
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-        ARRAYS: encode_tensors(changed),
+        ARRAYS: arrays,
         METRICS: MetricRecord({**update.metrics, EXAMPLES: update.num_examples}),
         REPLY: reply,
     }
@@ -175,6 +188,7 @@ def decode_update(
     sent: Mapping[str, Tensor],
     max_norm: float = math.inf,
     images: int | None = None,
+    compression: Compression | None = None,
 ) -> ClientUpdate:
     """Return the update in a reply, decoded and checked once.
 
@@ -184,6 +198,7 @@ def decode_update(
         sent: the adapter that this client was sent.
         max_norm: largest L2 norm of its change, over all tensors together.
         images: how many it said it trains on; None where it did not say.
+        compression: in whose parts the change is to come; None: the adapter is.
 
     Raises:
         UnusableMessageError: an error, missing records, other names, shapes or types than ``sent``,
@@ -203,7 +218,13 @@ def decode_update(
         )
     if images is not None and examples != images:
         raise UnusableMessageError(f"{EXAMPLES}: expected {images}, found {examples:.0f}")
-    adapter = _whole(decode_tensors(content.array_records[ARRAYS], "update"), content, sent)
+    arrays = content.array_records[ARRAYS]
+    if compression is None:
+        changed = decode_tensors(arrays, "update")
+    else:
+        moved = unpack(arrays, sent, compression)
+        changed = {name: (sent[name].double() + moved[name].double()).float() for name in moved}
+    adapter = _whole(changed, content, sent)
     aux_record = content.array_records.get(AUX)
     if aux_record is not None:
         _refuse_large(aux_record, sent)

@@ -33,6 +33,7 @@ from fl2ora.reporting.events import Tracker
 from fl2ora.server_app.arrivals import Peer
 from fl2ora.server_app.attendance import Attendance
 from fl2ora.server_app.client_weights import most_images
+from fl2ora.server_app.compressing import build_compression
 from fl2ora.server_app.handshake import problems_of
 from fl2ora.server_app.kept_state import KeptState
 from fl2ora.server_app.known_start import Starts
@@ -84,6 +85,7 @@ class Clients:
         self._measured: tuple[str, ...] | None = None
         self._kept_state = KeptState(tracker)
         self._starts = Starts()
+        self._compression = build_compression(config.compression)
         self.bytes_down: list[int] = []
         self.bytes_up: list[int] = []
 
@@ -162,7 +164,8 @@ class Clients:
         most = most_images(sizes.values(), share) if share < 1 else None
 
         def decode(reply: Message, client: str) -> ClientUpdate:
-            update = decode_update(reply, client, plan.start_of(client), limit, sizes[client])
+            sent, compression = plan.start_of(client), self._compression
+            update = decode_update(reply, client, sent, limit, sizes[client], compression)
             refusal = _refusal(strategy, plan, update)
             if refusal is not None:
                 raise UnusableMessageError(refusal)
@@ -172,7 +175,8 @@ class Clients:
 
         settings = self._lineage().settings()
         start = self._starts.known(nodes, self.infos)
-        encoded = encode_train(plan, nodes, self._config.num_rounds, settings, start)
+        spec = self._config.compression if self._compression is not None else ""
+        encoded = encode_train(plan, nodes, self._config.num_rounds, settings, start, spec)
         messages = self._counted(_blamed(strategy, encoded))
         for client, update in self._ask(plan.round, messages, nodes, decode):
             self._tracker.log(
