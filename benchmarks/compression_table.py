@@ -17,7 +17,6 @@ SPECS = (
     "none",
     "fp16",
     "int8",
-    "int8(feedback=False)",
     "top_k(share=0.1)",
     "top_k(share=0.01)",
 )
