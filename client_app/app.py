@@ -49,7 +49,8 @@ def digests(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the received adapter on this node's images."""
-    node, task = _node(context, message), decode_train(message)
+    node = _node(context, message)
+    task = decode_train(message, node.initial)
     kept = ClientState(context, node.key, task.lineage)
     update = tasks.train(node, kept, task)
     return encode_update(message, update, task, kept.place)
@@ -58,7 +59,8 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Measure the received adapter on this node's held-out images."""
-    node, task = _node(context, message), decode_evaluate(message)
+    node = _node(context, message)
+    task = decode_evaluate(message, node.initial)
     measured = tasks.evaluate(node, ClientState(context, node.key, task.lineage), task)
     return encode_measured(message, node.key, measured)
 
@@ -67,7 +69,8 @@ def evaluate(message: Message, context: Context) -> Message:
 def calibrate(message: Message, context: Context) -> Message:
     """Sum what a post-hoc calibrator asks for over this node's calibration images."""
     node = _node(context, message)
-    return encode_sums(message, node.key, tasks.calibrate(node, decode_calibrate(message)))
+    task = decode_calibrate(message, node.initial)
+    return encode_sums(message, node.key, tasks.calibrate(node, task))
 
 
 def _node(context: Context, message: Message) -> Node:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.node_config import OVERRIDES, check_node_config
+from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import image_fit
@@ -166,6 +167,10 @@ class Node:
             self.device,
             gradient_checkpointing=config.gradient_checkpointing,
         )
+
+    def initial(self) -> Adapter:
+        """Return the adapter that a run in this node's classes begins with, not to be changed."""
+        return self.classifier().initial
 
     def zero_shot_classifier(self) -> ClipClassifier:
         """Return the process's untuned classifier."""

@@ -11,6 +11,7 @@ from fl2ora.calibration.losses.base import Loss
 from fl2ora.calibration.metrics.table import chosen_metrics, spec_for
 from fl2ora.calibration.stats import CalibrationStats
 from fl2ora.client_app.calibrator_sums import calibration_sums, evaluate_calibrated
+from fl2ora.client_app.compressing import compressed
 from fl2ora.client_app.evaluation import local_evaluate
 from fl2ora.client_app.node import Node
 from fl2ora.client_app.own_parts import describe_parts, evaluate_own
@@ -18,11 +19,12 @@ from fl2ora.client_app.state import ClientState
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import Adapter
-from fl2ora.clip_tuning.digests import run_digests
+from fl2ora.clip_tuning.digests import adapter_digest, run_digests
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.clip_tuning.schedules.base import Schedule
 from fl2ora.experiment.blame import blaming_whoever
+from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.plugins import load
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.experiment.spec import parse_sum
@@ -35,6 +37,7 @@ from fl2ora.strategies.client_rule import ClientRule
 from fl2ora.strategies.updates import ClientUpdate
 
 _STATE, _RECEIVED, _PERSONAL = "client-rule", "received", "personal"
+_HELD_BACK = "held-back"
 
 
 def describe(node: Node) -> NodeInfo:
@@ -60,7 +63,19 @@ def describe(node: Node) -> NodeInfo:
         templates=federation.templates,
         rank=node.rank,
         parts=describe_parts(node),
+        start=_start_digest(node),
     )
+
+
+def _start_digest(node: Node) -> str:
+    """Return a digest of the adapter a run begins with; empty where this node cannot make it yet.
+
+    A run may have other classes than the node's own, which alone it knows when it is asked.
+    """
+    try:
+        return adapter_digest(node.initial())
+    except UserError:
+        return ""
 
 
 def digests(node: Node, salt: bytes) -> SaltedImages | None:
@@ -90,8 +105,13 @@ def train(node: Node, kept: ClientState, task: TrainTask) -> ClientUpdate:
             image_table=lambda: node.prefix_features("train"),
         )
         personal = classifier.export_personal()
+    held_back: Adapter = {}
+    if task.compression:
+        seed = derive_seed(node.config.seed, "compression", node.key, task.round)
+        before = remembered.get(_HELD_BACK, {})
+        update, held_back = compressed(update, task.adapter, task.compression, before, seed)
     received = task.adapter if "update_similarity" in plan.loss.needs else {}
-    new = {_PERSONAL: personal, _STATE: state, _RECEIVED: received}
+    new = {_PERSONAL: personal, _STATE: state, _RECEIVED: received, _HELD_BACK: held_back}
     # Last, because a deployment keeps whatever was changed before an error.
     kept.keep(task.round, {**remembered, **{name: part for name, part in new.items() if part}})
     return update

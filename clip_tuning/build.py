@@ -127,6 +127,7 @@ def _tuned(
         model, method, class_names, templates, seed, gradient_checkpointing=gradient_checkpointing
     ).to(device)
     classifier.untouched = True
+    classifier.initial = classifier.export()
     return classifier
 
 

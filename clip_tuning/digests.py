@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.clip import load_clip
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import is_path, user_path
@@ -46,6 +47,16 @@ def run_digests(
         "files of the method": _digest(_contents(_paths(parse_spec(method)))),
         "templates": _digest(template.encode() for template in templates),
     }
+
+
+def adapter_digest(adapter: Adapter) -> str:
+    """Return a digest of names, shapes and values, to the bit.
+
+    >>> zero = torch.zeros(2)
+    >>> adapter_digest({"a": zero}) == adapter_digest({"a": -zero})
+    False
+    """
+    return _digest(_tensors(adapter))
 
 
 @lru_cache(maxsize=64)

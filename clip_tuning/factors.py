@@ -42,7 +42,8 @@ class Factors:
     def first(self, rank: int) -> Factors:
         """Return the same shapes with zeros beyond the first ``rank`` rows of a, columns of b."""
         kept = torch.arange(self.rank) < rank
-        return Factors(self.a * kept[:, None], self.b * kept)
+        # Adding zero makes negative zeros plain ones, which need not travel.
+        return Factors(self.a * kept[:, None] + 0.0, self.b * kept + 0.0)
 
 
 def pair_names(adapter: Mapping[str, object]) -> list[str]:

@@ -23,6 +23,7 @@ class TunedModule(nn.Module):
         images_frozen: ``encode_images`` does not depend on what is tuned.
         classes_frozen: ``encode_classes`` does not depend on what is tuned.
         untouched: no adapter was restored and no client's own model taken on yet.
+        initial: the adapter of before, where ``tuned_classifier`` made it.
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,7 @@ class TunedModule(nn.Module):
         self.personalised = False
         self.images_frozen = self.classes_frozen = True
         self.untouched = True
+        self.initial: Adapter = {}
 
     def tune(
         self,

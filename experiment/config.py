@@ -66,6 +66,8 @@ class RunConfig(BaseModel):
 
     strategy: SpecText = Field(default="fedavg", title="How")
     """how the clients' updates are combined: a name in strategies"""
+    compression: SpecText = "none"
+    """how clients send their changes: none, or a name in strategies/compression"""
     loss: SumText = "cross_entropy"
     """training loss: names in calibration/losses, such as cross_entropy + 2*dca"""
     num_rounds: int = Field(default=10, ge=0, le=1_000_000)

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter, AdapterError, check_finite, check_like
+from fl2ora.messages.adapters import KnownStart, Outgoing, decode_adapter
 from fl2ora.messages.records import (
     ARRAYS,
     CALIBRATE,
@@ -45,31 +46,28 @@ class CalibrateTask:
     parameters: Mapping[str, Tensor]
 
 
-def encode_calibrate(task: CalibrateTask, nodes: Mapping[int, str]) -> list[Message]:
-    """Return one message for each node; what it holds is encoded once."""
-    adapter = encode_tensors(task.adapter)
+def encode_calibrate(
+    task: CalibrateTask, nodes: Mapping[int, str], start: KnownStart | None = None
+) -> list[Message]:
+    """Return one message for each node; what it holds is encoded once, but for ``start``."""
+    outgoing = Outgoing(task.adapter, start)
     parameters = encode_tensors(task.parameters, torch.float64)
-    return [
-        Message(
-            RecordDict(
-                {
-                    ARRAYS: adapter,
-                    PARAMETERS: parameters,
-                    CONFIG: ConfigRecord({CALIBRATOR: task.calibrator}),
-                }
-            ),
-            dst_node_id=node,
-            message_type=CALIBRATE,
-        )
-        for node in nodes
-    ]
+    messages = []
+    for node in nodes:
+        arrays, said = outgoing.to(node)
+        settings = ConfigRecord({CALIBRATOR: task.calibrator, **said})
+        content = RecordDict({ARRAYS: arrays, PARAMETERS: parameters, CONFIG: settings})
+        messages.append(Message(content, dst_node_id=node, message_type=CALIBRATE))
+    return messages
 
 
-def decode_calibrate(message: Message) -> CalibrateTask:
-    """Return what a node is asked to sum."""
+def decode_calibrate(
+    message: Message, initial: Callable[[], Adapter] | None = None
+) -> CalibrateTask:
+    """Return what a node is asked to sum; for ``initial`` see ``decode_adapter``."""
     content = message.content
     return CalibrateTask(
-        decode_tensors(content.array_records[ARRAYS], ARRAYS),
+        decode_adapter(content, initial),
         str(content.config_records[CONFIG][CALIBRATOR]),
         decode_tensors(content.array_records[PARAMETERS], PARAMETERS, torch.float64),
     )

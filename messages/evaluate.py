@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ from fl2ora.calibration.plausibility import check_plausible
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.config import Value
+from fl2ora.messages.adapters import KnownStart, Outgoing, decode_adapter
 from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.own_parts import classes_text, read_classes
 from fl2ora.messages.records import (
@@ -81,8 +82,10 @@ class Measured:
     sets: SetSums | None = None
 
 
-def encode_evaluate(task: EvaluateTask, nodes: Mapping[int, str]) -> list[Message]:
-    """Return one message for each node; what it holds is encoded once."""
+def encode_evaluate(
+    task: EvaluateTask, nodes: Mapping[int, str], start: KnownStart | None = None
+) -> list[Message]:
+    """Return one message for each node; what it holds is encoded once, but for ``start``."""
     settings: dict[str, Value] = {
         ROUND: task.round,
         CALIBRATOR: task.calibrator,
@@ -92,28 +95,24 @@ def encode_evaluate(task: EvaluateTask, nodes: Mapping[int, str]) -> list[Messag
     }
     if task.own:
         settings[OWN] = classes_text(dict(task.own))
-    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-        ARRAYS: encode_tensors(task.adapter)
-    }
+    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {}
     if task.calibrator:
         records[PARAMETERS] = encode_tensors(task.parameters, torch.float64)
-    return [
-        Message(
-            RecordDict({**records, CONFIG: ConfigRecord({**settings})}),
-            dst_node_id=node,
-            message_type=EVALUATE,
-        )
-        for node in nodes
-    ]
+    outgoing, messages = Outgoing(task.adapter, start), []
+    for node in nodes:
+        arrays, said = outgoing.to(node)
+        content = {ARRAYS: arrays, **records, CONFIG: ConfigRecord({**settings, **said})}
+        messages.append(Message(RecordDict(content), dst_node_id=node, message_type=EVALUATE))
+    return messages
 
 
-def decode_evaluate(message: Message) -> EvaluateTask:
-    """Return what a node is asked to measure; some of Flower's strategies send float64."""
+def decode_evaluate(message: Message, initial: Callable[[], Adapter] | None = None) -> EvaluateTask:
+    """Return what a node is asked to measure; for ``initial`` see ``decode_adapter``."""
     content = message.content
     settings = content.config_records[CONFIG]
     parameters = content.array_records.get(PARAMETERS)
     return EvaluateTask(
-        decode_tensors(content.array_records[ARRAYS], ARRAYS, torch.float32, torch.float64),
+        decode_adapter(content, initial),
         int(settings[ROUND]),  # type: ignore[arg-type]
         tuple(str(settings.get(PARTS, TEST)).split(",")),
         str(settings.get(CALIBRATOR, "")),

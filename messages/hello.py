@@ -36,6 +36,7 @@ class NodeInfo:
         templates: of its prompts.
         rank: of LoRA on this node, where its config sets one, else 0.
         parts: what it holds out of its own data by the run's protocol; none of a share.
+        start: digest of the adapter that a run in its classes begins with; empty: it cannot say.
         problem: why it cannot take part, or empty.
     """
 
@@ -55,6 +56,7 @@ class NodeInfo:
     templates: tuple[str, ...] = ()
     rank: int = 0
     parts: tuple[PartInfo, ...] = ()
+    start: str = ""
     problem: str = ""
 
 

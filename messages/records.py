@@ -13,12 +13,16 @@ message type              server -> node                 node -> server
 ========================  =============================  =======================================
 
 ``arrays`` is the adapter: float32, sorted names; of a server in Flower's own loop a node takes it
-in float64 too. If a train message says ``changes-only``, its reply has only those that training
-changed, and says in ``reply`` how many are ``unchanged``. ``parameters`` and ``sums`` are float64.
-``aux`` is there only where a strategy asks for it, and ``sets`` where a calibrator answers with
-sets of classes. Every message but the first to a node whose classes are in another order than the
-run's, or fewer, also has ``classes``: the names in the run's order; to a node that leaves out
-copies of other nodes' images, ``left-out``: their digests.
+in float64 too. Of a message whose ``config`` has ``at-start``, tensors are left out that are those
+of the adapter a run begins with, which every node makes for itself; ``at-start`` is their digest.
+If a train message says ``changes-only``, its reply has only those that training changed, and says
+in ``reply`` how many are ``unchanged``. Either way matrices are sent without the rows and columns
+at their ends that are all zero; ``cut`` says of how many that is so. If a train message names a
+``compression``, ``arrays`` of the reply are parts of changes; see ``compressed.py``. ``parameters``
+and ``sums`` are float64. ``aux`` is there only where a strategy asks for it, and ``sets`` where a
+calibrator answers with sets of classes. Every message but the first to a node whose classes are in
+another order than the run's, or fewer, also has ``classes``: the names in the run's order; to a node
+that leaves out copies of other nodes' images, ``left-out``: their digests.
 """
 
 from __future__ import annotations
@@ -36,6 +40,8 @@ LEFT_OUT = "left-out"
 ROUND, NUM_ROUNDS, CLIENT_RULE = "server-round", "num-rounds", "client-rule"
 EXAMPLES, CLIENT = "num-examples", "client"
 CHANGES_ONLY, UNCHANGED = "changes-only", "unchanged"
+AT_START, CUT = "at-start", "cut"
+COMPRESSION = "compression"
 
 LONGEST_TEXT = 1000
 """Characters of a text from a node that are kept: it goes into logs and onto terminals."""

@@ -19,6 +19,10 @@ _STYPE = "numpy.ndarray"
 _DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype("<f4"),
     torch.float64: np.dtype("<f8"),
+    torch.float16: np.dtype("<f2"),
+    torch.int8: np.dtype("i1"),
+    torch.uint8: np.dtype("u1"),
+    torch.int32: np.dtype("<i4"),
 }
 
 
@@ -62,6 +66,35 @@ def decode_tensors(
     }
 
 
+def encode_parts(tensors: Mapping[str, Tensor]) -> ArrayRecord:
+    """Return tensors of whatever of our types, each as it is, under sorted names."""
+    return ArrayRecord({name: Array(tensors[name].numpy()) for name in sorted(tensors)})
+
+
+def decode_array(array: Array, what: str, dtype: torch.dtype, length: int) -> Tensor:
+    """Return one array that has just this type and length.
+
+    Raises:
+        UnusableMessageError: says what was found.
+    """
+    tensor = _decoded(array, f"update: {what}", [_DTYPES[dtype]])
+    if tensor.shape != (length,):
+        raise UnusableMessageError(
+            f"update: {what}: expected {length} values, found shape {tuple(tensor.shape)}"
+        )
+    return tensor
+
+
+def value_bytes(*records: ArrayRecord | None) -> int:
+    """Return the bytes of the values in records, without names and headers.
+
+    Args:
+        records: made here, or received and decoded without an error; None: nothing.
+    """
+    arrays = (array for record in records if record is not None for array in record.values())
+    return sum(len(array.data) - _header(array.data)[-1] for array in arrays)
+
+
 def _decoded(array: Array, where: str, taken: Sequence[np.dtype[Any]]) -> Tensor:
     if array.stype != _STYPE:
         raise UnusableMessageError(
@@ -69,17 +102,14 @@ def _decoded(array: Array, where: str, taken: Sequence[np.dtype[Any]]) -> Tensor
         )
     data = array.data
     try:
-        stream = BytesIO(data)
-        version = npy.read_magic(stream)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, in_columns, kind = read(stream, max_header_size=4096)
+        shape, in_columns, kind, start = _header(data)
     except Exception as error:  # numpy lets Python's own parsers read the header, which raise all
         # kinds: SyntaxError, tokenize.TokenError, RecursionError
         raise UnusableMessageError(f"{where}: not the bytes of an array: {error!s:.200}") from None
     if kind not in taken or (in_columns and len(shape) > 1):
         wanted = " or ".join(map(str, taken))
         raise UnusableMessageError(f"{where}: expected {wanted} by rows, found {kind!s:.80}")
-    rest = len(data) - stream.tell()
+    rest = len(data) - start
     # Python's integers, which do not overflow.
     size = kind.itemsize
     for length in shape:
@@ -87,7 +117,16 @@ def _decoded(array: Array, where: str, taken: Sequence[np.dtype[Any]]) -> Tensor
     if size != rest:
         raise UnusableMessageError(f"{where}: shape {shape} needs {size} bytes, found {rest}")
     try:
-        values = np.frombuffer(data, kind, offset=stream.tell()).reshape(shape)
+        values = np.frombuffer(data, kind, offset=start).reshape(shape)
     except (ValueError, OverflowError) as error:  # negative, too many or too large dimensions
         raise UnusableMessageError(f"{where}: shape {shape!s:.80}: {error!s:.200}") from None
     return torch.from_numpy(values.astype(kind.newbyteorder("="), copy=True))
+
+
+def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Return shape, whether it lies by columns, type, and where the values begin."""
+    stream = BytesIO(data)
+    version = npy.read_magic(stream)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, in_columns, kind = read(stream, max_header_size=4096)
+    return shape, in_columns, kind, stream.tell()

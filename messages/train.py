@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from fl2ora.clip_tuning.adapter import Adapter, AdapterError, changes, check_finite, check_like
 from fl2ora.experiment.config import Value
+from fl2ora.messages.adapters import KnownStart, Outgoing, decode_adapter, padded, trimmed
+from fl2ora.messages.compressed import tensors_of, unpack
 from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.records import (
     ARRAYS,
     AUX,
     CHANGES_ONLY,
     CLIENT_RULE,
+    COMPRESSION,
     CONFIG,
+    CUT,
     EXAMPLES,
     METRICS,
     NUM_ROUNDS,
@@ -31,8 +34,9 @@ from fl2ora.messages.records import (
     refuse_error,
     reply_record,
 )
-from fl2ora.messages.tensors import decode_tensors, encode_tensors
+from fl2ora.messages.tensors import decode_tensors, encode_parts, encode_tensors
 from fl2ora.strategies.base import RoundPlan
+from fl2ora.strategies.compression.base import Compression
 from fl2ora.strategies.updates import RESERVED_METRICS, ClientUpdate
 
 DISK, MEMORY = "disk", "memory"
@@ -57,6 +61,7 @@ class TrainTask:
         lineage: what of the node's memory counts.
         changes_only: the server fills in what a reply leaves out because training left it as it
             was; Flower's own strategies need all of it.
+        compression: spec of how changes are sent; empty: the adapter is.
     """
 
     adapter: Adapter
@@ -66,6 +71,7 @@ class TrainTask:
     num_rounds: int = 1
     lineage: Lineage = field(default_factory=Lineage)
     changes_only: bool = False
+    compression: str = ""
 
 
 def encode_train(
@@ -73,6 +79,8 @@ def encode_train(
     nodes: Mapping[int, str],
     num_rounds: int,
     settings: Mapping[str, Value] | None = None,
+    start: KnownStart | None = None,
+    compression: str = "",
 ) -> Iterator[Message]:
     """Yield one message for each node of a round; what all are sent is encoded once.
 
@@ -81,30 +89,42 @@ def encode_train(
         nodes: client keys by node id.
         num_rounds: of the run.
         settings: further ones, sent as they are.
+        start: what need not be sent; see ``Outgoing``.
+        compression: spec of how clients are to send their changes; empty: not at all.
     """
-    shared = encode_tensors(plan.current)
+    shared = Outgoing(plan.current, start)
     aux = encode_tensors(plan.aux) if plan.aux else None
     own: dict[str, Value] = {
         ROUND: plan.round,
         NUM_ROUNDS: num_rounds,
         CLIENT_RULE: plan.rule,
         CHANGES_ONLY: True,
+        COMPRESSION: compression,
     }
     for node, client in nodes.items():
-        start = plan.start_of(client)
+        begins = plan.start_of(client)
+        outgoing = shared if begins is plan.current else Outgoing(begins, start)
+        arrays, said = outgoing.to(node)
         records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-            ARRAYS: shared if start is plan.current else encode_tensors(start),
-            CONFIG: ConfigRecord({**(settings or {}), **own}),
+            ARRAYS: arrays,
+            CONFIG: ConfigRecord({**(settings or {}), **own, **said}),
         }
         if aux is not None:
             records[AUX] = aux
         yield Message(RecordDict(records), dst_node_id=node, message_type=TRAIN)
 
 
-def decode_train(message: Message) -> TrainTask:
+def decode_train(message: Message, initial: Callable[[], Adapter] | None = None) -> TrainTask:
     """Return what a node is asked to do.
 
     Flower's own FedProx only sends its mu, and its FedAdam and others go on in float64.
+
+    Args:
+        message: to the node.
+        initial: see ``decode_adapter``.
+
+    Raises:
+        UnusableMessageError: it cannot be read.
     """
     content = message.content
     settings = content.config_records[CONFIG]
@@ -114,13 +134,14 @@ def decode_train(message: Message) -> TrainTask:
     aux = content.array_records.get(AUX)
     server_round = int(settings[ROUND])  # type: ignore[arg-type]
     return TrainTask(
-        decode_tensors(content.array_records[ARRAYS], ARRAYS, torch.float32, torch.float64),
+        decode_adapter(content, initial),
         decode_tensors(aux, AUX) if aux is not None else {},
         rule,
         server_round,
         int(settings.get(NUM_ROUNDS, server_round)),  # type: ignore[arg-type]
         Lineage.from_settings(settings),
         settings.get(CHANGES_ONLY) is True,
+        str(settings.get(COMPRESSION, "")),
     )
 
 
@@ -135,13 +156,18 @@ def encode_update(
         task: that it answers.
         kept: ``DISK`` or ``MEMORY``; empty where it has nothing to remember.
     """
-    changed = update.adapter
-    if task is not None and task.changes_only:
-        changed = changes(update.adapter, task.adapter)
+    changed, cut = update.adapter, 0
+    if task is not None and task.compression:
+        arrays, sent = encode_parts(update.packed), len(tensors_of(update.packed))
+    else:
+        if task is not None and task.changes_only:
+            changed, cut = trimmed(changes(update.adapter, task.adapter))
+        arrays, sent = encode_tensors(changed), len(changed)
     reply = reply_record(update.client)
-    reply[UNCHANGED], reply[_KEPT] = len(update.adapter) - len(changed), kept
+    reply[UNCHANGED], reply[CUT] = len(update.adapter) - sent, cut
+    reply[_KEPT] = kept
     records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {
-        ARRAYS: encode_tensors(changed),
+        ARRAYS: arrays,
         METRICS: MetricRecord({**update.metrics, EXAMPLES: update.num_examples}),
         REPLY: reply,
     }
@@ -162,6 +188,7 @@ def decode_update(
     sent: Mapping[str, Tensor],
     max_norm: float = math.inf,
     images: int | None = None,
+    compression: Compression | None = None,
 ) -> ClientUpdate:
     """Return the update in a reply, decoded and checked once.
 
@@ -171,6 +198,7 @@ def decode_update(
         sent: the adapter that this client was sent.
         max_norm: largest L2 norm of its change, over all tensors together.
         images: how many it said it trains on; None where it did not say.
+        compression: in whose parts the change is to come; None: the adapter is.
 
     Raises:
         UnusableMessageError: an error, missing records, other names, shapes or types than ``sent``,
@@ -190,7 +218,13 @@ def decode_update(
         )
     if images is not None and examples != images:
         raise UnusableMessageError(f"{EXAMPLES}: expected {images}, found {examples:.0f}")
-    adapter = _whole(decode_tensors(content.array_records[ARRAYS], "update"), content, sent)
+    arrays = content.array_records[ARRAYS]
+    if compression is None:
+        changed = decode_tensors(arrays, "update")
+    else:
+        moved = unpack(arrays, sent, compression)
+        changed = {name: (sent[name].double() + moved[name].double()).float() for name in moved}
+    adapter = _whole(changed, content, sent)
     aux_record = content.array_records.get(AUX)
     if aux_record is not None:
         _refuse_large(aux_record, sent)
@@ -208,6 +242,7 @@ def decode_update(
 def _whole(changed: Adapter, content: RecordDict, sent: Mapping[str, Tensor]) -> Adapter:
     """Return an update with what it left out, if that is as much as it says it left out."""
     reply = content.config_records.get(REPLY, ConfigRecord())
+    changed = padded(changed, sent, reply.get(CUT))
     left_out = sent.keys() - changed.keys()
     if reply.get(UNCHANGED) != len(left_out):
         return changed  # what is missing is refused like any other wrong name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from flwr.serverapp import Grid
 
@@ -152,6 +153,7 @@ class Attendance:
         if counts:
             log("client-changed", round=server_round, client=client, counts=counts)
             self.infos[client] = self._said[client] = info
+        self.infos[client] = replace(self.infos[client], start=info.start)
         self.nodes[client] = peer.node
         if self.away.pop(client, None) is not None:
             log("client-back", round=server_round, client=client)

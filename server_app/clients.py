@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
+from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
 from fl2ora.federated_data.salted import Salted, SaltedImages
@@ -24,15 +25,18 @@ from fl2ora.messages.hello import NodeInfo
 from fl2ora.messages.label_space import with_classes
 from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.own_parts import own_key
-from fl2ora.messages.records import UnusableMessageError, one_line
+from fl2ora.messages.records import ARRAYS, AUX, UnusableMessageError, one_line
+from fl2ora.messages.tensors import value_bytes
 from fl2ora.messages.train import decode_update, encode_train, kept_in
 from fl2ora.reporting.comings import MEASURED
 from fl2ora.reporting.events import Tracker
 from fl2ora.server_app.arrivals import Peer
 from fl2ora.server_app.attendance import Attendance
 from fl2ora.server_app.client_weights import most_images
+from fl2ora.server_app.compressing import build_compression
 from fl2ora.server_app.handshake import problems_of
 from fl2ora.server_app.kept_state import KeptState
+from fl2ora.server_app.known_start import Starts
 from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.updates import ClientUpdate
 
@@ -50,6 +54,10 @@ class Clients:
         class_names: of the run; nodes that have them in another order are told theirs. None: all
             have them in this one.
         lineage: says which of what the nodes remember counts, whenever they are asked.
+
+    Attributes:
+        bytes_down: of tensors sent to each client that was last asked to train.
+        bytes_up: of tensors in each usable reply.
     """
 
     def __init__(
@@ -76,6 +84,10 @@ class Clients:
         self._left_out: dict[str, Salted] = {}
         self._measured: tuple[str, ...] | None = None
         self._kept_state = KeptState(tracker)
+        self._starts = Starts()
+        self._compression = build_compression(config.compression)
+        self.bytes_down: list[int] = []
+        self.bytes_up: list[int] = []
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -96,6 +108,10 @@ class Clients:
     ) -> int:
         """Wait for clients whose nodes are offline; see ``Attendance``."""
         return self._attendance.await_some(clients, least, server_round, asked_to_end)
+
+    def begin(self, adapter: Adapter) -> None:
+        """Take note of the adapter the run begins with, which need not be sent to all."""
+        self._starts.begin(adapter)
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -142,21 +158,26 @@ class Clients:
         ``most_images``.
         """
         nodes = self._present(plan.round, plan.clients)
+        self.bytes_down, self.bytes_up = [], []
         limit, share = self._config.max_update_norm or math.inf, self._config.max_client_weight
         sizes = {client: self.infos[client].num_train for client in plan.clients}
         most = most_images(sizes.values(), share) if share < 1 else None
 
         def decode(reply: Message, client: str) -> ClientUpdate:
-            update = decode_update(reply, client, plan.start_of(client), limit, sizes[client])
+            sent, compression = plan.start_of(client), self._compression
+            update = decode_update(reply, client, sent, limit, sizes[client], compression)
             refusal = _refusal(strategy, plan, update)
             if refusal is not None:
                 raise UnusableMessageError(refusal)
             self._kept_state.note(plan.round, client, kept_in(reply))
+            self.bytes_up.append(_bytes_of(reply))
             return update
 
         settings = self._lineage().settings()
-        encoded = encode_train(plan, nodes, self._config.num_rounds, settings)
-        messages = _blamed(strategy, encoded)
+        start = self._starts.known(nodes, self.infos)
+        spec = self._config.compression if self._compression is not None else ""
+        encoded = encode_train(plan, nodes, self._config.num_rounds, settings, start, spec)
+        messages = self._counted(_blamed(strategy, encoded))
         for client, update in self._ask(plan.round, messages, nodes, decode):
             self._tracker.log(
                 "client",
@@ -200,7 +221,8 @@ class Clients:
                 more(reply, client)
             return found
 
-        messages = encode_evaluate(replace(task, lineage=self._lineage()), nodes)
+        start = self._starts.known(nodes, self.infos)
+        messages = encode_evaluate(replace(task, lineage=self._lineage()), nodes, start)
         answers = dict(self._ask(task.round, messages, nodes, decode, "evaluation: "))
         measured = tuple(key for key in self.keys if key in answers)
         if measured != self._measured and not task.calibrator:
@@ -231,9 +253,14 @@ class Clients:
         def decode(reply: Message, client: str) -> dict[str, Tensor]:
             return decode_sums(reply, expected, self.infos[client].num_calibration, refusal)
 
-        messages = encode_calibrate(task, nodes)
+        messages = encode_calibrate(task, nodes, self._starts.known(nodes, self.infos))
         answers = dict(self._ask(rounds, messages, nodes, decode, "calibration: "))
         return {key: answers[key] for key in self.keys if key in answers}
+
+    def _counted(self, messages: Iterable[Message]) -> Iterator[Message]:
+        for message in messages:
+            self.bytes_down.append(_bytes_of(message))
+            yield message
 
     def _present(self, server_round: int, clients: Sequence[str] | None = None) -> dict[int, str]:
         """Return the clients that are there, all or of some, by node."""
@@ -262,6 +289,11 @@ class Clients:
         copies = {n: self._left_out[c] for n, c in nodes.items() if c in self._left_out}
         messages = with_left_out(messages, self._salt, copies)
         return collect(self._grid, messages, nodes, decode, drop, timeout)
+
+
+def _bytes_of(message: Message) -> int:
+    records = message.content.array_records
+    return value_bytes(records.get(ARRAYS), records.get(AUX))
 
 
 def _blamed(strategy: Strategy, messages: Iterable[Message]) -> Iterator[Message]:

@@ -81,6 +81,7 @@ def _begin(
     checkpoints = Checkpoints(folder, config.checkpoint_every, tracker, past)
     met = meet(grid, config, tracker, lambda: checkpoints.lineage)
     adapter = met.classifier.export()
+    met.clients.begin(adapter)
     _begin_strategy(config, plugins, met, adapter)
     evaluation = _evaluation(config, plugins, met)
     context = RunContext(config, folder, tracker, met.classifier, evaluation)

@@ -20,6 +20,7 @@ from fl2ora.messages.lineage import Lineage
 from fl2ora.reporting.events import Tracker
 from fl2ora.reporting.sources import NODES_TEST, part_source
 from fl2ora.server_app.clients import Clients
+from fl2ora.server_app.compressing import check_compressed
 from fl2ora.server_app.handshake import shake_hands
 from fl2ora.server_app.held_out import shares_of
 from fl2ora.server_app.leaks_between import compare_nodes
@@ -107,6 +108,7 @@ def _classifier_for(config: RunConfig, federation: Federation) -> ClipClassifier
         gradient_checkpointing=config.gradient_checkpointing,
     )
     check_views(config, classifier)
+    check_compressed(config, classifier)
     return classifier
 
 

@@ -131,7 +131,8 @@ def _train(run: Run, plan: RoundPlan) -> tuple[RoundReport, int]:
     seconds = round(time.monotonic() - started, 3)
     tracker, loss = run.context.tracker, metrics.get(LOSS)
     tracker.log("round-end", round=plan.round, duration=seconds, loss=loss)
-    return RoundReport(plan, adapter, {TRAINING: metrics}), means.updates
+    down, up = run.clients.bytes_down, run.clients.bytes_up
+    return RoundReport(plan, adapter, {TRAINING: metrics}, down, up), means.updates
 
 
 def _watched(

@@ -29,6 +29,7 @@ from fl2ora.federated_data.shares import NO_DATA
 from fl2ora.messages.evaluate import VALIDATION
 from fl2ora.server_app.callbacks.averaging import Averaging
 from fl2ora.server_app.callbacks.base import Callback
+from fl2ora.server_app.compressing import build_compression
 from fl2ora.server_app.flowers_in_ours import load_flowers
 from fl2ora.strategies.base import Strategy
 from fl2ora.strategies.client_rule import ClientRule
@@ -79,6 +80,7 @@ def build_plugins(config: RunConfig, problems: Iterable[str] = ()) -> RunPlugins
         "schedule": lambda: _check_schedule(config),
         "method": build("method", lambda: _method_for(config)),
         "strategy": build("strategy", lambda: build_strategy(config)),
+        "compression": lambda: build_compression(config.compression, built.get("strategy")),
         "callbacks": build("callbacks", lambda: build_callbacks(config.callbacks)),
         "calibrator": build("calibrator", lambda: _calibrator_for(config)),
     }

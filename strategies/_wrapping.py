@@ -28,6 +28,7 @@ class Wrapping(Strategy):
         self.needs_residual = self.inner.needs_residual
         self.personal_rule = self.inner.personal_rule
         self.least_updates = self.inner.least_updates
+        self.allows_feedback = self.inner.allows_feedback
 
     def accepts(self, optimiser: str, schedule: str, gradient_clip: float = 0.0) -> None:
         """Let the inner strategy look at what clients train with."""

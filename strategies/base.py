@@ -87,6 +87,9 @@ class Strategy(ABC):
             is then measured too; empty: there is none.
         least_updates: the fewest usable updates that it can aggregate; with fewer, the round loop
             keeps the adapter.
+        allows_feedback: what ``Compression`` leaves out of a client's change may be added to its
+            next one; not where what a value of the adapter means differs from round to round, or
+            where a client's change is anew all that sets it apart.
         run: set by ``begin``.
     """
 
@@ -94,6 +97,7 @@ class Strategy(ABC):
     needs_residual: bool = False
     personal_rule: str = ""
     least_updates: int = 1
+    allows_feedback: bool = True
     run: RunInfo
 
     def _work_of(self, plan: RoundPlan, client: str) -> LocalWork | None:

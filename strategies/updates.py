@@ -45,6 +45,8 @@ class ClientUpdate:
         num_examples: images it trained on.
         metrics: scalars it reported, such as ``loss`` and ``steps``.
         aux: further tensors its client rule returned.
+        packed: on the client alone, the parts that travel in place of the adapter if updates are
+            compressed; see ``compression.base``.
     """
 
     client: str
@@ -52,6 +54,7 @@ class ClientUpdate:
     num_examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     aux: Adapter = field(default_factory=dict)
+    packed: Adapter = field(default_factory=dict)
 
 
 class Weighting(StrEnum):

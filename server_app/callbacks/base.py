@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,11 +47,15 @@ class RoundReport:
         plan: what the clients were sent.
         adapter: the global adapter after the round.
         metrics: by source (``training``, ``server-test``, ...), as far as they are known.
+        bytes_down: of tensors sent to each client that was asked to train.
+        bytes_up: of tensors in each usable reply.
     """
 
     plan: RoundPlan
     adapter: Adapter
     metrics: Mapping[str, Metrics] = field(default_factory=dict)
+    bytes_down: Sequence[int] = ()
+    bytes_up: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import statistics
 
-from fl2ora.clip_tuning.adapter import changes, num_bytes
 from fl2ora.server_app.callbacks.base import Callback, Reaction, RoundReport
-from fl2ora.strategies.base import RoundPlan
-from fl2ora.strategies.updates import ClientUpdate
 
 
 class Traffic(Callback):
-    """Records ``bytes_down`` and ``bytes_up``, means over the round's clients.
+    """Records ``bytes_down`` and ``bytes_up`` of training, means over the round's clients.
 
-    Counted are the values of tensors alone, without names and headers. What training left as it
-    was is not in a reply.
+    Counted are the values of the tensors that travelled, as they travelled, without names and
+    headers: down of all clients that were sent something, up of all usable replies.
     """
-
-    def __init__(self) -> None:
-        self._up: list[int] = []
-
-    def on_update(self, plan: RoundPlan, update: ClientUpdate) -> None:
-        """Count a usable reply."""
-        changed = changes(update.adapter, plan.start_of(update.client))
-        self._up.append(num_bytes(changed) + num_bytes(update.aux))
 
     def after_training(self, report: RoundReport) -> Reaction:
         """Return the means."""
-        plan, up = report.plan, self._up
-        self._up = []
-        down = [num_bytes(plan.start_of(key)) + num_bytes(plan.aux) for key in plan.clients]
-        sizes = {"bytes_down": down, "bytes_up": up}
+        sizes = {"bytes_down": report.bytes_down, "bytes_up": report.bytes_up}
         return Reaction({name: statistics.fmean(found) for name, found in sizes.items() if found})

@@ -81,7 +81,9 @@ class ResidualLoRAStrategy(RankedLoRAStrategy):
             kept, lost = best_of_rank(moved, before.rank)
             # Nobody learns on the residual: rows that B does not use need no direction.
             used = kept.b.any(dim=0)[:, None]
-            put(result, residual_names(module), Factors(kept.a * used, kept.b))
+            # Adding zero makes negative zeros plain ones, which need not travel.
+            moved_on = Factors(kept.a * used + 0.0, kept.b + 0.0)
+            put(result, residual_names(module), moved_on)
             whole.append(norm(moved))
             cut.append(lost)
         size = math.hypot(*whole)

@@ -37,6 +37,7 @@ class FedSALoRA(LoRAStrategy):
     def __init__(self, share_b: bool = True, weighting: str = "examples") -> None:
         super().__init__(weighting)
         self.share_b = share_b
+        self.allows_feedback = not share_b  # B is sent as all that sets it apart from the mean
 
     def plan(self, server_round: int, current: Adapter, clients: Sequence[str]) -> RoundPlan:
         """Send the client half, which keeps B on the node; see ``Strategy.plan``."""

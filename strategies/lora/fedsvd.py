@@ -28,6 +28,8 @@ class FedSVD(LoRAStrategy):
         weighting: ``examples`` or ``uniform``.
     """
 
+    allows_feedback = False  # the factors' basis turns in every round
+
     def __init__(self, row_norm: float = 1.0, weighting: str = "examples") -> None:
         super().__init__(weighting)
         self.row_norm = check_row_norm(row_norm)

@@ -31,6 +31,8 @@ class FlexLoRA(RankedLoRAStrategy):
         weighting: ``examples`` or ``uniform``.
     """
 
+    allows_feedback = False  # the factors' basis turns in every round
+
     def __init__(self, ranks: str = "", row_norm: float = 1.0, weighting: str = "examples") -> None:
         super().__init__(ranks, weighting)
         self.row_norm = check_row_norm(row_norm)

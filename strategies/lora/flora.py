@@ -28,6 +28,8 @@ class FLoRA(ResidualLoRAStrategy):
         seed: of the draws of A.
     """
 
+    allows_feedback = False  # A is drawn anew in every round
+
     def __init__(self, ranks: str = "", weighting: str = "examples", seed: int = 0) -> None:
         super().__init__(ranks, weighting)
         self.seed = seed

@@ -30,7 +30,7 @@ def test_every_client_starts_from_the_aggregate(tmp_path: Path) -> None:
     counts = [
         int(m.content.metric_records["metrics"]["num-examples"]) for _, m in app.replies_to("train")
     ]
-    started = [tensors(m) for _, m in app.of("train")]
+    started = [{n: t.numpy() for n, t in found.items()} for found in app.started()]
     assert len(set(counts[:3])) > 1, "equal sizes could not show wrong weights"
     for name in trained[0]:
         total = sum(

@@ -29,6 +29,7 @@ STATEFUL: dict[str, dict[str, Any]] = {
     "dp_fedavg": {"strategy": "dp_fedavg(seed=5, clip_quantile=0.5)"},
     "fedpgp": {"method": "fedpgp(length=2)", "learning_rate": 0.01, "fraction_train": 0.7},
     "prompt_src": {"method": "prompt_src(length=2)", "learning_rate": 0.01},
+    "int8": {"compression": "int8", "fraction_train": 0.7},
     "nucfl": {"loss": "cross_entropy + nucfl"},
     "early_stop": {
         "callbacks": "early_stop(patience=2) + summary", "metrics": "default + classwise_ece",

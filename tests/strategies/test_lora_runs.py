@@ -34,7 +34,7 @@ def test_alternating_strategy_trains_one_factor_a_round(tmp_path: Path, spec: st
     assert not events(folder, "drop")
     adapter = final_adapter(folder)
     assert all(norm(factors_of(adapter, module)) > 0 for module in pair_names(adapter))
-    sent, back = arrays_of(app.of("train")), arrays_of(app.replies_to("train"))
+    sent, back = app.started(), arrays_of(app.replies_to("train"))
     moved = [
         {name for name, tensor in end.items() if not torch.equal(start[name], tensor)}
         for start, end in zip(sent, back, strict=True)

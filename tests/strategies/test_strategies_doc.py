@@ -17,6 +17,7 @@ from fl2ora.experiment.spec import parse_spec
 from fl2ora.strategies.attacks.base import Attack
 from fl2ora.strategies.base import RoundPlan, RunInfo, Strategy
 from fl2ora.strategies.client_rule import ClientRule, LocalStart
+from fl2ora.strategies.compression.base import Compression
 from fl2ora.strategies.contract import check_strategy
 from fl2ora.strategies.updates import RESERVED_METRICS, ClientUpdate
 from runs import events, run_small
@@ -71,6 +72,18 @@ def test_the_table_of_attacks_is_complete() -> None:
     assert sorted(listed) == available(Attack)
 
 
+def test_the_table_of_compressions_shows_every_default() -> None:
+    table = PAGE.partition("## Compression")[2].partition("\n## ")[0]
+    specs = map(
+        parse_spec, re.findall(r"^\| `([a-z0-9_]+(?:\(.*?\))?)` \|", table, flags=re.MULTILINE)
+    )
+    shown = {spec.name: spec.kwargs for spec in specs}
+    assert sorted(shown) == available(Compression)
+    for name, defaults in shown.items():
+        parameters = inspect.signature(find(parse_spec(name), Compression)).parameters
+        assert defaults == {key: p.default for key, p in parameters.items()}
+
+
 def test_every_hook_is_listed() -> None:
     for base in (Strategy, ClientRule):
         for name, member in vars(base).items():
@@ -83,7 +96,13 @@ def test_every_field_is_listed() -> None:
     for kind in (RunInfo, RoundPlan, ClientUpdate, LocalStart):
         for field in fields(kind):
             assert f"`{field.name}`" in section, (kind, field.name)
-    for name in (*RESERVED_METRICS, "least_updates", "needs_plain_sgd", "needs_residual"):
+    for name in (
+        *RESERVED_METRICS,
+        "allows_feedback",
+        "least_updates",
+        "needs_plain_sgd",
+        "needs_residual",
+    ):
         assert f"`{name}`" in section, name
 
 
