@@ -50,7 +50,7 @@ cli = typer.Typer(
 )
 cli.command(
     epilog="Settings are flat keys such as num-rounds or strategy, in a TOML file or after --set. "
-    "'fl2ora keys' lists them all; README.md and docs/ say what they may be."
+    "'fl2ora keys' lists them all; docs/ says what they may be."
 )(run)
 cli.command()(sweep)
 cli.command()(compare)
