@@ -3,4 +3,5 @@
 from fl2ora.commands.reference.pages import write_all
 from fl2ora.experiment.fingerprint import code_root
 
-write_all(code_root() / "docs" / "reference")
+if __name__ == "__main__":
+    write_all(code_root() / "docs" / "reference")

@@ -84,8 +84,8 @@ def overview() -> str:
     """Return the page that lists all kinds and all names."""
     lines = [WRITTEN, "# Plug-ins", ""]
     lines += [
-        "All plug-ins there are. A run names one by a [spec](../configuration.md): its name and, in "
-        "brackets, arguments that differ from their defaults, such as `fedprox(mu=0.01)`. "
+        "All plug-ins there are. A run names one by a [spec](../configuration.md): its name and, "
+        "in brackets, arguments that differ from their defaults, such as `fedprox(mu=0.01)`. "
         "A class of yours is named `my_lab.methods:Mine(alpha=2)`: see "
         "[extending fl2ora](../extending.md)."
     ]
@@ -101,8 +101,7 @@ def page(kind: Kind) -> str:
     lines = [WRITTEN, f"# {kind.title}", ""]
     lines.append(
         f"They are named by {kind.where}. Below each name stands the spec with all its defaults; "
-        "`...` must be given. How to choose, and what was measured: "
-        f"[{kind.explained}](../{kind.explained})."
+        f"`...` must be given. [How to choose, and what was measured](../{kind.explained})."
     )
     for name, cls in kind.classes().items():
         head, more = _title(cls)

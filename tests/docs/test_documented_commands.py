@@ -32,7 +32,7 @@ COMMANDS = [command for page in PAGES for command in commands(page)]
 
 # Blocks that are not run, with the reason; named by page and how they begin.
 NOT_RUN = {
-    ("README.md", "fl2ora/"): "the tree of folders; its names are checked below",
+    ("ten-minutes.md", "10 clients"): "what a run prints; tests/docs/test_tutorial.py checks it",
     ("deployment.md", "[superlink]"): "Flower's own configuration; tests/support/deployment.py "
     "writes one",
     ("strategies.md", "from fl2ora.server_app.ours_under_flower"): "needs a Flower grid; "
@@ -82,10 +82,6 @@ images = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
 """
 # What a page's python blocks may use without saying where it comes from.
 GIVEN = {
-    "README.md": f"""{A_RUN}
-logits_a, logits_b = torch.randn(2, 40, 4)
-labels_a, labels_b = torch.arange(80).view(2, 40) % 4
-""",
     "calibrators.md": """
 import torch
 logits, labels = torch.randn(60, 4), torch.arange(60) % 4
@@ -284,28 +280,6 @@ def test_extras_and_files_of_pip_exist() -> None:
             assert (ROOT / file).is_file(), command
 
 
-def test_the_tree_of_folders_is_that_of_the_repository() -> None:
-    (tree,) = [b for b in blocks(ROOT / "README.md") if b.text.startswith("fl2ora/")]
-    listed = re.findall(r"^ ?\s*(\w+)/ ", tree.text, re.MULTILINE)
-    rooms = {path.name for path in (ROOT / "fl2ora").iterdir() if path.is_symlink()}
-    assert set(listed) - {"fl2ora"} == rooms
-
-
-def test_links_lead_somewhere() -> None:
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            if target.startswith("http"):
-                continue
-            name, _, anchor = target.partition("#")
-            path = page.parent / name if name else page
-            assert path.exists(), f"{page.name}: {target}"
-            if anchor:
-                heads = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-                slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in heads}
-                assert anchor in slugs, f"{page.name}: {target}"
-
-
 SMALL = [
     "--engine", "in-process", "--clients", "2", "--json",
     "--set", "dataset=shapes(styles='held-back', train=64, validation=16, test=48)",
@@ -323,7 +297,7 @@ def small(words: list[str]) -> dict[str, object]:
 
 
 REALLY = [
-    ("README.md", "fl2ora run --set method="),
+    ("own-experiment.md", "fl2ora run --set method="),
     ("training.md", "fl2ora run --set optimiser='adamw"),
     ("strategies.md", "fl2ora run --set strategy='my_module:MyStrategy"),
     ("losses.md", "fl2ora run --set loss='cross_entropy + 0.5*my_lab"),
@@ -343,7 +317,7 @@ def test_some_commands_really_run(page: str, start: str, scratch: Path) -> None:
 @pytest.mark.slow
 def test_a_calibrator_is_fitted_to_a_finished_run(scratch: Path) -> None:
     outcome = small(["fl2ora", "run", "--set", "method=zero_shot"])
-    (command,) = [c for c in starting("fl2ora calibrate") if c.page == "README.md"]
+    (command,) = [c for c in starting("fl2ora calibrate") if c.page == "own-experiment.md"]
     words = [str(outcome["run_dir"]) if word == "runs/NAME" else word for word in command.words]
     result = CliRunner().invoke(cli, words[1:])
     assert result.exit_code == 0, result.output
