@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -38,7 +39,8 @@ NOT_RUN = {
     ("strategies.md", "from fl2ora.server_app.ours_under_flower"): "needs a Flower grid; "
     "tests/strategies/test_flower_shells.py runs that class",
 }
-# Commands that are looked at no further, with the reason; named by their first words.
+# Commands that are not tried on this page, with the reason; named by their first words. Those of
+# fl2ora are parsed all the same.
 NOT_CHECKED = {
     "source .venv/bin/activate": "of the shell",
     "export": "of the shell",
@@ -151,13 +153,10 @@ def test_every_command_is_checked() -> None:
 
 def settings_of(command: Command) -> tuple[RunConfig, tuple[str, ...]]:
     """Return the run config of a ``fl2ora run`` or ``domains``, read as the command reads it."""
-    group = typer.main.get_command(cli)
-    assert isinstance(group, click.Group)
-    name = command.words[1]
-    context = group.commands[name].make_context(name, command.words[2:])
-    file = context.params["file"]
-    values = read_settings(Path(file) if file else None, context.params["assignments"] or [])
-    return RunConfig.usable({"num-clients": context.params["clients"] or 10, **values})
+    given: dict[str, Any] = parsed(command.words)
+    file = given["file"]
+    values = read_settings(Path(file) if file else None, given["assignments"] or [])
+    return RunConfig.usable({"num-clients": given["clients"] or 10, **values})
 
 
 @pytest.mark.parametrize("command", starting("fl2ora run", "fl2ora domains"), ids=str)
@@ -176,22 +175,34 @@ def test_runs_can_be_built(
 
 @pytest.mark.parametrize("command", starting("fl2ora calibrate"), ids=str)
 def test_calibrate_names_a_calibrator(command: Command) -> None:
-    group = typer.main.get_command(cli)
-    assert isinstance(group, click.Group)
-    context = group.commands["calibrate"].make_context("calibrate", command.words[2:])
-    assert build_run_calibrator(context.params["calibrator"]) is not None
+    assert build_run_calibrator(str(parsed(command.words)["calibrator"])) is not None
 
 
 USES = ("fl2ora predict", "fl2ora evaluate", "fl2ora export")
 
 
-@pytest.mark.parametrize("command", starting(*USES), ids=str)
-def test_what_uses_a_run_knows_its_options(command: Command) -> None:
-    group = typer.main.get_command(cli)
-    assert isinstance(group, click.Group)
-    name = command.words[1]
-    given = group.commands[name].make_context(name, command.words[2:]).params
-    assert given.get("trained", given.get("run")) is not None
+def parsed(words: list[str]) -> dict[str, object]:
+    """Return what the command line reads from the words of a command, as it reads them itself."""
+    command = typer.main.get_command(cli)
+    while isinstance(command, click.Group):
+        command = command.commands[words[1]]
+        words = words[1:]
+    return command.make_context(words[0], words[1:]).params
+
+
+@pytest.mark.parametrize("command", starting("fl2ora "), ids=str)
+def test_commands_have_the_options_and_arguments_they_are_given(command: Command) -> None:
+    parsed(command.words)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["fl2ora run --colour red", "fl2ora compare", "fl2ora node check --clients 3",
+     "fl2ora sweep a.toml b.toml", "fl2ora run --clients 0", "fl2ora data --near 99"],
+)  # fmt: skip
+def test_commands_that_cannot_be_typed_are_noticed(text: str) -> None:
+    with pytest.raises(click.UsageError):
+        parsed(Command("page.md", 1, text).words)
 
 
 def option(command: Command, name: str) -> dict[str, bool | int | float | str]:
@@ -221,11 +232,7 @@ def test_nodes_hold_the_classes_of_the_run(command: Command, fashion_mnist: None
 
 @pytest.mark.parametrize("command", starting("fl2ora node check"), ids=str)
 def test_checks_of_nodes_name_files_and_options_there_are(command: Command) -> None:
-    group = typer.main.get_command(cli)
-    assert isinstance(group, click.Group)
-    node = group.commands["node"]
-    assert isinstance(node, click.Group)
-    found = node.commands["check"].make_context("check", command.words[3:]).params
+    found: dict[str, Any] = parsed(command.words)
     assert found["file"] is None or (ROOT / found["file"]).is_file()
     assert not found["node_config"] or (ROOT / found["node_config"]).is_file()
 
