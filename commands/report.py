@@ -29,7 +29,7 @@ def report(
     ] = None,
     verbose: Verbose = None,
 ) -> None:
-    """Make a page that one can read of a run or a sweep, with tables and plots beside it.
+    """Make a page about a run or a sweep, with its tables and plots beside it.
 
     FOLDER is that of a finished run or of a sweep. report.html holds everything it shows, needs no
     network, and can be sent to others; summary.md, .tex, .csv and .parquet are its tables.
