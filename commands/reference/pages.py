@@ -17,7 +17,6 @@ def pages() -> dict[str, str]:
 
 
 def write_all(folder: Path) -> None:
-    """Write them into a folder, which is made where it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write them into a folder."""
     for name, text in pages().items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -33,7 +33,7 @@ class Kind:
         title: of its page, in the plural; the page's file is called so, too.
         base: what its classes derive from.
         where: what names one, a key of the run config as a rule.
-        explained: the page of docs that tells about them.
+        explained: the page of docs, and its section, that tells about them.
     """
 
     title: str
@@ -56,14 +56,14 @@ class Kind:
 KINDS = (
     Kind("Tuning methods", TuningMethod, "the key `method`", "tuning.md"),
     Kind("Losses", Loss, "the key `loss`; several are joined by `+`", "losses.md"),
-    Kind("Optimisers", Optimiser, "the key `optimiser`", "training.md"),
-    Kind("Schedules", Schedule, "the key `schedule`", "training.md"),
+    Kind("Optimisers", Optimiser, "the key `optimiser`", "training.md#optimisers"),
+    Kind("Schedules", Schedule, "the key `schedule`", "training.md#schedules"),
     Kind("Strategies", Strategy, "the key `strategy`", "strategies.md"),
-    Kind("Attacks", Attack, "the argument `attack` of the strategy `attacked`", "strategies.md"),
+    Kind("Attacks", Attack, "the argument `attack` of `attacked`", "strategies.md#attacks"),
     Kind("Callbacks", Callback, "the key `callbacks`; several are joined by `+`", "callbacks.md"),
     Kind("Calibrators", Calibrator, "the key `calibrator`", "calibrators.md"),
-    Kind("Data sets", Dataset, "the key `dataset`", "data.md"),
-    Kind("Partitions", Partitioner, "the key `partition`", "data.md"),
+    Kind("Data sets", Dataset, "the key `dataset`", "data.md#datasets"),
+    Kind("Partitions", Partitioner, "the key `partition`", "data.md#partitions"),
     Kind("Protocols", Protocol, "the key `protocol`", "protocols.md"),
 )
 
@@ -119,9 +119,16 @@ def _title(cls: type) -> tuple[str, str]:
 
 
 def _arguments(cls: type) -> list[str]:
+    """Return a line for each argument.
+
+    Raises:
+        ValueError: a docstring says nothing of one.
+    """
     said = arguments_of(cls)
     lines = []
     for parameter in inspect.signature(cls).parameters.values():
+        if parameter.name not in said:
+            raise ValueError(f"{cls.__name__}: expected {parameter.name} under Args:, found none")
         default = _default(parameter)
         value = f" = `{default}`" if default else ""
         lines.append(f"- `{parameter.name}`{value}: {said[parameter.name]}")

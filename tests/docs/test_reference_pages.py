@@ -26,10 +26,9 @@ def test_the_files_are_those_the_code_writes() -> None:
     assert found == PAGES, "run make config"
 
 
-def test_pages_are_written_into_a_new_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "docs" / "reference"
-    write_all(folder)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(PAGES)
+def test_pages_are_written_into_a_folder(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(PAGES)
 
 
 def test_there_is_a_page_for_every_base_class_that_files_are_found_by() -> None:
@@ -128,3 +127,15 @@ def test_no_command_is_left_out() -> None:
     names = set(re.findall(r"^│ ([a-z]+) ", shown, re.MULTILINE))
     assert names == {words[0] for words in COMMANDS}
     assert ["node", "run"] in COMMANDS
+
+
+def test_an_argument_without_a_word_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        """Says nothing."""
+
+        def __init__(self, secret: int = 3) -> None:
+            pass
+
+    monkeypatch.setattr(Kind, "classes", lambda self: {"silent": Silent})
+    with pytest.raises(ValueError, match="Silent: expected secret under Args:, found none"):
+        page(BY_TITLE["Losses"])
