@@ -1,5 +1,7 @@
 # make run      - the default experiment, through Flower's simulation
-# make config   - the tables of keys in pyproject.toml and docs, from experiment/config.py
+# make config   - what is written from the code: tables of keys, docs/reference
+# make docs     - the documentation as a site, in build/site; a broken link is an error
+# make dist     - source distribution and wheel in dist/, checked
 # make test     - lint, types, unit and integration tests, on all cores
 # make test-long - tests that take minutes each: deployments that are killed, a hanging client
 # make mutation - how many small faults in the core the tests notice (minutes)
@@ -8,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: run test test-long lint mutation config clean
+.PHONY: run test test-long lint mutation config docs dist clean
 
 run: .venv/.run
 	$(BIN)/fl2ora run
@@ -29,6 +31,15 @@ mutation: .venv/.test
 
 config:
 	$(BIN)/python -m fl2ora.experiment.flower_table
+	$(BIN)/python -m fl2ora.commands.reference
+
+docs: .venv/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+dist: .venv/.test
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python -m pytest -n 0 tests/integration/test_wheel.py
 
 clean:
 	rm -rf .venv

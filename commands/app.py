@@ -1,6 +1,6 @@
 """The ``fl2ora`` command.
 
-Exit codes: 0, all is well; 1, ``doctor`` found something amiss; 2, a mistake in what was given, a
+Exit codes: 0, all is well; 1, ``doctor`` found a problem; 2, a mistake in what was given, a
 run that failed, or something the system refused, with the reason; 130, interrupted. A fault of ours
 ends in a traceback.
 """
@@ -42,7 +42,7 @@ _INTERRUPTED = 130
 cli = typer.Typer(
     name="fl2ora",
     help="Calibrated federated fine-tuning of CLIP, as a Flower app.",
-    epilog="Exit codes: 0 all is well; 1 doctor found something amiss; "
+    epilog="Exit codes: 0 all is well; 1 doctor found a problem; "
     "2 a mistake or a failure, with the reason; 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
@@ -50,7 +50,7 @@ cli = typer.Typer(
 )
 cli.command(
     epilog="Settings are flat keys such as num-rounds or strategy, in a TOML file or after --set. "
-    "'fl2ora keys' lists them all; README.md and docs/ say what they may be."
+    "'fl2ora keys' lists them all; docs/ says what they may be."
 )(run)
 cli.command()(sweep)
 cli.command()(compare)

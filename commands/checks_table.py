@@ -36,5 +36,5 @@ def run_checks(console: Console, title: str, checks: Mapping[str, Check]) -> Non
         table.add_row(name, Text(printable(found)), verdict)
     console.print(table)
     if told:
-        console.print(f"{len(told)} thing{'s' if len(told) > 1 else ''} amiss", style="red")
+        console.print(f"{len(told)} problem{'s' if len(told) > 1 else ''} found", style="red")
         raise typer.Exit(1)

@@ -38,7 +38,8 @@ Reached = Annotated[
 Source = Annotated[
     str | None,
     typer.Option(
-        show_default=False, help="Whose metrics, as in metrics.jsonl; the first central part's."
+        show_default=False,
+        help="Whose metrics, as in metrics.jsonl; if left out, the first central part's.",
     ),
 ]
 Metrics = Annotated[
@@ -72,7 +73,7 @@ def compare(
     ] = None,
     verbose: Verbose = None,
 ) -> None:
-    """Compare finished runs: mean and spread over seeds, and whether differences are chance.
+    """Compare finished runs: mean and spread over seeds, and whether differences may be chance.
 
     RUNS... are folders of runs and of sweeps. Runs that differ in nothing but the seed share a row.
     With --baseline every row is tested against the row that has these labels and otherwise its own:

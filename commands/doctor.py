@@ -1,4 +1,4 @@
-"""``fl2ora doctor``: what this machine has, and what is amiss."""
+"""``fl2ora doctor``: what this machine has, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LEAST_MEMORY_GIB = 4
 
 
 def doctor() -> None:
-    """Say what this machine has (versions, devices, Ray, Flower, disk) and what is amiss."""
+    """Say what this machine has (versions, devices, Ray, Flower, disk) and what is wrong."""
     run_checks(console_for(stderr=False), "fl2ora doctor", _CHECKS)
 
 

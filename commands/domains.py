@@ -49,10 +49,10 @@ def domains(
 ) -> None:
     """Leave each domain of the dataset out in turn and report all of them and their mean.
 
-    FILE and --set are those of 'fl2ora run', which each domain is one of, with protocol =
-    leave_one_domain_out. The runs lie in one folder, which run-name names; the same command goes on
-    where an earlier one was stopped, without those that are finished. The table is in domains.csv
-    and domains.md.
+    FILE and --set are those of 'fl2ora run'. There is one run for each domain, with protocol =
+    leave_one_domain_out. All runs lie in one folder, named by run-name; after an interruption the
+    same command goes on with those that are not finished. The table is in domains.csv and
+    domains.md.
     """
     set_verbosity(verbose)
     given, problems = described(read_settings(file, assignments or []), clients)

@@ -32,7 +32,7 @@ def report(
     ] = None,
     verbose: Verbose = None,
 ) -> None:
-    """Make a page that one can read of runs or sweeps, with tables and figures beside it.
+    """Make a page about runs or sweeps, with its tables and plots beside it.
 
     FOLDER is that of a finished run or of a sweep; several are put side by side. report.html holds
     everything it shows, needs no network, and can be sent to others; summary.md, .tex, .csv and

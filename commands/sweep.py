@@ -47,8 +47,8 @@ def sweep(
     """Run every combination of a grid of settings, several at a time.
 
     FILE is a TOML file with axes, fixed settings and seeds (docs/experiments.md). The folder is
-    named like FILE and made in $FL2ORA_OUTPUT_DIR, or in ./runs. What is done is not done again: a
-    sweep that was interrupted, or that a cell of failed, goes on with the same command.
+    named like FILE and made in $FL2ORA_OUTPUT_DIR, or in ./runs. After an
+    interruption, or where a run failed, the same command goes on; runs that are done stay done.
     """
     set_verbosity(verbose)
     content = _content(file)

@@ -21,8 +21,8 @@ at their ends that are all zero; ``cut`` says of how many that is so. If a train
 ``compression``, ``arrays`` of the reply are parts of changes; see ``compressed.py``. ``parameters``
 and ``sums`` are float64. ``aux`` is there only where a strategy asks for it, and ``sets`` where a
 calibrator answers with sets of classes. Every message but the first to a node whose classes are in
-another order than the run's, or fewer, also has ``classes``: the names in the run's order; to a node
-that leaves out copies of other nodes' images, ``left-out``: their digests.
+another order than the run's, or fewer, also has ``classes``: the names in the run's order; to a
+node that leaves out copies of other nodes' images, ``left-out``: their digests.
 """
 
 from __future__ import annotations

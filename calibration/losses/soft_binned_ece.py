@@ -24,7 +24,7 @@ class SoftBinnedEce(Loss):
     """Soft-binned expected calibration error, in [0, 1].
 
     Args:
-        num_bins: M.
+        num_bins: M, how many bins.
         temperature: T, in squared units of confidence; smaller is closer to hard bins.
         norm: 1 for the mean absolute gap, 2 for the root mean square gap.
     """

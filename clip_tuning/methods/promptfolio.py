@@ -33,7 +33,7 @@ class PromptFolio(TuningMethod):
     learning_rates = Rates(
         embedded=0.03,
         published=0.001,
-        source="none for SGD at hand: that of its like, FedOTP and FedPGP",
+        source="none for SGD: that of FedOTP and FedPGP, which are built like it",
     )
 
     def __init__(self, length: int = 16, share: float = 0.4, init: str = "noise") -> None:

@@ -19,7 +19,7 @@ class FewShot(Protocol):
     """Train on ``shots`` images of each class.
 
     Args:
-        shots: k.
+        shots: k, how many images of each class.
         per: ``class``: k of each class in all, drawn before they are divided among the clients,
             who then hold out their part for measuring and calibrating as always; ``client``: every
             client trains on at most k of each of its classes, and holds out as if it had all.

@@ -41,7 +41,7 @@ class DPFedAvg(Strategy):
         clip: C, or the first one.
         noise_multiplier: z; 0 protects nothing.
         delta: at which epsilon is reported; well below one over the number of clients.
-        server_learning_rate: eta.
+        server_learning_rate: eta, by which the mean change is multiplied.
         sampling: ``known``: epsilon of the client asked most often, whoever knows who took part.
             ``poisson``: as published values, amplified by the share of clients asked. It holds for
             rounds drawn by secret coins; fl2ora draws a fixed number from the run's seed.

@@ -237,7 +237,7 @@ def test_doctor_shows_problems_as_they_are(
     text = capsys.readouterr().out
     assert "[/x]" in text
     assert "no [/y]" in text
-    assert text.endswith("1 thing amiss\n")
+    assert text.endswith("1 problem found\n")
 
 
 def test_a_current_folder_that_is_gone_is_told(

@@ -76,7 +76,7 @@ def test_a_problem_that_several_checks_meet_is_told_once(
     said = capsys.readouterr().out
     assert said.count("found no such folder") == 1
     assert said.count("as above") == 2
-    assert "1 thing amiss" in said
+    assert "1 problem found" in said
 
 
 def test_a_device_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -32,13 +33,14 @@ COMMANDS = [command for page in PAGES for command in commands(page)]
 
 # Blocks that are not run, with the reason; named by page and how they begin.
 NOT_RUN = {
-    ("README.md", "fl2ora/"): "the tree of folders; its names are checked below",
+    ("ten-minutes.md", "10 clients"): "what a run prints; tests/docs/test_tutorial.py checks it",
     ("deployment.md", "[superlink]"): "Flower's own configuration; tests/support/deployment.py "
     "writes one",
     ("strategies.md", "from fl2ora.server_app.ours_under_flower"): "needs a Flower grid; "
     "tests/strategies/test_flower_shells.py runs that class",
 }
-# Commands that are looked at no further, with the reason; named by their first words.
+# Commands that are not tried on this page, with the reason; named by their first words. Those of
+# fl2ora are parsed all the same.
 NOT_CHECKED = {
     "source .venv/bin/activate": "of the shell",
     "export": "of the shell",
@@ -82,10 +84,6 @@ images = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
 """
 # What a page's python blocks may use without saying where it comes from.
 GIVEN = {
-    "README.md": f"""{A_RUN}
-logits_a, logits_b = torch.randn(2, 40, 4)
-labels_a, labels_b = torch.arange(80).view(2, 40) % 4
-""",
     "calibrators.md": """
 import torch
 logits, labels = torch.randn(60, 4), torch.arange(60) % 4
@@ -155,13 +153,10 @@ def test_every_command_is_checked() -> None:
 
 def settings_of(command: Command) -> tuple[RunConfig, tuple[str, ...]]:
     """Return the run config of a ``fl2ora run`` or ``domains``, read as the command reads it."""
-    group = typer.main.get_command(cli)
-    assert isinstance(group, click.Group)
-    name = command.words[1]
-    context = group.commands[name].make_context(name, command.words[2:])
-    file = context.params["file"]
-    values = read_settings(Path(file) if file else None, context.params["assignments"] or [])
-    return RunConfig.usable({"num-clients": context.params["clients"] or 10, **values})
+    given: dict[str, Any] = parsed(command.words)
+    file = given["file"]
+    values = read_settings(Path(file) if file else None, given["assignments"] or [])
+    return RunConfig.usable({"num-clients": given["clients"] or 10, **values})
 
 
 @pytest.mark.parametrize("command", starting("fl2ora run", "fl2ora domains"), ids=str)
@@ -180,22 +175,34 @@ def test_runs_can_be_built(
 
 @pytest.mark.parametrize("command", starting("fl2ora calibrate"), ids=str)
 def test_calibrate_names_a_calibrator(command: Command) -> None:
-    group = typer.main.get_command(cli)
-    assert isinstance(group, click.Group)
-    context = group.commands["calibrate"].make_context("calibrate", command.words[2:])
-    assert build_run_calibrator(context.params["calibrator"]) is not None
+    assert build_run_calibrator(str(parsed(command.words)["calibrator"])) is not None
 
 
 USES = ("fl2ora predict", "fl2ora evaluate", "fl2ora export")
 
 
-@pytest.mark.parametrize("command", starting(*USES), ids=str)
-def test_what_uses_a_run_knows_its_options(command: Command) -> None:
-    group = typer.main.get_command(cli)
-    assert isinstance(group, click.Group)
-    name = command.words[1]
-    given = group.commands[name].make_context(name, command.words[2:]).params
-    assert given.get("trained", given.get("run")) is not None
+def parsed(words: list[str]) -> dict[str, object]:
+    """Return what the command line reads from the words of a command, as it reads them itself."""
+    command = typer.main.get_command(cli)
+    while isinstance(command, click.Group):
+        command = command.commands[words[1]]
+        words = words[1:]
+    return command.make_context(words[0], words[1:]).params
+
+
+@pytest.mark.parametrize("command", starting("fl2ora "), ids=str)
+def test_commands_have_the_options_and_arguments_they_are_given(command: Command) -> None:
+    parsed(command.words)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["fl2ora run --colour red", "fl2ora compare", "fl2ora node check --clients 3",
+     "fl2ora sweep a.toml b.toml", "fl2ora run --clients 0", "fl2ora data --near 99"],
+)  # fmt: skip
+def test_commands_that_cannot_be_typed_are_noticed(text: str) -> None:
+    with pytest.raises(click.UsageError):
+        parsed(Command("page.md", 1, text).words)
 
 
 def option(command: Command, name: str) -> dict[str, bool | int | float | str]:
@@ -225,11 +232,7 @@ def test_nodes_hold_the_classes_of_the_run(command: Command, fashion_mnist: None
 
 @pytest.mark.parametrize("command", starting("fl2ora node check"), ids=str)
 def test_checks_of_nodes_name_files_and_options_there_are(command: Command) -> None:
-    group = typer.main.get_command(cli)
-    assert isinstance(group, click.Group)
-    node = group.commands["node"]
-    assert isinstance(node, click.Group)
-    found = node.commands["check"].make_context("check", command.words[3:]).params
+    found: dict[str, Any] = parsed(command.words)
     assert found["file"] is None or (ROOT / found["file"]).is_file()
     assert not found["node_config"] or (ROOT / found["node_config"]).is_file()
 
@@ -284,28 +287,6 @@ def test_extras_and_files_of_pip_exist() -> None:
             assert (ROOT / file).is_file(), command
 
 
-def test_the_tree_of_folders_is_that_of_the_repository() -> None:
-    (tree,) = [b for b in blocks(ROOT / "README.md") if b.text.startswith("fl2ora/")]
-    listed = re.findall(r"^ ?\s*(\w+)/ ", tree.text, re.MULTILINE)
-    rooms = {path.name for path in (ROOT / "fl2ora").iterdir() if path.is_symlink()}
-    assert set(listed) - {"fl2ora"} == rooms
-
-
-def test_links_lead_somewhere() -> None:
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            if target.startswith("http"):
-                continue
-            name, _, anchor = target.partition("#")
-            path = page.parent / name if name else page
-            assert path.exists(), f"{page.name}: {target}"
-            if anchor:
-                heads = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-                slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in heads}
-                assert anchor in slugs, f"{page.name}: {target}"
-
-
 SMALL = [
     "--engine", "in-process", "--clients", "2", "--json",
     "--set", "dataset=shapes(styles='held-back', train=64, validation=16, test=48)",
@@ -323,7 +304,7 @@ def small(words: list[str]) -> dict[str, object]:
 
 
 REALLY = [
-    ("README.md", "fl2ora run --set method="),
+    ("own-experiment.md", "fl2ora run --set method="),
     ("training.md", "fl2ora run --set optimiser='adamw"),
     ("strategies.md", "fl2ora run --set strategy='my_module:MyStrategy"),
     ("losses.md", "fl2ora run --set loss='cross_entropy + 0.5*my_lab"),
@@ -343,7 +324,7 @@ def test_some_commands_really_run(page: str, start: str, scratch: Path) -> None:
 @pytest.mark.slow
 def test_a_calibrator_is_fitted_to_a_finished_run(scratch: Path) -> None:
     outcome = small(["fl2ora", "run", "--set", "method=zero_shot"])
-    (command,) = [c for c in starting("fl2ora calibrate") if c.page == "README.md"]
+    (command,) = [c for c in starting("fl2ora calibrate") if c.page == "own-experiment.md"]
     words = [str(outcome["run_dir"]) if word == "runs/NAME" else word for word in command.words]
     result = CliRunner().invoke(cli, words[1:])
     assert result.exit_code == 0, result.output

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from packaging.metadata import Metadata
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +44,40 @@ def test_one_package_is_installed(site: Path) -> None:
     assert names[1].endswith(".dist-info")
 
 
+def test_the_wheel_holds_every_module_and_no_more(wheel: Path) -> None:
+    rooms = [path.name for path in (ROOT / "fl2ora").iterdir() if path.is_symlink()]
+    files = {
+        f"fl2ora/{path.relative_to(ROOT)}"
+        for room in rooms
+        for path in (ROOT / room).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    files |= {f"fl2ora/{name}" for name in ("__init__.py", "__main__.py", "py.typed")}
+    files.add("fl2ora/experiment/app.toml")
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert inside == files
+
+
+def test_what_the_wheel_says_of_itself_is_true(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (info,) = {name.partition("/")[0] for name in archive.namelist()} - {"fl2ora"}
+    metadata = Metadata.from_email(archive.read(f"{info}/METADATA"), validate=False)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (metadata.name, str(metadata.version)) == ("fl2ora", project["version"])
+    assert metadata.license_expression == "Apache-2.0"
+    assert metadata.description_content_type == "text/markdown"
+    assert metadata.description == (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(metadata.provides_extra or ()) == set(project["optional-dependencies"])
+    entries = archive.read(f"{info}/entry_points.txt").decode()
+    assert "fl2ora = fl2ora.commands.app:main" in entries
+    for line in archive.read(f"{info}/RECORD").decode().splitlines():
+        name, digest, size = line.rsplit(",", 2)
+        if digest:
+            content = archive.read(name)
+            found = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+            assert (digest, size) == (f"sha256={found}", str(len(content))), name
+
+
 def test_a_wheel_from_the_source_distribution_is_the_same(wheel: Path, tmp_path: Path) -> None:
     _run([sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)], ROOT)
     (archive,) = tmp_path.glob("*.tar.gz")
@@ -47,6 +85,9 @@ def test_a_wheel_from_the_source_distribution_is_the_same(wheel: Path, tmp_path:
         sources.extractall(tmp_path / "sources", filter="data")
     (sources_root,) = (tmp_path / "sources").iterdir()
     assert not [path for path in sources_root.rglob("*") if path.is_symlink()]
+    assert not list(sources_root.rglob("*.pyc"))
+    for name in ("mkdocs.yml", "CONTRIBUTING.md", "deploy/compose.yaml", "tests/conftest.py"):
+        assert (sources_root / name).is_file(), name
     again = _built(sources_root, tmp_path / "again")
     assert sorted(zipfile.ZipFile(again).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
 
