@@ -21,13 +21,14 @@ class Evaluated:
     Attributes:
         total: the scalar that is minimised, with gradient.
         passed: the forward pass it was computed from.
-        losses: its parts for the record: ``loss`` as configured, of a weighted sum every term as
-            ``loss_<term>`` before its weight, ``loss_method`` and ``loss_penalty`` where present.
+        losses: its parts for the record, scalars without gradient: ``loss`` as configured, of a
+            weighted sum every term as ``loss_<term>`` before its weight, ``loss_method`` and
+            ``loss_penalty`` where present.
     """
 
     total: Tensor
     passed: ForwardPass
-    losses: dict[str, float]
+    losses: dict[str, Tensor]
 
 
 class Objective:
@@ -54,25 +55,33 @@ class Objective:
 
     def __call__(self, batch: Batch) -> Evaluated:
         """Return the objective of ``batch``."""
+        return self.of(batch, self.forward(batch))
+
+    def of(self, batch: Batch, passed: ForwardPass) -> Evaluated:
+        """Return the objective of ``batch`` from its forward pass."""
         rule, loss = self._plan.rule, self._plan.loss
-        passed = self._forward(batch)
         logits = rule.logits(passed.logits)
         labels = rule.labels(batch.labels, logits.shape[1])
         value, terms = loss.evaluate(logits, labels, self._filler.fill(batch, passed))
-        total, losses = value, {"loss": float(value.detach())}
+        total, losses = value, {"loss": value.detach()}
         if terms.keys() != {loss.name}:  # of a single loss the one term is the loss
-            losses |= {f"loss_{name}": float(term) for name, term in terms.items()}
+            losses |= {f"loss_{name}": term for name, term in terms.items()}
         extras = {"method": self._classifier.extra_loss(passed), "penalty": rule.penalty()}
         for name, extra in extras.items():
             if extra is not None:
                 total = total + extra
-                losses[f"loss_{name}"] = float(extra.detach())
+                losses[f"loss_{name}"] = extra.detach()
         return Evaluated(total, passed, losses)
 
-    def _forward(self, batch: Batch) -> ForwardPass:
-        known = None
-        if self._reference is not None and not batch.changed:
-            known = self._reference.known(batch.rows)
+    def known(self, batch: Batch) -> Tensor | None:
+        """Return zero-shot CLIP's features of the batch's images, where they are known."""
+        if self._reference is None or batch.changed:
+            return None
+        return self._reference.known(batch.rows)
+
+    def forward(self, batch: Batch) -> ForwardPass:
+        """Return what the classifier makes of ``batch``."""
+        known = self.known(batch)
         half = self._plan.precision == "bfloat16"
         with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=half):
             return self._classifier.run(batch.pixels, batch.prefix, known)

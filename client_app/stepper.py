@@ -49,7 +49,7 @@ class Stepper:
         trained = classifier.trained or [nn.Parameter(torch.zeros(0, 0))]
         self._optimiser = load_optimiser(plan.optimiser).make(trained, plan.learning_rate)
         self._sums: dict[nn.Parameter, Tensor] = {}
-        self._clear()
+        self.clear()
 
     @property
     def learning_rate(self) -> float:
@@ -63,11 +63,16 @@ class Stepper:
         return float(self._optimiser.defaults.get(name, 0.0))
 
     def add(self, evaluated: Evaluated, batch: Batch) -> None:
+        """Make the gradients of a batch and take them up; see ``take_up``."""
+        self.clear()
+        if evaluated.total.requires_grad:
+            self._classifier.backward(evaluated.total, evaluated.passed)
+        self.take_up(evaluated, batch)
+
+    def take_up(self, evaluated: Evaluated, batch: Batch) -> None:
         """Take up the gradients of a batch, and take the step if it is the last one of it."""
         trains = evaluated.total.requires_grad
-        self._clear()
         if trains:
-            self._classifier.backward(evaluated.total, evaluated.passed)
             self._collect(batch)
         if batch.ends_step:
             if trains:
@@ -100,6 +105,7 @@ class Stepper:
         """Return what is trained, and what no optimiser moves but a rule may give a gradient."""
         return [*self.moving.values(), *self._classifier.personal.values()]
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Forget the gradients of the batch before."""
         for parameter in self._parameters():
             parameter.grad = None
