@@ -27,7 +27,7 @@ app = ClientApp(mods=[packed_both_ways])
 def hello(message: Message, context: Context) -> Message:
     """Say who this node is and what it runs, before anything is trained."""
     try:
-        info = tasks.describe(_node(context, message))
+        info = tasks.describe(node_of(context, message))
     except UserError as error:
         info = NodeInfo(node_name(context.node_config, context.node_id), problem=str(error))
     info = replace(
@@ -42,14 +42,14 @@ def hello(message: Message, context: Context) -> Message:
 @app.query("digests")
 def digests(message: Message, context: Context) -> Message:
     """Give salted digests of this node's images, unless its config says not to."""
-    node = _node(context, message)
+    node = node_of(context, message)
     return encode_digests(message, node.key, tasks.digests(node, decode_salt(message)))
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the received adapter on this node's images."""
-    node = _node(context, message)
+    node = node_of(context, message)
     task = decode_train(message, node.initial)
     kept = ClientState(context, node.key, task.lineage)
     update = tasks.train(node, kept, task)
@@ -59,7 +59,7 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Measure the received adapter on this node's held-out images."""
-    node = _node(context, message)
+    node = node_of(context, message)
     task = decode_evaluate(message, node.initial)
     measured = tasks.evaluate(node, ClientState(context, node.key, task.lineage), task)
     return encode_measured(message, node.key, measured)
@@ -68,11 +68,12 @@ def evaluate(message: Message, context: Context) -> Message:
 @app.train("calibrate")
 def calibrate(message: Message, context: Context) -> Message:
     """Sum what a post-hoc calibrator asks for over this node's calibration images."""
-    node = _node(context, message)
+    node = node_of(context, message)
     task = decode_calibrate(message, node.initial)
     return encode_sums(message, node.key, tasks.calibrate(node, task))
 
 
-def _node(context: Context, message: Message) -> Node:
+def node_of(context: Context, message: Message) -> Node:
+    """Return the node that a message came to, in the classes of the run."""
     node = Node.from_configs(context.run_config, context.node_config, context.node_id)
     return replace(node, classes=decode_classes(message), left_out=decode_left_out(message))

@@ -8,7 +8,6 @@ its next kernel, become fewer and larger.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -25,39 +24,10 @@ from fl2ora.client_app.training import in_training
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.forward_pass import ForwardPass
-from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.strategies.updates import ClientUpdate
 
 Result = tuple[ClientUpdate, Adapter] | Exception
-
-
-def own_copy(classifier: ClipClassifier) -> ClipClassifier:
-    """Return a classifier with parameters of its own to tune, and everything else shared.
-
-    Its own forward pass is that of the original; ``train_jointly`` is what uses its parameters.
-    """
-    own = copy.copy(classifier)
-    own.tuned = {name: nn.Parameter(value.detach().clone()) for name, value in own.tuned.items()}
-    return own
-
-
-def check_joint(classifier: ClipClassifier) -> None:
-    """Refuse a method that computes more than a forward pass from what is tuned.
-
-    Raises:
-        UserError: says what it does beside.
-    """
-    own, plain = type(classifier), ClipClassifier
-    beside = {
-        "has personal parts": bool(classifier.personal),
-        "sends what no gradient trains": own.gathers or bool(classifier.carried),
-        "has an objective of its own": own.extra_loss is not plain.extra_loss,
-        "changes gradients": own.backward is not plain.backward,
-        "trains nothing by gradients": not classifier.tuned,
-    }
-    if found := [what for what, so in beside.items() if so]:
-        raise UserError(f"clients-per-batch: expected 1 with a method that {' and '.join(found)}")
 
 
 def train_jointly(classifier: ClipClassifier, rounds: Sequence[LocalRound]) -> list[Result]:

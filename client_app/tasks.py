@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from fl2ora.calibration.calibrators.base import Calibrator
@@ -36,7 +38,7 @@ from fl2ora.messages.train import TrainTask
 from fl2ora.strategies.client_rule import ClientRule
 from fl2ora.strategies.updates import ClientUpdate
 
-_STATE, _RECEIVED, _PERSONAL = "client-rule", "received", "personal"
+STATE, RECEIVED, _PERSONAL = "client-rule", "received", "personal"
 _HELD_BACK = "held-back"
 
 
@@ -90,11 +92,9 @@ def train(node: Node, kept: ClientState, task: TrainTask) -> ClientUpdate:
     classifier = node.classifier()
     classifier.restore(task.adapter)
     remembered = kept.load(task.round)
-    plan = training_plan(node, task, remembered.get(_STATE), remembered.get(_RECEIVED))
-    terms = plan.loss.pairs if isinstance(plan.loss, WeightedSum) else [(1.0, plan.loss)]
-    losses, schedule = [loss for _, loss in terms], load(plan.schedule, Schedule)
+    plan = training_plan(node, task, remembered.get(STATE), remembered.get(RECEIVED))
     with (
-        blaming_whoever(*losses, plan.rule, schedule, classifier),
+        blaming_whoever(*plug_ins(plan), classifier),
         classifier.as_client(remembered.get(_PERSONAL, {})),
     ):
         update, state = local_train(
@@ -105,16 +105,46 @@ def train(node: Node, kept: ClientState, task: TrainTask) -> ClientUpdate:
             image_table=lambda: node.prefix_features("train"),
         )
         personal = classifier.export_personal()
+    new = {_PERSONAL: personal, STATE: state}
+    return finish(node, kept, task, plan, remembered, update, new)
+
+
+def finish(
+    node: Node,
+    kept: ClientState,
+    task: TrainTask,
+    plan: TrainingPlan,
+    remembered: Mapping[str, Adapter],
+    update: ClientUpdate,
+    new: Mapping[str, Adapter],
+) -> ClientUpdate:
+    """Keep what came of a round on the node, and return what is sent.
+
+    Args:
+        node: that trained.
+        kept: where it keeps things.
+        task: what it was asked to do.
+        plan: how it trained.
+        remembered: of earlier rounds, by name; what is not replaced is kept on.
+        update: what training came to.
+        new: what is to be remembered of it, by name.
+    """
     held_back: Adapter = {}
     if task.compression:
         seed = derive_seed(node.config.seed, "compression", node.key, task.round)
         before = remembered.get(_HELD_BACK, {})
         update, held_back = compressed(update, task.adapter, task.compression, before, seed)
     received = task.adapter if "update_similarity" in plan.loss.needs else {}
-    new = {_PERSONAL: personal, _STATE: state, _RECEIVED: received, _HELD_BACK: held_back}
+    found = {**new, RECEIVED: received, _HELD_BACK: held_back}
     # Last, because a deployment keeps whatever was changed before an error.
-    kept.keep(task.round, {**remembered, **{name: part for name, part in new.items() if part}})
+    kept.keep(task.round, {**remembered, **{name: part for name, part in found.items() if part}})
     return update
+
+
+def plug_ins(plan: TrainingPlan) -> list[object]:
+    """Return what of a plan may be somebody's own code."""
+    terms = plan.loss.pairs if isinstance(plan.loss, WeightedSum) else [(1.0, plan.loss)]
+    return [*(loss for _, loss in terms), plan.rule, load(plan.schedule, Schedule)]
 
 
 def evaluate(node: Node, kept: ClientState, task: EvaluateTask) -> Measured:
@@ -149,7 +179,7 @@ def evaluate(node: Node, kept: ClientState, task: EvaluateTask) -> Measured:
     if PERSONAL in task.parts:
         remembered = kept.load(task.round + 1)
         if task.rule:
-            state = remembered.get(_STATE, {})
+            state = remembered.get(STATE, {})
             classifier.restore(load(task.rule, ClientRule).personal(task.adapter, state))
         with classifier.as_client(remembered.get(_PERSONAL, {})):
             found[PERSONAL] = measured(PERSONAL)

@@ -17,8 +17,13 @@ def answered(client_app: ClientApp, message: Message, context: Context) -> Messa
     try:
         return client_app(message, context)
     except Exception as error:
-        logger.debug("ClientApp raised:\n%s", traceback.format_exc())
-        reason = f"{type(error).__name__}: {error}"
-        return Message(
-            Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message
-        )
+        return refusal(message, error)
+
+
+def refusal(message: Message, error: Exception) -> Message:
+    """Return the reply to a message whose ClientApp raised an error."""
+    logger.debug("ClientApp raised:\n%s", "".join(traceback.format_exception(error)))
+    reason = f"{type(error).__name__}: {error}"
+    return Message(
+        Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message
+    )

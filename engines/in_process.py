@@ -49,7 +49,14 @@ def run_in_process(config: RunConfig, num_clients: int, folder: Path, console: C
     done = threading.Event()
     shown = RoundsView(folder, console, config.num_rounds, resumed=bool(config.resume))
     with shown as view, _without(RUN_LOG), processes_for(config, num_clients, folder) as processes:
-        grid = InProcessGrid(client_app, flat, num_clients, run_id, processes=processes)
+        grid = InProcessGrid(
+            client_app,
+            flat,
+            num_clients,
+            run_id,
+            processes=processes,
+            clients_per_batch=config.clients_per_batch,
+        )
         watcher = threading.Thread(target=_watch, args=(view, done), daemon=True)
         watcher.start()
         try:
@@ -82,8 +89,11 @@ def processes_for(
 def _workers_of(config: RunConfig, num_clients: int) -> int:
     """Return how many clients are computed at once: never more than a round has.
 
-    If that is left open it is as many as cores and memory allow; one where clients share a GPU.
+    If that is left open it is as many as cores and memory allow; one where clients share a GPU or
+    a batch.
     """
+    if config.clients_per_batch > 1:
+        return 1
     can_fork = hasattr(os, "fork")
     if config.workers > 1 and not can_fork:
         raise UserError(f"workers: expected 0 or 1 on this system, found {config.workers}")

@@ -14,7 +14,9 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fl2ora.engines.answering import answered
 from fl2ora.engines.client_processes import ClientProcesses, Task
+from fl2ora.engines.joint_answers import answered_jointly
 from fl2ora.experiment.config import Value
+from fl2ora.messages.records import TRAIN
 
 
 class InProcessGrid(Grid):
@@ -32,6 +34,11 @@ class InProcessGrid(Grid):
         run_id: Flower's id of the run.
         node_configs: further node-config keys by index, for nodes that differ.
         processes: of the same ClientApp, which compute clients at once.
+        clients_per_batch: how many clients are trained together, if that is more than one; by
+            ``answered_jointly``, not by ``client_app``.
+
+    Attributes:
+        clients_per_batch: as given.
     """
 
     def __init__(
@@ -42,7 +49,9 @@ class InProcessGrid(Grid):
         run_id: int = 1,
         node_configs: dict[int, dict[str, Value]] | None = None,
         processes: ClientProcesses | None = None,
+        clients_per_batch: int = 1,
     ) -> None:
+        self.clients_per_batch = clients_per_batch
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 0, 0
         self._client_app = client_app
         self._run_id = run_id
@@ -102,6 +111,11 @@ class InProcessGrid(Grid):
         """Run the ClientApp on each queued message and yield its reply."""
         wanted = set(message_ids)
         for identifier in [i for i in self._pending if i in wanted]:
+            if identifier not in self._pending:
+                continue  # answered together with one before
+            if self._trains(self._pending[identifier]) and self.clients_per_batch > 1:
+                yield from self._jointly(wanted)
+                continue
             if self._handed_over(self._pending[identifier]):
                 yield from self._by_processes(wanted)
                 return
@@ -132,6 +146,16 @@ class InProcessGrid(Grid):
         for identifier, reply in self._processes.answers(tasks, self._pushed):
             del self._pending[identifier]
             yield reply
+
+    def _jointly(self, wanted: set[str]) -> list[Message]:
+        """Answer the next messages to train; the nodes do so together."""
+        some = [i for i, m in self._pending.items() if i in wanted and self._trains(m)]
+        messages = [self._pending.pop(i) for i in some[: self.clients_per_batch]]
+        return answered_jointly([(m, self._contexts[m.metadata.dst_node_id]) for m in messages])
+
+    @staticmethod
+    def _trains(message: Message) -> bool:
+        return message.metadata.message_type == TRAIN
 
     def _run(self, message: Message) -> Message:
         started = time.monotonic()

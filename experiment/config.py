@@ -132,6 +132,8 @@ class RunConfig(BaseModel):
     """CPU threads of each client"""
     workers: int = Field(default=0, ge=0, le=1024)
     """clients (in-process) and batches of the server's evaluation at once; 0: as many as fit"""
+    clients_per_batch: int = Field(default=1, ge=1, le=1024)
+    """clients whose batches go through CLIP as one (in-process engine), equal to about 1e-5"""
     cache_features: bool = True
     """whether features that training cannot change are computed once and kept"""
     cache_gib: float = Field(default=4.0, ge=0, le=10_000)
@@ -202,6 +204,11 @@ class RunConfig(BaseModel):
             problems.append(
                 "fixed-views: expected 0 without augmentation or without cache-features, "
                 f"found {config.fixed_views}"
+            )
+        if config.clients_per_batch > 1 and (config.workers > 1 or config.gradient_checkpointing):
+            problems.append(
+                "clients-per-batch: expected 1 with workers above 1 or with "
+                f"gradient-checkpointing, found {config.clients_per_batch}"
             )
         return config, tuple(problems)
 

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import image_fit
+from fl2ora.clip_tuning.own_copy import check_joint
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.protocols.base import Federation
@@ -57,6 +58,11 @@ def meet(grid: Grid, config: RunConfig, tracker: Tracker, lineage: Callable[[], 
     Raises:
         UserError: a mistake in the data or the nodes, or settings that do not fit them.
     """
+    if config.clients_per_batch != getattr(grid, "clients_per_batch", 1):
+        raise UserError(
+            "clients-per-batch: expected 1 unless nodes are in the process of the server, as by "
+            f"`fl2ora run --engine in-process`, found {config.clients_per_batch}"
+        )
     data, classifier = None, None
     if config.dataset != NO_DATA:
         data = _loaded(config, tracker)
@@ -109,6 +115,8 @@ def _classifier_for(config: RunConfig, federation: Federation) -> ClipClassifier
     )
     check_views(config, classifier)
     check_compressed(config, classifier)
+    if config.clients_per_batch > 1:
+        check_joint(classifier)
     return classifier
 
 

@@ -74,7 +74,7 @@ def build_plugins(config: RunConfig, problems: Iterable[str] = ()) -> RunPlugins
         "dataset": build("dataset", lambda: _dataset_for(config)),
         "partition": build("partition", lambda: load(config.partition, Partitioner)),
         "protocol": build("protocol", lambda: load(config.protocol, Protocol)),
-        "loss": lambda: _check_loss(config.loss),
+        "loss": lambda: _check_loss(config),
         "metrics": lambda: _check_metrics(config.metrics),
         "optimiser": lambda: load_optimiser(config.optimiser),
         "schedule": lambda: _check_schedule(config),
@@ -233,10 +233,16 @@ def _check_schedule(config: RunConfig) -> None:
             checked_factor(schedule, Progress(number, config.num_rounds))
 
 
-def _check_loss(text: str) -> None:
+def _check_loss(config: RunConfig) -> None:
+    text = config.loss
     terms = [load(spec, Loss) for _, spec in parse_sum(text)]
     if all(term.is_penalty for term in terms):
         raise UserError(
             f"{text!r} holds penalties alone, which say nothing of the labels; "
             f"expected a loss with them, such as cross_entropy + {text}"
+        )
+    if config.clients_per_batch > 1 and any("encode_texts" in term.needs for term in terms):
+        raise UserError(
+            f"{text!r} encodes texts beside the classes: expected another loss, or "
+            f"clients-per-batch = 1, found {config.clients_per_batch}"
         )

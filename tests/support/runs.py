@@ -42,7 +42,10 @@ def run_small(
     config = RunConfig.from_flat(
         {**SMALL, "output-dir": str(tmp_path / "runs"), "run-name": "run", **keys}
     ).flat()
-    grid = InProcessGrid(client_app, config, clients, run_id, node_configs)
+    together = int(config["clients-per-batch"])
+    grid = InProcessGrid(
+        client_app, config, clients, run_id, node_configs, clients_per_batch=together
+    )
     context = Context(run_id, 0, {}, RecordDict(), dict(config))
     server_app(grid, context)
     return tmp_path / "runs" / config["run-name"]
