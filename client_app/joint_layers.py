@@ -50,7 +50,7 @@ def joint_layers(clip: CLIPModel | SiglipModel, streams: Streams) -> Iterator[No
     layers = [m for m in clip.modules() if isinstance(m, nn.Dropout) and m.p > 0 and m.training]
     for layer in layers:
         # An attribute of the instance, which stands before the class's method.
-        layer.forward = partial(_drop, layer.p, streams)
+        layer.forward = partial(_drop, layer.p, streams)  # type: ignore[method-assign]
     for config in configs:
         config._attn_implementation = _NAME
     try:
@@ -63,7 +63,8 @@ def joint_layers(clip: CLIPModel | SiglipModel, streams: Streams) -> Iterator[No
 
 
 def _drop(share: float, streams: Streams, values: Tensor) -> Tensor:
-    found: Tensor = _Dropout.apply(values, streams.each, share, streams.generators)
+    given = values, streams.each, share, streams.generators
+    found: Tensor = _Dropout.apply(*given)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -81,7 +82,8 @@ def _attend(
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     causal = causal and attention_mask is None and query.shape[2] > 1
-    found: Tensor = _Attention.apply(query, key, value, attention_mask, scaling, causal)
+    given = query, key, value, attention_mask, scaling, causal
+    found: Tensor = _Attention.apply(*given)  # type: ignore[no-untyped-call]
     return found.transpose(1, 2).contiguous(), None
 
 
@@ -119,13 +121,13 @@ class _Attention(torch.autograd.Function):
     ) -> tuple[Tensor, int]:
         """Put all clients' rows into one batch."""
         clients = info.batch_size
-        stacked = [
+        query, key, value = (
             _first(tensor, dim, clients).flatten(0, 1)
             for tensor, dim in zip((query, key, value), dims, strict=False)
-        ]
+        )
         if mask is not None and len(mask) > 1:
             mask = mask.repeat(clients, 1, 1, 1)
-        found = _Attention.forward(*stacked, mask, scale, causal)
+        found = _Attention.forward(query, key, value, mask, scale, causal)
         return found.unflatten(0, (clients, -1)), 0
 
 

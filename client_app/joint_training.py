@@ -165,8 +165,8 @@ class _JointPass:
                 tuned, pixels, prefix, each
             )
         return [
-            ForwardPass(batch.pixels, *parts, member.round.objective.known(batch))
-            for member, batch, *parts in zip(members, batches, *found, strict=True)
+            ForwardPass(batch.pixels, *parts, zero_shot=member.round.objective.known(batch))
+            for member, batch, parts in zip(members, batches, zip(*found, strict=True), strict=True)
         ]
 
     def _one(

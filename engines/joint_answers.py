@@ -34,11 +34,12 @@ def answered_jointly(asked: Sequence[tuple[Message, Context]]) -> list[Message]:
     updates = iter(joint_tasks.train(usable) if usable else [])
     replies = []
     for (message, _), client in zip(asked, clients, strict=True):
-        found = next(updates) if isinstance(client, Client) else client
-        if isinstance(client, Exception) or isinstance(found, Exception):
-            replies.append(refusal(message, found))
+        if isinstance(client, Exception):
+            replies.append(refusal(message, client))
+        elif isinstance(update := next(updates), Exception):
+            replies.append(refusal(message, update))
         else:
-            replies.append(encode_update(message, found, client.task, client.kept.place))
+            replies.append(encode_update(message, update, client.task, client.kept.place))
     return replies
 
 
