@@ -150,7 +150,7 @@ def test_one_clients_dropout_does_not_depend_on_who_is_beside_it() -> None:
     ("rule", "changes"),
     [
         ("fedprox(mu=0.5)", {"accumulate": 2, "gradient_clip": 0.05}),
-        ("", {"augmentation": "crop_flip", "optimiser": "adamw", "learning_rate": 1e-3}),
+        ("", {"augmentation": "crop_flip", "optimiser": "adamw(eps=0.001)"}),
         ("", {"loss": build_loss("cross_entropy + 0.5*zs_norm"), "precision": "bfloat16"}),
         ("", {"loss": build_loss("mixup")}),
     ],
