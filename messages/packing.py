@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import Grid
-from flwr.superlink.grid.http_grid import HttpGrid
 
 from fl2ora.messages.records import UnusableMessageError
 
 _NAME, _KIND = "packed", "fl2ora.packed"
 _LENGTH = struct.Struct("<Q")
 _FEWEST = 2
+_LONGEST = 2**22  # bytes of a description, from which much more memory is made: some 40,000 names
 
 
 def packed_for(grid: Grid, messages: Iterable[Message]) -> Iterator[Message]:
@@ -36,7 +37,7 @@ def packed_for(grid: Grid, messages: Iterable[Message]) -> Iterator[Message]:
     """
     made: dict[int, tuple[ArrayRecord, ArrayRecord]] = {}
     for message in messages:
-        if isinstance(grid, HttpGrid):
+        if _over_network(grid):
             _pack(message, made)
         yield message
 
@@ -68,6 +69,12 @@ def packed_both_ways(message: Message, context: Context, call: ClientAppCallable
     return reply
 
 
+def _over_network(grid: Grid) -> bool:
+    # Nodes import this module, too; Flower's takes seconds, and whoever has such a grid has it.
+    module = sys.modules.get("flwr.superlink.grid.http_grid")
+    return module is not None and isinstance(grid, module.HttpGrid)
+
+
 def _pack(message: Message, made: dict[int, tuple[ArrayRecord, ArrayRecord]]) -> None:
     """Pack a message's records; ``made`` has what was packed before, by the record's identity."""
     packed = {}
@@ -97,6 +104,10 @@ def _unpacked(record: ArrayRecord, where: str) -> ArrayRecord:
     if len(data) < _LENGTH.size:
         raise UnusableMessageError(f"{where}: expected packed arrays, found {len(data)} bytes")
     start = _LENGTH.size + _LENGTH.unpack_from(data)[0]
+    if start > _LONGEST:
+        raise UnusableMessageError(
+            f"{where}: expected packed arrays, described in at most {_LONGEST} bytes, found {start}"
+        )
     arrays: dict[str, Array] = {}
     try:
         for name, dtype, shape, stype, length in json.loads(data[_LENGTH.size : start]):

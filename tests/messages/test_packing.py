@@ -109,6 +109,7 @@ def entry(name: object = "x", shape: object = (1,), length: object = 4) -> list[
         b"1234567",
         crafted(b"[]", length=2**63),
         crafted(b"{"),
+        crafted(b"[" + b"[]," * 2**21 + b"[]]"),
         crafted(b"[" * 200_000),
         crafted(b"1" * 5000),
         crafted(b"7"),
