@@ -43,8 +43,10 @@ def calibrate(
     # Imported here so that a mistake above is answered before Flower is loaded.
     from fl2ora.commands.fit_to_run import fit_to_run
 
-    fitted = fit_to_run(run_dir, config, spec)
-    console, where = console_for(stderr=as_json), str(fitted.folder.resolve())
+    console = console_for(stderr=as_json)
+    with console.status("fitting and measuring"):
+        fitted = fit_to_run(run_dir, config, spec)
+    where = str(fitted.folder.resolve())
     _print(console, fitted.metrics, config.num_rounds)
     if sets := set_rows(fitted.metrics.items()):
         print_metrics(console, "Sets of classes", HEAD, sets)

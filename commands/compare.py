@@ -87,9 +87,10 @@ def compare(
         raise UserError("--output: expected --format markdown, latex, csv or parquet with it")
     from fl2ora.reporting.comparison_text import latex, markdown, write
 
-    tables, numbers, notes = compared(runs, baseline, target, source, metrics)
     # Notes go beside a table that is to be pasted or piped.
     console = console_for(stderr=kind is not Format.TERMINAL)
+    with console.status("reading runs"):
+        tables, numbers, notes = compared(runs, baseline, target, source, metrics)
     if output is not None:
         for path in write(output, kind.value, tables, numbers):
             console.print(f"Written to {path.absolute()}", markup=False, soft_wrap=True)

@@ -63,6 +63,8 @@ def evaluate(
     from fl2ora.results import evaluating
     from fl2ora.results.loading import source_at
 
+    if console.is_terminal:  # not a live line: reading the images shows a bar
+        console.print("Measuring without tuning, with it, and calibrated", style="dim")
     found = evaluating.evaluate(
         source_at(trained),
         None if dataset is None else with_absolute_paths(dataset),

@@ -45,7 +45,8 @@ def export(
     from fl2ora.results.loading import source_at
 
     out = Path(made_absolute(str(out)))
-    found = exporting.export(source_at(run), out, kind.value, calibrator)
+    with console.status("writing, loading again and comparing"):
+        found = exporting.export(source_at(run), out, kind.value, calibrator)
     console.print(
         f"{kind.value} in {out.absolute()}; cosines of images and classes differ from the run's by "
         f"{found.difference:.1g} at most",

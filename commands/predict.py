@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -70,8 +71,12 @@ def predict(
     chosen = _chosen(source, predictor, accuracy)
     threshold = abstain_below if chosen is None else chosen.threshold.below
     bad: dict[Path, str] = {}
-    with console.status(f"{len(paths):,} images"):
-        rows = list(_rows(predictor, paths, top, threshold or 0.0, bad))
+    with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
+        task = progress.add_task("images", total=len(paths))
+        rows = []
+        for row in _rows(predictor, paths, top, threshold or 0.0, bad):
+            rows.append(row)
+            progress.update(task, completed=len(rows) + len(bad))
     _print(console, rows, predictor)
     if chosen is not None:
         console.print(_said(chosen, accuracy), markup=False, soft_wrap=True)

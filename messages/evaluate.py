@@ -171,14 +171,14 @@ def decode_sets(reply: Message, images: int, num_classes: int) -> SetSums:
         UnusableMessageError: an error, no such sums, or what no such sets have.
     """
     refuse_error(reply)
-    record = reply.content.metric_records.get(SETS, {})
-    found = dict(record)
-    names = set(SetSums.__dataclass_fields__)
-    if found.keys() != names or not all(type(value) is int for value in found.values()):
+    found = dict(reply.content.metric_records.get(SETS) or {})
+    whole = {name: value for name, value in found.items() if type(value) is int}
+    names = SetSums.__dataclass_fields__.keys()
+    if found.keys() != names or whole.keys() != names:
         raise UnusableMessageError(
             f"{SETS}: expected whole numbers {one_line(sorted(names))}, found {one_line(found)}"
         )
-    sums = SetSums(**found)  # type: ignore[arg-type]
+    sums = SetSums(**whole)
     try:
         sums.check(images, num_classes)
     except ValueError as error:

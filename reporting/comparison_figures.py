@@ -101,8 +101,8 @@ def scatter(
         start = zero_shot_row(next(iter(groups.values()))[0], source)
         known = {across.name, up.name} <= start.keys()
         if known:
-            place = across.scale * start[across.name], up.scale * start[up.name]
-            axes.plot(*place, "*", color=BLACK, markersize=9)
+            x0, y0 = across.scale * start[across.name], up.scale * start[up.name]
+            axes.plot(x0, y0, "*", color=BLACK, markersize=9)
         elif up.name in start:
             axes.axhline(up.scale * start[up.name], color=BLACK, linewidth=0.8, linestyle=":")
         axes.set_xlabel(across.title)

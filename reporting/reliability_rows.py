@@ -44,8 +44,8 @@ def reliability_rows(groups: Groups, source: str) -> tuple[Draw, tuple[float, fl
             continue
         spec = StatsSpec(num_bins=int(run.config.get("num-bins", 15)))
         if not panels:
-            panels[ZERO_SHOT] = _stats(scores.zero_shot, spec)
-        panels[", ".join(filter(None, labels))] = _stats(scores.final, spec)
+            panels[ZERO_SHOT] = stats_of_scores(scores.zero_shot, spec)
+        panels[", ".join(filter(None, labels))] = stats_of_scores(scores.final, spec)
     if not panels:
         return None
 
@@ -68,5 +68,6 @@ def shown_rows(groups: Groups, source: str) -> dict[tuple[str, ...], Sequence[Fi
     return {labels: runs for labels, runs in groups.items() if labels in chosen}
 
 
-def _stats(scores: Scores, spec: StatsSpec) -> CalibrationStats:
+def stats_of_scores(scores: Scores, spec: StatsSpec) -> CalibrationStats:
+    """Return the sums of scores, for a spec without ``classwise``."""
     return CalibrationStats(spec, **sums_of_scores(scores, spec))

@@ -154,7 +154,10 @@ def _rows(path: Path) -> dict[str, Mapping[str, float]]:
         table = table[["images", *_VALUES]].astype(float)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: expected coverage and size of sets: {error}") from None
-    rows = {str(name): dict(row) for name, row in table.to_dict("index").items()}
+    rows: dict[str, Mapping[str, float]] = {
+        str(name): {str(key): float(value) for key, value in row.items()}
+        for name, row in table.to_dict("index").items()
+    }
     central = {name: row for name, row in rows.items() if name.startswith(SERVER_TEST)}
     clients = {name: row for name, row in rows.items() if name not in central}
     if clients:
