@@ -82,7 +82,9 @@ class Node:
         overrides = {key: node[key] for key in OVERRIDES if key in node}
         # Where a node may write what comes of its own images is for the node to say.
         quiet = {"cache-dir": ""} if own else {}
-        config = RunConfig.from_flat({**run, **quiet, **overrides})
+        config = _config_of(tuple(
+            (key, type(value), value) for key, value in {**run, **quiet, **overrides}.items()
+        ))  # fmt: skip
         partition = None if own else int(node["partition-id"])
         count = 0 if own else int(node["num-partitions"])
         rank = int(node.get("rank", 0))
@@ -237,6 +239,12 @@ class Node:
         """Return the frozen model's view of this node's training images."""
         features = self.prefix_features("train", zero_shot=True)
         return ZeroShotReference(self.zero_shot_classifier(), features)
+
+
+@lru_cache(maxsize=4)
+def _config_of(items: tuple[tuple[str, type, Value], ...]) -> RunConfig:
+    """Return a run config, read once for all nodes that one process is; ``True`` is not ``1``."""
+    return RunConfig.from_flat({key: value for key, _, value in items})
 
 
 def node_name(node: Mapping[str, Value], node_id: int) -> str:

@@ -71,6 +71,7 @@ def start_clients(descriptor: int) -> None:
             os.close(end)
     for pid in processes:
         os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 class _Lines:

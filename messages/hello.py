@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -60,6 +60,7 @@ class NodeInfo:
     problem: str = ""
 
 
+_NAMES = tuple(field.name for field in fields(NodeInfo))
 _TEXTS = ("class_names", "templates")
 _PARTS = "parts"
 _LISTS = ("versions", "digests", _PARTS, *_TEXTS)  # they travel as JSON
@@ -72,7 +73,7 @@ def ask_hello(node: int) -> Message:
 
 def encode_hello(question: Message, info: NodeInfo) -> Message:
     """Return a node's answer."""
-    values = asdict(info)
+    values: dict[str, Any] = {name: getattr(info, name) for name in _NAMES}
     values |= {name: json.dumps(values[name]) for name in _LISTS}
     values[_PARTS] = parts_text(info.parts)
     return Message(RecordDict({NODE: ConfigRecord(values)}), reply_to=question)
@@ -88,7 +89,7 @@ def decode_hello(reply: Message, node_id: int) -> NodeInfo:
         return NodeInfo(node, problem=error_reason(reply))
     try:
         record = reply.content.config_records[NODE]
-        known = [field.name for field in fields(NodeInfo) if field.name in record]
+        known = [name for name in _NAMES if name in record]
         values: dict[str, Any] = {name: _value(name, record[name]) for name in known}
         return NodeInfo(**values)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
