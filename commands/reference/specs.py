@@ -103,7 +103,8 @@ def page(kind: Kind) -> str:
     lines = [WRITTEN, f"# {kind.title}", ""]
     lines.append(
         f"They are named by {kind.where}. Below each name stands the spec with all its defaults; "
-        f"a value must be given where it has `...`. [How to choose, and what was measured](../{kind.explained})."
+        "a value must be given where it has `...`. "
+        f"[How to choose, and what was measured](../{kind.explained})."
     )
     for name, cls in kind.classes().items():
         head, more = _title(cls)
