@@ -21,6 +21,7 @@ from fl2ora.federated_data.protocols.base import Protocol
 from fl2ora.server_app.callbacks.base import Callback
 from fl2ora.strategies.attacks.base import Attack
 from fl2ora.strategies.base import Strategy
+from fl2ora.strategies.compression.base import Compression
 
 WRITTEN = "<!-- written from the code: make config -->\n"
 
@@ -60,6 +61,7 @@ KINDS = (
     Kind("Schedules", Schedule, "the key `schedule`", "training.md#schedules"),
     Kind("Strategies", Strategy, "the key `strategy`", "strategies.md"),
     Kind("Attacks", Attack, "the argument `attack` of `attacked`", "strategies.md#attacks"),
+    Kind("Compressions", Compression, "the key `compression`", "strategies.md#compression"),
     Kind("Callbacks", Callback, "the key `callbacks`; several are joined by `+`", "callbacks.md"),
     Kind("Calibrators", Calibrator, "the key `calibrator`", "calibrators.md"),
     Kind("Data sets", Dataset, "the key `dataset`", "data.md#datasets"),
@@ -101,7 +103,8 @@ def page(kind: Kind) -> str:
     lines = [WRITTEN, f"# {kind.title}", ""]
     lines.append(
         f"They are named by {kind.where}. Below each name stands the spec with all its defaults; "
-        f"`...` must be given. [How to choose, and what was measured](../{kind.explained})."
+        "a value must be given where it has `...`. "
+        f"[How to choose, and what was measured](../{kind.explained})."
     )
     for name, cls in kind.classes().items():
         head, more = _title(cls)

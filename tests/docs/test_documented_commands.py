@@ -195,6 +195,35 @@ def test_commands_have_the_options_and_arguments_they_are_given(command: Command
     parsed(command.words)
 
 
+# Options that pages name in a sentence and that are not of fl2ora, with whose they are.
+OF_OTHERS = {
+    "--run-config": "flwr run", "--federation-config": "flwr run", "--host": "flower-superlink",
+    "--trusted-entities": "flower-supernode", "--seed": "the option that extending.md adds",
+    "--share": "benchmarks.mutation", "--steps-of-its-own": "benchmarks.strategies_table",
+}  # fmt: skip
+
+
+def options_of(command: click.Command) -> set[str]:
+    """Return all options of a command, or of all commands of a group."""
+    found = {name for parameter in command.params for name in parameter.opts} | {
+        name for parameter in command.params for name in parameter.secondary_opts
+    }
+    parts = command.commands.values() if isinstance(command, click.Group) else ()
+    return found.union(*map(options_of, parts))
+
+
+def test_options_that_sentences_name_exist() -> None:
+    known = options_of(typer.main.get_command(cli)) | {"--help"}
+    named = {
+        (option, page.name)
+        for page in PAGES
+        for option in re.findall(r"`(--[a-z][\w-]*)", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 15
+    assert not [pair for pair in named if pair[0] not in known | OF_OTHERS.keys()]
+    assert OF_OTHERS.keys() <= {option for option, _ in named} - known
+
+
 @pytest.mark.parametrize(
     "text",
     ["fl2ora run --colour red", "fl2ora compare", "fl2ora node check --clients 3",
