@@ -42,6 +42,7 @@ from fl2ora.federated_data.images import LabelledImages
 
 AGREEMENT = ("lora(dropout=0.0)", "coop(length=4)", "layer_norm", "prompt_src", "fedotp", "full")
 SPEED = ("lora", "coop", "prompt_src", "layer_norm", "full")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 PLAN = TrainingPlan(CrossEntropy(), batch_size=8, learning_rate=1e-3, client="a", seed=1)
 
 
@@ -107,7 +108,7 @@ def speed(clip: Clip, spec: str, data: LabelledImages, batch: int) -> dict[str, 
         table = prefix_features(model, data.images)
     features = prefix_features(frozen, data.images) if model.wants_zero_shot else None
     found: dict[str, float] = {}
-    for precision, repeats in itertools.product(("float32", "bfloat16"), (True, False)):
+    for precision, repeats in itertools.product(PRECISIONS, (True, False)):
         plan = replace(PLAN, batch_size=batch, precision=precision, deterministic=repeats)
         name = f"train_{precision}" + ("_repeatable" if repeats else "")
 

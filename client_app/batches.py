@@ -88,8 +88,8 @@ def _seen(
     raw, shapes = data.images[rows], None
     if kind == "crop_flip":
         raw, shapes = data.images.for_crops(rows)
-    pixels = classifier.preprocessing.training(raw.to(device), kind, rng, shapes)
-    return Batch(rows, pixels, data.labels[rows].to(device), changed=kind != "none")
+    pixels = classifier.preprocessing.training(moved(raw, device), kind, rng, shapes)
+    return Batch(rows, pixels, moved(data.labels[rows], device), changed=kind != "none")
 
 
 def _known(
@@ -104,8 +104,15 @@ def _known(
     views = len(table) // len(data)
     if views > 1:
         rows = rows + len(data) * torch.randint(views, rows.shape, generator=rng)
-    prefix = table[rows].to(device)
-    return Batch(rows, prefix.new_zeros(0), labels.to(device), prefix=prefix)
+    prefix = moved(table[rows], device)
+    return Batch(rows, prefix.new_zeros(0), moved(labels, device), prefix=prefix)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor on ``device``; a CUDA device copies it while it computes."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _mixed(batch: Batch, loss: Loss, rng: torch.Generator) -> Batch:

@@ -20,6 +20,7 @@ from fl2ora.client_app.determinism import repeatable
 from fl2ora.client_app.joint_layers import Streams, joint_layers
 from fl2ora.client_app.local_round import LocalRound
 from fl2ora.client_app.objective import Evaluated
+from fl2ora.client_app.precision import forward_in, products_in
 from fl2ora.client_app.training import in_training
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
@@ -52,6 +53,7 @@ def train_jointly(classifier: ClipClassifier, rounds: Sequence[LocalRound]) -> l
     with (
         in_training(classifier, plan.seed),
         repeatable(device, wanted=plan.deterministic),
+        products_in(plan.precision),
         joint_layers(classifier.clip, joint.streams),
     ):
         while groups := _of_equal_shapes(member for member in members if member.advance()):
@@ -146,7 +148,7 @@ class _JointPass:
         self._pass = _Pass(classifier)
         parameters = {id(p): name for name, p in self._pass.named_parameters()}
         self._names = {name: parameters[id(p)] for name, p in classifier.tuned.items()}
-        self._half = precision == "bfloat16"
+        self._precision = precision
 
     def __call__(self, members: Sequence[_Member]) -> list[ForwardPass]:
         """Return the pass of each member's batch; all are of one shape."""
@@ -160,7 +162,7 @@ class _JointPass:
         prefix = torch.stack(known) if known else None
         each = torch.arange(len(members), device=pixels.device)
         self.streams.generators = [member.dropout for member in members]
-        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=self._half):
+        with forward_in(self._precision, pixels.device):
             found = vmap(self._one, in_dims=(0, 0, 0 if known else None, 0))(
                 tuned, pixels, prefix, each
             )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fl2ora.client_app.batches import Batch
 from fl2ora.client_app.loss_context import ContextFiller, ZeroShotReference
+from fl2ora.client_app.precision import forward_in
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.forward_pass import ForwardPass
@@ -82,6 +82,5 @@ class Objective:
     def forward(self, batch: Batch) -> ForwardPass:
         """Return what the classifier makes of ``batch``."""
         known = self.known(batch)
-        half = self._plan.precision == "bfloat16"
-        with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=half):
+        with forward_in(self._plan.precision, batch.pixels.device):
             return self._classifier.run(batch.pixels, batch.prefix, known)

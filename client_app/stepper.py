@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fl2ora.client_app.batches import Batch
 from fl2ora.client_app.objective import Evaluated
+from fl2ora.client_app.precision import LossScale
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.optimisers.base import load_optimiser
@@ -48,6 +49,7 @@ class Stepper:
         # torch refuses an empty list; some methods train nothing by gradients.
         trained = classifier.trained or [nn.Parameter(torch.zeros(0, 0))]
         self._optimiser = load_optimiser(plan.optimiser).make(trained, plan.learning_rate)
+        self._scale = LossScale() if plan.precision == "float16" else None
         self._sums: dict[nn.Parameter, Tensor] = {}
         self.clear()
 
@@ -65,7 +67,9 @@ class Stepper:
     def add(self, evaluated: Evaluated, batch: Batch) -> None:
         """Make the gradients of a batch and take them up; see ``take_up``."""
         self.clear()
-        if evaluated.total.requires_grad:
+        if evaluated.total.requires_grad and self._scale is not None:
+            self._scale.backward(evaluated.total, self._parameters(), self.clear)
+        elif evaluated.total.requires_grad:
             self._classifier.backward(evaluated.total, evaluated.passed)
         self.take_up(evaluated, batch)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from fl2ora.client_app.determinism import repeatable
 from fl2ora.client_app.local_round import LocalRound
 from fl2ora.client_app.loss_context import ZeroShotReference
+from fl2ora.client_app.precision import products_in
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
@@ -54,7 +55,11 @@ def local_train(
     """
     local = LocalRound(classifier, data, plan, reference=reference, image_table=image_table)
     device = classifier.clip.device
-    with in_training(classifier, plan.seed), repeatable(device, wanted=plan.deterministic):
+    with (
+        in_training(classifier, plan.seed),
+        repeatable(device, wanted=plan.deterministic),
+        products_in(plan.precision),
+    ):
         for batch in local.batches:
             local.take(batch)
     return local.finish()

@@ -25,7 +25,8 @@ class TrainingPlan:
         schedule: spec string, see ``schedules``.
         gradient_clip: largest L2 norm of a step's gradient over all that is trained; 0: no limit.
         augmentation: of the images.
-        precision: ``float32``, or ``bfloat16`` for autocast of the forward pass.
+        precision: ``float32``; ``tf32`` for its products on a CUDA device; or ``bfloat16``,
+            ``float16`` for autocast of the forward pass.
         deterministic: the same bits for the same seed on a CUDA device too; slower there.
         round: of the run, from 1.
         num_rounds: of the run.

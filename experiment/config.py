@@ -122,8 +122,8 @@ class RunConfig(BaseModel):
     """seed of every random stream"""
     device: DeviceText = "auto"
     """device of each process: auto, cpu, cuda, cuda:N or mps"""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """precision of training's forward pass: float32 or bfloat16; what is tuned stays float32"""
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
+    """number format in which the towers compute in training; what is tuned stays float32"""
     deterministic: bool = True
     """whether training repeats bit by bit on a CUDA device too, which is slower there"""
     gradient_checkpointing: bool = False
@@ -204,6 +204,11 @@ class RunConfig(BaseModel):
             problems.append(
                 "fixed-views: expected 0 without augmentation or without cache-features, "
                 f"found {config.fixed_views}"
+            )
+        if config.clients_per_batch > 1 and config.precision == "float16":
+            problems.append(
+                "clients-per-batch: expected 1 with precision float16, whose gradients are scaled "
+                f"for each client, found {config.clients_per_batch}"
             )
         if config.clients_per_batch > 1 and (config.workers > 1 or config.gradient_checkpointing):
             problems.append(

@@ -26,7 +26,7 @@ from fl2ora.server_app.handshake import shake_hands
 from fl2ora.server_app.held_out import shares_of
 from fl2ora.server_app.leaks_between import compare_nodes
 from fl2ora.server_app.part_models import check_part_classes, classes_of
-from fl2ora.server_app.run_plugins import check_views
+from fl2ora.server_app.run_plugins import check_precision, check_views
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,7 @@ def _classifier_for(config: RunConfig, federation: Federation) -> ClipClassifier
         gradient_checkpointing=config.gradient_checkpointing,
     )
     check_views(config, classifier)
+    check_precision(config, classifier)
     check_compressed(config, classifier)
     if config.clients_per_batch > 1:
         check_joint(classifier)

@@ -186,6 +186,19 @@ def check_views(config: RunConfig, classifier: ClipClassifier) -> None:
             )
 
 
+def check_precision(config: RunConfig, classifier: ClipClassifier) -> None:
+    """Refuse scaled gradients where a method changes gradients itself.
+
+    Raises:
+        UserError: it does.
+    """
+    if config.precision == "float16" and type(classifier).backward is not ClipClassifier.backward:
+        raise UserError(
+            f"precision: expected float32, tf32 or bfloat16 with method = {config.method!r}, which "
+            "changes gradients itself, found float16"
+        )
+
+
 def _dataset_for(config: RunConfig) -> Dataset | None:
     return None if config.dataset == NO_DATA else load(config.dataset, Dataset)
 
