@@ -21,7 +21,7 @@ from fl2ora.client_app.state import ClientState
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import Adapter
-from fl2ora.clip_tuning.digests import adapter_digest, run_digests
+from fl2ora.clip_tuning.digests import run_digests
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.prediction import predict
 from fl2ora.clip_tuning.schedules.base import Schedule
@@ -75,7 +75,7 @@ def _start_digest(node: Node) -> str:
     A run may have other classes than the node's own, which alone it knows when it is asked.
     """
     try:
-        return adapter_digest(node.initial())
+        return node.classifier().initial_digest
     except UserError:
         return ""
 

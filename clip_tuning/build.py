@@ -10,6 +10,7 @@ import torch
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip, load_clip
+from fl2ora.clip_tuning.digests import adapter_digest
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.towers import recompute_activations
 from fl2ora.experiment.blame import blaming
@@ -128,6 +129,7 @@ def _tuned(
     ).to(device)
     classifier.untouched = True
     classifier.initial = classifier.export()
+    classifier.initial_digest = adapter_digest(classifier.initial)
     return classifier
 
 

@@ -24,6 +24,7 @@ class TunedModule(nn.Module):
         classes_frozen: ``encode_classes`` does not depend on what is tuned.
         untouched: no adapter was restored and no client's own model taken on yet.
         initial: the adapter of before, where ``tuned_classifier`` made it.
+        initial_digest: of that adapter; empty elsewhere.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class TunedModule(nn.Module):
         self.images_frozen = self.classes_frozen = True
         self.untouched = True
         self.initial: Adapter = {}
+        self.initial_digest = ""
 
     def tune(
         self,

@@ -68,7 +68,7 @@ def test_a_run_is_the_same_where_nodes_are_sent_everything(
 ) -> None:
     settings = {**settings, "callbacks": "none", "calibration_fraction": 0.3}
     found = run_small(tmp_path, **settings)
-    monkeypatch.setattr(tasks, "adapter_digest", lambda _: "")
+    monkeypatch.setattr(tasks, "_start_digest", lambda _: "")
     assert_equal_runs(run_small(tmp_path / "whole", **settings), found)
 
 
