@@ -22,6 +22,7 @@ from fl2ora.experiment.errors import RunInterruptedError, UserError
 from fl2ora.experiment.fingerprint import ROOMS, code_root
 from fl2ora.experiment.machine import usable_cores
 from fl2ora.reporting.run_file import RUN_FILE
+from fl2ora.server_app.fitness import check_engine
 from fl2ora.server_app.stopping import STOP_FILE, on_sigterm
 
 _POLL_SECONDS = 0.3
@@ -93,6 +94,7 @@ def run_on_ray(config: RunConfig, resources: Resources, folder: Path, console: C
             the message, Flower's log in ``folder/superlink.log``.
     """
     resources.check()
+    check_engine(config)
     with tempfile.TemporaryDirectory(prefix="fl2ora-run-") as scratch:
         settings = Path(scratch) / "run.toml"
         settings.write_text(_toml(config.flat()), encoding="utf-8")

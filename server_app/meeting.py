@@ -11,7 +11,6 @@ from flwr.serverapp import Grid
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import image_fit
-from fl2ora.clip_tuning.own_copy import check_joint
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.protocols.base import Federation
@@ -22,11 +21,11 @@ from fl2ora.reporting.events import Tracker
 from fl2ora.reporting.sources import NODES_TEST, part_source
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.compressing import check_compressed
+from fl2ora.server_app.fitness import check_engine, check_fitness
 from fl2ora.server_app.handshake import shake_hands
 from fl2ora.server_app.held_out import shares_of
 from fl2ora.server_app.leaks_between import compare_nodes
 from fl2ora.server_app.part_models import check_part_classes, classes_of
-from fl2ora.server_app.run_plugins import check_precision, check_views
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +57,7 @@ def meet(grid: Grid, config: RunConfig, tracker: Tracker, lineage: Callable[[], 
     Raises:
         UserError: a mistake in the data or the nodes, or settings that do not fit them.
     """
-    if config.clients_per_batch != getattr(grid, "clients_per_batch", 1):
-        raise UserError(
-            "clients-per-batch: expected 1 unless nodes are in the process of the server, as by "
-            f"`fl2ora run --engine in-process`, found {config.clients_per_batch}"
-        )
+    check_engine(config, getattr(grid, "clients_per_batch", 1))
     data, classifier = None, None
     if config.dataset != NO_DATA:
         data = _loaded(config, tracker)
@@ -113,11 +108,8 @@ def _classifier_for(config: RunConfig, federation: Federation) -> ClipClassifier
         fresh=True,
         gradient_checkpointing=config.gradient_checkpointing,
     )
-    check_views(config, classifier)
-    check_precision(config, classifier)
+    check_fitness(config, classifier)
     check_compressed(config, classifier)
-    if config.clients_per_batch > 1:
-        check_joint(classifier)
     return classifier
 
 

@@ -11,7 +11,6 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from fl2ora.calibration.calibrators.base import BASE_CLASSES, KNOWN_IN_A_RUN, Calibrator
 from fl2ora.calibration.losses.base import Loss
 from fl2ora.calibration.metrics.table import chosen_metrics
-from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.model_names import check_model
@@ -163,40 +162,6 @@ def build_run_calibrator(text: str, *, new_classes: bool = False) -> Calibrator 
             "none: expected another calibrator, or a protocol such as base_to_new"
         )
     return calibrator
-
-
-def check_views(config: RunConfig, classifier: ClipClassifier) -> None:
-    """Refuse fixed views where nothing of them could be kept.
-
-    Raises:
-        UserError: the method has no image prefix, or the loss mixes images.
-    """
-    mixes = False
-    for _, spec in parse_sum(config.loss):
-        with blaming(term := load(spec, Loss)):
-            mixes |= term.mixes
-    for key, found, fits in (
-        ("method", config.method, classifier.image_prefix is not None),
-        ("loss", config.loss, not mixes),
-    ):
-        if config.fixed_views and not fits:
-            raise UserError(
-                f"fixed-views: expected 0 with {key} = {found!r}, which leaves nothing of a view "
-                f"to keep, found {config.fixed_views}"
-            )
-
-
-def check_precision(config: RunConfig, classifier: ClipClassifier) -> None:
-    """Refuse scaled gradients where a method changes gradients itself.
-
-    Raises:
-        UserError: it does.
-    """
-    if config.precision == "float16" and type(classifier).backward is not ClipClassifier.backward:
-        raise UserError(
-            f"precision: expected float32, tf32 or bfloat16 with method = {config.method!r}, which "
-            "changes gradients itself, found float16"
-        )
 
 
 def _dataset_for(config: RunConfig) -> Dataset | None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from flwr.app import Context, RecordDict
+from rich.console import Console
 
 from fl2ora.client_app import joint_tasks
 from fl2ora.client_app.app import app as client_app
@@ -15,6 +16,7 @@ from fl2ora.client_app.node import Node
 from fl2ora.client_app.tasks import training_plan
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.engines.in_process_grid import InProcessGrid
+from fl2ora.engines.ray import Resources, run_on_ray
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.events import read_lines
@@ -65,6 +67,12 @@ def test_an_engine_that_trains_one_by_one_refuses(tmp_path: Path) -> None:
     grid = InProcessGrid(client_app, flat, 3)
     with pytest.raises(UserError, match=r"clients-per-batch: expected 1 unless .*, found 2"):
         server_app(grid, Context(1, 0, {}, RecordDict(), dict(flat)))
+
+
+def test_ray_refuses_before_it_starts_anything(tmp_path: Path) -> None:
+    config = RunConfig.from_flat({"clients-per-batch": 2})
+    with pytest.raises(UserError, match="clients-per-batch: expected 1 unless"):
+        run_on_ray(config, Resources(2), tmp_path / "run", Console(quiet=True))
 
 
 @pytest.mark.parametrize(
