@@ -266,15 +266,21 @@ class Task:
             raise RuntimeError("the SuperNode has no message for this task")
         client, where = self._client, (Node(node_id=context.node_id), context.run_id)
         pull = make_pull_object_fn_protobuf(client.PullObject, *where)
-        waiting = {"initial_backoff": _POLL_SECONDS, "backoff_cap": _POLL_SECONDS}
         # One alone first: the SuperNode has nothing to give before it has everything.
-        pull_objects([trees[0].object_id], pull, max_tries_per_object=None, **waiting)
+        pull_objects(
+            [trees[0].object_id],
+            pull,
+            max_tries_per_object=None,
+            initial_backoff=_POLL_SECONDS,
+            backoff_cap=_POLL_SECONDS,
+        )
         message = pull_and_inflate_object_from_tree(
             trees[0],
             pull,
             make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, *where),
             return_type=Message,
-            **waiting,
+            initial_backoff=_POLL_SECONDS,
+            backoff_cap=_POLL_SECONDS,
         )
         message.metadata.__dict__["_message_id"] = trees[0].object_id
         return message

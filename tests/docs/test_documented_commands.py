@@ -34,8 +34,8 @@ COMMANDS = [command for page in PAGES for command in commands(page)]
 # Blocks that are not run, with the reason; named by page and how they begin.
 NOT_RUN = {
     ("ten-minutes.md", "10 clients"): "what a run prints; tests/docs/test_tutorial.py checks it",
-    ("deployment.md", "[superlink]"): "Flower's own configuration; tests/support/deployment.py "
-    "writes one",
+    ("deployment.md", "[superlink]"): "Flower's own configuration; "
+    "engines/private_superlink.py writes one",
     ("strategies.md", "from fl2ora.server_app.ours_under_flower"): "needs a Flower grid; "
     "tests/strategies/test_flower_shells.py runs that class",
 }
@@ -51,6 +51,8 @@ NOT_CHECKED = {
     "python docs/examples/emoji.py": "tests/docs/test_emoji.py runs it on archives of its own",
     "python docs/examples/fashion_clients.py": "tests/docs/test_fashion_clients.py runs it",
     "ssh-keygen": "tests/integration/test_deployment.py runs it",
+    "ray start": "Ray's",
+    "RAY_ADDRESS=": "the command after it is as above",
     "flwr supernode": "tests/integration/test_deployment.py registers nodes",
     "flwr list": "Flower's",
     "flwr stop": "Flower's",
