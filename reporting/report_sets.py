@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from fl2ora.reporting.set_tables import SETS_FILE
 from fl2ora.reporting.sources import CLIENTS_TEST, SERVER_TEST, title_of
 
 _NAMED = 30  # clients whose names fit below a figure
+_ROUNDING = 1e-9
 _VALUES = ("coverage", "coverage_low", "coverage_high", "set_size")
 
 
@@ -152,6 +153,8 @@ def _rows(path: Path) -> dict[str, Mapping[str, float]]:
     try:
         table = pd.read_csv(path, dtype={"of": str}, keep_default_na=False).set_index("of")
         table = table[["images", *_VALUES]].astype(float)
+        if not all(map(_can_be, table.to_dict("records"))):
+            raise ValueError("numbers that no sets have")
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: expected coverage and size of sets: {error}") from None
     rows: dict[str, Mapping[str, float]] = {
@@ -164,6 +167,13 @@ def _rows(path: Path) -> dict[str, Mapping[str, float]]:
         pooled = sum((_sums(row) for row in clients.values()), start=SetSums())
         central[CLIENTS_TEST] = {"images": float(pooled.count), **pooled.metrics()}
     return {**central, **clients}
+
+
+def _can_be(row: Mapping[Hashable, float]) -> bool:
+    value, low, high = (row[name] for name in _VALUES[:3])
+    # Bounds are printed as they were computed: of all images covered, 1 - 1e-17 may be above 1.
+    within = 0 <= low <= value + _ROUNDING and value <= high + _ROUNDING <= 1 + 2 * _ROUNDING
+    return within and 1 <= row["images"] < math.inf and 0 <= row["set_size"] < math.inf
 
 
 def _sums(row: Mapping[str, float]) -> SetSums:

@@ -74,7 +74,25 @@ def test_a_run_without_sets_has_no_table_of_them(tmp_path: Path) -> None:
     assert sets_of(finished_run(tmp_path / "run")) == []
 
 
-@pytest.mark.parametrize("text", ["", "of,images\n0,3\n", "\0", "of,images,coverage\nx,y,z\n"])
+HEAD = "of,images,coverage,coverage_low,coverage_high,set_size\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "of,images\n0,3\n",
+        "\0",
+        "of,images,coverage\nx,y,z\n",
+        f"{HEAD}0,inf,1,1,1,1\n",
+        f"{HEAD}0,0,1,1,1,1\n",
+        f"{HEAD}0,10,5,1,1,1\n",
+        f"{HEAD}0,10,0.5,0.6,1,1\n",
+        f"{HEAD}0,10,0.5,0.4,1.1,1\n",
+        f"{HEAD}0,10,0.5,0.4,0.6,-1\n",
+        f"{HEAD}server-test,10,nan,nan,nan,1\n",
+    ],
+)
 def test_a_damaged_file_of_sets_is_named(tmp_path: Path, text: str) -> None:
     run = finished_run(tmp_path / "run")
     (with_sets(run) / "sets.csv").write_text(text)
