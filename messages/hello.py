@@ -74,7 +74,7 @@ def ask_hello(node: int) -> Message:
 def encode_hello(question: Message, info: NodeInfo) -> Message:
     """Return a node's answer."""
     values: dict[str, Any] = {name: getattr(info, name) for name in _NAMES}
-    values |= {name: json.dumps(values[name]) for name in _LISTS}
+    values |= {name: json.dumps(values[name]) for name in _LISTS if name != _PARTS}
     values[_PARTS] = parts_text(info.parts)
     return Message(RecordDict({NODE: ConfigRecord(values)}), reply_to=question)
 

@@ -35,17 +35,15 @@ from fl2ora.messages.records import (
     reply_record,
 )
 from fl2ora.messages.tensors import decode_tensors, encode_parts, encode_tensors
+from fl2ora.messages.update_bounds import finite_metrics, refuse_far, refuse_large
 from fl2ora.strategies.base import RoundPlan
 from fl2ora.strategies.compression.base import Compression
-from fl2ora.strategies.updates import RESERVED_METRICS, ClientUpdate
+from fl2ora.strategies.updates import ClientUpdate
 
 DISK, MEMORY = "disk", "memory"
 """Where a client keeps what it must remember until the next round."""
 
 _KEPT = "kept"
-_MOST_METRICS = 1000
-_MOST_AUX = 16  # times the bytes of the adapter that was sent
-_SMALL_AUX = 2**20  # bytes that any reply may add
 
 
 @dataclass(frozen=True)
@@ -210,7 +208,7 @@ def decode_update(
     if ARRAYS not in content.array_records or METRICS not in content.metric_records:
         found = one_line(sorted(map(str, content)))
         raise UnusableMessageError(f"expected records {ARRAYS!r} and {METRICS!r}, found {found}")
-    metrics = _metrics(content.metric_records[METRICS])
+    metrics = finite_metrics(content.metric_records[METRICS])
     examples = metrics.pop(EXAMPLES, math.nan)
     if not (examples >= 1 and examples == int(examples)):
         raise UnusableMessageError(
@@ -227,7 +225,7 @@ def decode_update(
     adapter = _whole(changed, content, sent)
     aux_record = content.array_records.get(AUX)
     if aux_record is not None:
-        _refuse_large(aux_record, sent)
+        refuse_large(aux_record, sent)
     aux = decode_tensors(aux_record, AUX) if aux_record is not None else {}
     try:
         check_like(adapter, sent, "update")
@@ -235,7 +233,7 @@ def decode_update(
         check_finite(aux, AUX)
     except AdapterError as error:
         raise UnusableMessageError(one_line(error)) from None
-    _refuse_far(adapter, sent, max_norm)
+    refuse_far(adapter, sent, max_norm)
     return ClientUpdate(client, adapter, int(examples), metrics, aux)
 
 
@@ -248,47 +246,3 @@ def _whole(changed: Adapter, content: RecordDict, sent: Mapping[str, Tensor]) ->
         return changed  # what is missing is refused like any other wrong name
     filled = {**changed, **{name: sent[name].clone() for name in left_out}}
     return {name: filled[name] for name in sorted(filled)}
-
-
-def _metrics(record: MetricRecord) -> dict[str, float]:
-    """Return finite scalars; NaN stands for a metric the node withholds and is left out."""
-    if len(record) > _MOST_METRICS:
-        raise UnusableMessageError(f"expected at most {_MOST_METRICS} metrics, found {len(record)}")
-    found = {}
-    for name, value in record.items():
-        if name in RESERVED_METRICS or one_line(name) != name:
-            raise UnusableMessageError(f"metric {one_line(name)!r}: the name cannot be used")
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise UnusableMessageError(
-                f"metric {name!r}: expected one number, found {type(value).__name__}"
-            )
-        if isinstance(value, float) and math.isnan(value) and name != EXAMPLES:
-            continue
-        if not abs(value) < 2.0**53:
-            raise UnusableMessageError(
-                f"metric {name!r}: expected a number below 2^53, found {value!s:.40}"
-            )
-        found[name] = float(value)
-    return found
-
-
-def _refuse_large(aux: ArrayRecord, sent: Mapping[str, Tensor]) -> None:
-    """Refuse auxiliary tensors that would fill the server's memory, before they are decoded."""
-    found = sum(len(name.encode(errors="replace")) + len(array.data) for name, array in aux.items())
-    most = _SMALL_AUX + _MOST_AUX * sum(tensor.nbytes for tensor in sent.values())
-    if found > most:
-        raise UnusableMessageError(f"{AUX}: expected at most {most} bytes, found {found}")
-
-
-def _refuse_far(adapter: Adapter, sent: Mapping[str, Tensor], limit: float) -> None:
-    if limit == math.inf:
-        return
-    squares = [
-        float((tensor.double() - sent[name].double()).square().sum())
-        for name, tensor in adapter.items()
-    ]
-    norm = math.sqrt(math.fsum(squares))
-    if not norm <= limit:
-        raise UnusableMessageError(
-            f"update: norm {norm:.6g} of its change exceeds the limit {limit:.6g}"
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
 from fl2ora.clip_tuning.adapter import Adapter
-from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
 from fl2ora.federated_data.salted import Salted, SaltedImages
 from fl2ora.messages.calibrate import CalibrateTask, decode_sums, encode_calibrate
@@ -25,18 +23,16 @@ from fl2ora.messages.hello import NodeInfo
 from fl2ora.messages.label_space import with_classes
 from fl2ora.messages.lineage import Lineage
 from fl2ora.messages.own_parts import own_key
-from fl2ora.messages.records import ARRAYS, AUX, UnusableMessageError, one_line
-from fl2ora.messages.tensors import value_bytes
-from fl2ora.messages.train import decode_update, encode_train, kept_in
+from fl2ora.messages.train import kept_in
 from fl2ora.reporting.comings import MEASURED
 from fl2ora.reporting.events import Tracker
 from fl2ora.server_app.arrivals import Peer
 from fl2ora.server_app.attendance import Attendance
 from fl2ora.server_app.client_weights import most_images
-from fl2ora.server_app.compressing import build_compression
 from fl2ora.server_app.handshake import problems_of
 from fl2ora.server_app.kept_state import KeptState
 from fl2ora.server_app.known_start import Starts
+from fl2ora.server_app.training import TrainingRound
 from fl2ora.strategies.base import RoundPlan, Strategy
 from fl2ora.strategies.updates import ClientUpdate
 
@@ -85,9 +81,8 @@ class Clients:
         self._measured: tuple[str, ...] | None = None
         self._kept_state = KeptState(tracker)
         self._starts = Starts()
-        self._compression = build_compression(config.compression)
-        self.bytes_down: list[int] = []
-        self.bytes_up: list[int] = []
+        self.bytes_down: Sequence[int] = ()
+        self.bytes_up: Sequence[int] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -158,26 +153,19 @@ class Clients:
         ``most_images``.
         """
         nodes = self._present(plan.round, plan.clients)
-        self.bytes_down, self.bytes_up = [], []
-        limit, share = self._config.max_update_norm or math.inf, self._config.max_client_weight
+        share = self._config.max_client_weight
         sizes = {client: self.infos[client].num_train for client in plan.clients}
         most = most_images(sizes.values(), share) if share < 1 else None
+        asked = TrainingRound(self._config, plan, strategy, sizes)
+        self.bytes_down, self.bytes_up = asked.bytes_down, asked.bytes_up
 
         def decode(reply: Message, client: str) -> ClientUpdate:
-            sent, compression = plan.start_of(client), self._compression
-            update = decode_update(reply, client, sent, limit, sizes[client], compression)
-            refusal = _refusal(strategy, plan, update)
-            if refusal is not None:
-                raise UnusableMessageError(refusal)
+            update = asked.update(reply, client)
             self._kept_state.note(plan.round, client, kept_in(reply))
-            self.bytes_up.append(_bytes_of(reply))
             return update
 
-        settings = self._lineage().settings()
         start = self._starts.known(nodes, self.infos)
-        spec = self._config.compression if self._compression is not None else ""
-        encoded = encode_train(plan, nodes, self._config.num_rounds, settings, start, spec)
-        messages = self._counted(_blamed(strategy, encoded))
+        messages = asked.messages(nodes, self._lineage(), start)
         for client, update in self._ask(plan.round, messages, nodes, decode):
             self._tracker.log(
                 "client",
@@ -257,11 +245,6 @@ class Clients:
         answers = dict(self._ask(rounds, messages, nodes, decode, "calibration: "))
         return {key: answers[key] for key in self.keys if key in answers}
 
-    def _counted(self, messages: Iterable[Message]) -> Iterator[Message]:
-        for message in messages:
-            self.bytes_down.append(_bytes_of(message))
-            yield message
-
     def _present(self, server_round: int, clients: Sequence[str] | None = None) -> dict[int, str]:
         """Return the clients that are there, all or of some, by node."""
         self._attendance.look(server_round)
@@ -289,24 +272,3 @@ class Clients:
         copies = {n: self._left_out[c] for n, c in nodes.items() if c in self._left_out}
         messages = with_left_out(messages, self._salt, copies)
         return collect(self._grid, messages, nodes, decode, drop, timeout)
-
-
-def _bytes_of(message: Message) -> int:
-    records = message.content.array_records
-    return value_bytes(records.get(ARRAYS), records.get(AUX))
-
-
-def _blamed(strategy: Strategy, messages: Iterable[Message]) -> Iterator[Message]:
-    """Yield messages that are made of what a strategy returned."""
-    with blaming(strategy):
-        yield from messages
-
-
-def _refusal(strategy: Strategy, plan: RoundPlan, update: ClientUpdate) -> str | None:
-    """Return why the strategy cannot use an update; None if it can."""
-    with blaming(strategy):
-        try:
-            strategy.check_update(plan, update)
-        except (ValueError, KeyError) as error:
-            return one_line(error)
-    return None

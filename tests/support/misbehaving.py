@@ -7,8 +7,8 @@ from collections.abc import Callable
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fl2ora.client_app.app import _node
 from fl2ora.client_app.app import app as real_client_app
+from fl2ora.client_app.app import node_of
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.messages.train import decode_train
 
@@ -45,7 +45,7 @@ class Wrapped(ClientApp):
     def started(self) -> list[Adapter]:
         """Return the adapters of all train messages as their nodes fill them in, in order."""
         return [
-            decode_train(message, _node(self._contexts[node], message).initial).adapter
+            decode_train(message, node_of(self._contexts[node], message).initial).adapter
             for node, message in self.of("train")
         ]
 
