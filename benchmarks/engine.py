@@ -103,9 +103,7 @@ def start() -> None:
     with tempfile.TemporaryDirectory() as root:
         before = time.process_time()
         folder = run(10, Path(root), num_rounds=0)
-        print(
-            f"a run of no rounds, zero-shot CLIP measured: {time.process_time() - before:.2f} s"
-        )
+        print(f"a run of no rounds, zero-shot CLIP measured: {time.process_time() - before:.2f} s")
         print(f"  {seconds_of(folder, 'metrics')[0]:.2f} s of the clock until the first metric")
 
 

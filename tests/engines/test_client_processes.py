@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -73,6 +74,13 @@ def test_a_process_that_dies_and_one_that_hangs_cost_a_reply_each(
     assert not psutil.Process().children(recursive=True)
 
 
+def test_a_ctrl_c_while_libraries_are_imported_is_for_the_run_alone(tmp_path: Path) -> None:
+    with ClientProcesses(1, RunConfig.from_flat(SMALL).flat(), CLIENTS, 1, tmp_path):
+        (starter,) = psutil.Process().children()
+        assert os.getpgid(starter.pid) != os.getpgid(0)
+    assert not starter.is_running()
+
+
 def test_a_closed_socket_ends_everyone_whatever_they_do(tmp_path: Path) -> None:
     """As when the process of the run is killed."""
     folder = tmp_path / "run"
@@ -84,8 +92,10 @@ def test_a_closed_socket_ends_everyone_whatever_they_do(tmp_path: Path) -> None:
         adapter = Node.from_configs(flat, NODE, 1).classifier().export()
         plan = RoundPlan(1, adapter, ("0", "1"))
         identifiers = grid.push_messages(encode_train(plan, {1: "0", 2: "1"}, 1))
-        (reply,) = grid.pull_messages(identifiers)
-        assert not reply.has_error()
+        replies: list[Message] = []
+        while not replies:  # a busy machine may have none at first
+            replies += grid.pull_messages(identifiers)
+        assert not replies[0].has_error()
         assert (tmp_path / "hung").exists()
         family = psutil.Process().children(recursive=True)
         assert len(family) == 3
