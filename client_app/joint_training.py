@@ -84,24 +84,16 @@ class _Member:
         """Go to the next batch, if there is one."""
         if self.error is not None:
             return False
-        with self.failing():
+        with _failing(self):
             for batch in self._batches:
                 self.batch = batch
                 return True
         return False
 
-    @contextmanager
-    def failing(self) -> Iterator[None]:
-        """Let what is raised inside end this client's training alone."""
-        try:
-            yield
-        except Exception as error:
-            self.error = error
-
     def result(self) -> Result:
         """Return what came of it."""
         if self.error is None:
-            with self.failing():
+            with _failing(self):
                 return self.round.finish()
         assert self.error is not None
         return self.error
@@ -119,17 +111,29 @@ def _of_equal_shapes(members: Iterable[_Member]) -> list[list[_Member]]:
 def _take(joint: _JointPass, members: Sequence[_Member]) -> None:
     """Compute the batches of some clients together, and let each take its step."""
     evaluated: dict[_Member, Evaluated] = {}
-    for member, passed in zip(members, joint(members), strict=True):
-        member.round.stepper.clear()
-        with member.failing():
-            evaluated[member] = member.round.evaluate(member.batch, passed)
-    # Each objective depends on the parameters of its own client alone.
-    totals = [each.total for each in evaluated.values() if each.total.requires_grad]
-    if totals:
-        torch.stack(totals).sum().backward()
+    with _failing(*members):  # for want of memory, or by a method that vmap cannot take
+        for member, passed in zip(members, joint(members), strict=True):
+            member.round.stepper.clear()
+            with _failing(member):
+                evaluated[member] = member.round.evaluate(member.batch, passed)
+        # Each objective depends on the parameters of its own client alone.
+        totals = [each.total for each in evaluated.values() if each.total.requires_grad]
+        if totals:
+            torch.stack(totals).sum().backward()
     for member, each in evaluated.items():
-        with member.failing():
-            member.round.stepper.take_up(each, member.batch)
+        if member.error is None:
+            with _failing(member):
+                member.round.stepper.take_up(each, member.batch)
+
+
+@contextmanager
+def _failing(*members: _Member) -> Iterator[None]:
+    """Let what is raised inside end the training of these clients alone."""
+    try:
+        yield
+    except Exception as error:
+        for member in members:
+            member.error = member.error or error
 
 
 class _JointPass:

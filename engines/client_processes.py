@@ -114,8 +114,9 @@ class ClientProcesses:
         if self._control is not None:
             self._control.close()
         if self._starter is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._starter.wait(_GRACE)
+            if self._told:  # else there is nobody that it would have to wait for
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._starter.wait(_GRACE)
             self._starter.kill()
             self._starter.wait()
         with contextlib.suppress(OSError):
@@ -207,6 +208,7 @@ class ClientProcesses:
                 stdin=subprocess.DEVNULL,
                 env=environment,
                 pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # a Ctrl-C is for the run, and imports take seconds
             )
 
     def _order(self, order: Mapping[str, object], ends: Sequence[socket.socket] = ()) -> None:

@@ -24,7 +24,7 @@ CLIENTS = 10  # as many as ``fl2ora run`` simulates
 _VALIDATION = "validation"
 _SPECS = (
     "strategy", "method", "loss", "dataset", "partition", "protocol", "calibrator", "callbacks",
-    "optimiser", "schedule",
+    "optimiser", "schedule", "compression",
 )  # fmt: skip
 
 

@@ -113,6 +113,7 @@ def _unpacked(record: ArrayRecord, where: str) -> ArrayRecord:
         for name, dtype, shape, stype, length in json.loads(data[_LENGTH.size : start]):
             if not all(isinstance(text, str) for text in (name, dtype, stype)):
                 raise TypeError("expected texts")
+            f"{name}{dtype}{stype}".encode()  # JSON can escape what no other text can carry
             if not all(type(number) is int and number >= 0 for number in (length, *shape)):
                 raise TypeError("expected whole numbers")
             if name in arrays or start + length > len(data):

@@ -204,6 +204,22 @@ def test_what_one_client_raises_ends_its_training_alone(value: float, message: s
         raise found[2]  # type: ignore[misc]
 
 
+def test_a_pass_that_fails_ends_the_training_of_those_in_it_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = ClipClassifier.run
+
+    def failing(self: ClipClassifier, pixels: Tensor, *rest: object) -> object:
+        if len(pixels) == 8:
+            raise MemoryError("no room for 8 images")
+        return run(self, pixels, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ClipClassifier, "run", failing)
+    first, second, third = together(classifier("lora"), plans())
+    assert str(first) == str(second) == "no room for 8 images"
+    assert isinstance(third, tuple)
+
+
 @pytest.mark.parametrize(
     ("method", "reason"),
     [

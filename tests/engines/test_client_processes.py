@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,6 +56,13 @@ def test_two_workers_end_with_the_numbers_of_one(tmp_path: Path) -> None:
     assert not events(two, "drop")
     assert not (two / client_processes.LOG).exists(), "it is empty"
     assert not psutil.Process().children(recursive=True)
+
+
+def test_a_ctrl_c_while_libraries_are_imported_is_for_the_run_alone(tmp_path: Path) -> None:
+    with ClientProcesses(1, RunConfig.from_flat(SMALL).flat(), CLIENTS, 1, tmp_path):
+        (starter,) = psutil.Process().children()
+        assert os.getpgid(starter.pid) != os.getpgid(0)
+    assert not starter.is_running()
 
 
 def test_one_that_dies_costs_a_reply_one_that_hangs_too_and_a_closed_socket_ends_all(

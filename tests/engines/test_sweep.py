@@ -212,6 +212,22 @@ def test_a_plug_in_of_ones_own_is_part_of_the_code(
     assert before[1] != after[1]
 
 
+def test_a_compression_of_ones_own_is_part_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sweep_bytes.py"
+    source = (
+        "from fl2ora.strategies.compression.fp16 import FP16\n\n\nclass Mine(FP16):\n    pass\n"
+    )
+    file.write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    content = {"axes": {"compression": ["fp16", "sweep_bytes:Mine"]}}
+    before = [job.folder.name for job in jobs_of(tmp_path, content)[1]]
+    file.write_text(source + "# changed\n")
+    after = [job.folder.name for job in jobs_of(tmp_path, content)[1]]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False]
+
+
 def test_results_of_other_cells_in_the_folder_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ def entry(name: object = "x", shape: object = (1,), length: object = 4) -> list[
                 [entry(), entry("y")],
                 [entry(length=0), entry()],
                 [entry(name=1)],
+                [entry(name="\ud800")],
                 [entry(shape=["a"])],
                 [entry(shape=[-1])],
                 [entry(shape=5)],
