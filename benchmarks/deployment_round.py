@@ -154,9 +154,10 @@ def main() -> None:
             settings[key] = json.loads(value)
         except ValueError:
             settings[key] = value
-    if arguments.vit_b_16:
-        settings["model"] = write_vit_b_16(Path(tempfile.mkdtemp(prefix="fl2ora-vit-b-16-")))
-    rows, used = measure(settings, arguments.node)
+    with tempfile.TemporaryDirectory(prefix="fl2ora-vit-b-16-") as folder:
+        if arguments.vit_b_16:
+            settings["model"] = write_vit_b_16(Path(folder))
+        rows, used = measure(settings, arguments.node)
     for number, row in enumerate(rows, start=1):
         print(
             f"round {number}: training {row['training']:.1f} s, measuring {row['measuring']:.1f} s"

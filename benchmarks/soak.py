@@ -117,11 +117,8 @@ def _role(process: psutil.Process) -> str:
 def growth(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row for each process that was there from the first quarter to the end."""
     last = max(sample["seconds"] for sample in samples)
-    held: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-    for sample in samples:
-        held[sample["role"], sample["process"]].append(sample)
     rows = []
-    for (role, process), found in sorted(held.items()):
+    for (role, process), found in _by_process(samples).items():
         kept = [sample for sample in found if sample["seconds"] >= last / 4]
         if len(kept) < 5 or found[-1]["seconds"] < 0.9 * last:
             continue
@@ -145,10 +142,7 @@ def plot(samples: list[dict[str, Any]], path: Path) -> None:
     """Draw the memory of each process over the rounds."""
     with new_figure(PAGE, 3.2) as figure:
         axes = figure.subplots()
-        lines: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-        for sample in samples:
-            lines[sample["role"], sample["process"]].append(sample)
-        for (role, process), found in sorted(lines.items()):
+        for (role, process), found in _by_process(samples).items():
             if len(found) > 1:
                 pss = [sample["pss"] / _MIB for sample in found]
                 rounds = [sample["round"] for sample in found]
@@ -159,6 +153,13 @@ def plot(samples: list[dict[str, Any]], path: Path) -> None:
         axes.grid(axis="y")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
         save(figure, path)
+
+
+def _by_process(samples: list[dict[str, Any]]) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    held: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    for sample in samples:
+        held[sample["role"], sample["process"]].append(sample)
+    return dict(sorted(held.items()))
 
 
 def main() -> None:
@@ -185,7 +186,10 @@ def main() -> None:
         "machine": f"{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} at the end",
         "rounds": samples[-1]["round"],
         "growth": rows,
-        "samples": samples,
+        "round_and_pss_mib": {
+            f"{role} ({process})": [[s["round"], round(s["pss"] / _MIB, 1)] for s in found]
+            for (role, process), found in _by_process(samples).items()
+        },
     }
     (arguments.output / "soak.json").write_text(json.dumps(about) + "\n")
     plot(samples, arguments.output / "soak.png")

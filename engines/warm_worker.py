@@ -12,6 +12,7 @@ came for a while: nothing of one run is ever there in another.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import select
@@ -71,6 +72,7 @@ def main() -> None:
     for name in _LIBRARIES:
         with contextlib.suppress(ImportError):  # the bundle says what it misses
             importlib.import_module(name)
+    gc.freeze()  # what was imported is no garbage, and stays shared with the forked processes
     with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C goes to all processes of a terminal
         serve(address, parent)
 
@@ -296,7 +298,8 @@ class Task:
 
 
 def _give_back() -> None:
-    """Let others have the memory of the GPU that nothing holds."""
+    """Let others have the memory that nothing holds, the GPU's too."""
+    gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

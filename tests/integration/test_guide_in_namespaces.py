@@ -204,6 +204,6 @@ def test_the_guide_makes_a_federation_of_what_it_says(machines: dict[str, Machin
         listed = me.does(of_guide("flwr supernode list federation"))
         assert listed.count("online") == 2, listed
         listed = me.does(of_guide("flwr list federation"))
-        assert "completed" in listed, listed
+        assert "finished" in listed, listed
     (run,) = (server.home / "runs").iterdir()
     assert (run / "adapter").is_dir()
