@@ -58,6 +58,7 @@ def workers(
     """Compare one worker and two: what each further round costs, so that no start counts."""
     found: dict[int, list[tuple[float, float, float]]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as root:
+        _spent(Path(root), 1, 0)  # imports
         for _ in range(repeats):
             for count, taken in found.items():
                 short, long = (_spent(Path(root), count, n) for n in (1, 1 + rounds))
