@@ -58,6 +58,7 @@ def workers(
     """Compare one worker and two: what each further round costs, so that no start counts."""
     found: dict[int, list[tuple[float, float, float]]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as root:
+        _spent(Path(root), 1, 0)  # imports
         for _ in range(repeats):
             for count, taken in found.items():
                 short, long = (_spent(Path(root), count, n) for n in (1, 1 + rounds))
@@ -77,7 +78,7 @@ def workers(
 def _spent(root: Path, count: int, rounds: int) -> tuple[float, float, float]:
     """Return seconds of the clock, and of the processor here and in other processes."""
     before = time.monotonic(), time.process_time(), _children()
-    data = DATA.format(train=4000, test=2048)
+    data = DATA.format(train=1600, test=1024)
     run(8, root, dataset=data, num_rounds=rounds, workers=count, eval_batch_size=64)
     after = time.monotonic(), time.process_time(), _children()
     wall, own, others = (b - a for a, b in zip(before, after, strict=True))

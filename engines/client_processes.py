@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
-import socket
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -20,21 +15,16 @@ from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
 
 from fl2ora.engines.client_frames import read_answer, receive, send, task_frames
-from fl2ora.engines.endings import cause_of
+from fl2ora.engines.client_starter import ClientStarter
 from fl2ora.experiment.config import Value
 from fl2ora.experiment.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 LOG = "workers.log"
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from fl2ora.engines.client_process import start_clients; start_clients(int(sys.argv[2]))"
-)
 _AHEAD = 4  # messages for each process, from the first that is not answered, that may be at work
 _PATIENCE = 20.0  # seconds until whoever waits may look at the clock
 _LAST = 0.1  # of round-timeout, in which the order of replies no longer counts
-_GRACE = 10.0  # seconds for the starter to answer or to end
 
 
 @dataclass(frozen=True)
@@ -94,8 +84,7 @@ class ClientProcesses:
         self._count, self._nodes, self._threads = count, nodes, threads
         self._config, self._log, self._after = dict(run_config), folder / LOG, after
         self._timeout = float(run_config["round-timeout"])
-        self._starter: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
+        self._starter: ClientStarter | None = None
         self._told = self._failed = False
         self._processes: list[_Process] = []
         self._answers: dict[str, Message] = {}
@@ -103,7 +92,7 @@ class ClientProcesses:
     def __enter__(self) -> ClientProcesses:
         """Have the libraries imported, if nobody is to wait for it later."""
         if not self._after:
-            self._start()
+            self._starter = ClientStarter(self._threads)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,14 +100,8 @@ class ClientProcesses:
         for process in self._processes:
             process.channel.close()
         self._processes.clear()
-        if self._control is not None:
-            self._control.close()
         if self._starter is not None:
-            if self._told:  # else there is nobody that it would have to wait for
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._starter.wait(_GRACE)
-            self._starter.kill()
-            self._starter.wait()
+            self._starter.close()
         with contextlib.suppress(OSError):
             if not self._log.stat().st_size:
                 self._log.unlink()
@@ -132,11 +115,10 @@ class ClientProcesses:
             return
         self._told = True
         log = str(self._log) if self._log.parent.is_dir() else ""
-        self._order({
+        self._starter.load({
             "config": self._config, "nodes": self._nodes, "threads": self._threads, "log": log,
         })  # fmt: skip
-        for _ in range(self._count):
-            self._fork()
+        self._processes = [_Process(self._starter.fork()) for _ in range(self._count)]
 
     def take_tasks(self, seconds: float) -> bool:
         """Return whether there are processes to give tasks to, after so many seconds without.
@@ -146,7 +128,7 @@ class ClientProcesses:
         """
         if seconds < self._after or self._failed:
             return False
-        self._start()
+        self._starter = self._starter or ClientStarter(self._threads)
         self.load()
         try:
             self._hear(0)
@@ -189,40 +171,6 @@ class ClientProcesses:
     @property
     def _ready(self) -> bool:
         return any(process.pid for process in self._processes)
-
-    def _start(self) -> None:
-        """Have the libraries imported, unless that has been done."""
-        if self._starter is not None:
-            return
-        self._control, theirs = socket.socketpair()
-        self._control.settimeout(_GRACE)
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(self._threads),
-            # Else asking torch whether there is a GPU would spoil it for the forked processes.
-            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-        }
-        with theirs:
-            self._starter = subprocess.Popen(
-                [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # a Ctrl-C is for the run, and imports take seconds
-            )
-
-    def _order(self, order: Mapping[str, object], ends: Sequence[socket.socket] = ()) -> None:
-        """Tell the starter what to do; if it has ended, what it was to do does not happen."""
-        assert self._control is not None
-        line = json.dumps(order).encode() + b"\n"
-        with contextlib.suppress(OSError):
-            socket.send_fds(self._control, [line], [end.fileno() for end in ends])
-
-    def _fork(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._order({"fork": True}, [theirs])
-        self._processes.append(_Process(Connection(ours.detach())))
 
     def _give_up_others(self, tasks: Mapping[str, Task]) -> None:
         """End the processes whose tasks nobody waits for any more."""
@@ -300,11 +248,7 @@ class ClientProcesses:
         """Have a process ended, if it has not, and another started; return how it ended."""
         self._processes.remove(process)
         process.channel.close()
-        self._order({"end": process.pid})
-        assert self._control is not None
-        try:
-            code = self._control.recv(16)
-        except OSError:
-            code = b""
-        self._fork()
-        return cause_of(int(code)) if code else "the one that started it"
+        assert self._starter is not None
+        cause = self._starter.end(process.pid)
+        self._processes.append(_Process(self._starter.fork()))
+        return cause

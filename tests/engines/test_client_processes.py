@@ -104,8 +104,8 @@ def test_one_that_dies_costs_a_reply_one_that_hangs_too_and_a_closed_socket_ends
         for process in processes._processes:
             process.channel.close()
         processes._processes.clear()
-        assert processes._control is not None
-        processes._control.close()
+        assert processes._starter is not None
+        processes._starter._control.close()
         _, alive = psutil.wait_procs(family, timeout=60)
         assert not alive
 

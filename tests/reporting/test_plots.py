@@ -177,6 +177,23 @@ def test_rounds_draws_every_source():
     assert drawn[0].get_paths()[0].get_extents().ymax == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ([100, 100, 100], ""),
+        ([100, 20, 100], "; between the first and the last: 0.2 of the images"),
+    ],
+)
+def test_rounds_say_which_are_of_fewer_images(images, said):
+    rows = [
+        {"round": n, "source": "server-test", "accuracy": 0.5, "ece": 0.1, "num_examples": count}
+        for n, count in enumerate(images)
+    ]
+    with new_figure(4, 4) as figure:
+        draw_rounds(figure, pd.DataFrame(rows))
+        assert figure.axes[1].get_xlabel() == f"round (0: zero-shot{said})"
+
+
 def test_rounds_with_gaps_repeats_and_other_sources():
     rows = [
         {"round": 2, "source": "server-test", "accuracy": 0.5, "ece": None},
