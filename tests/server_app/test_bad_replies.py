@@ -114,8 +114,8 @@ def spoil(message: Message, context: Context, reply: Message) -> Message:
 class Lossy(InProcessGrid):
     """Loses replies, repeats them, or hands them out a round later."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
         self.late: list[Message] = []
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:

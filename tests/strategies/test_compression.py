@@ -89,6 +89,17 @@ def test_eight_bits_by_hand() -> None:
     torch.testing.assert_close(parts["scales"], torch.ones(500), rtol=1e-6, atol=0)
 
 
+def test_no_draw_takes_the_largest_value_beyond_the_last_level(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A scale rounded down would make of 127 and nearly 1 a level that eight bits do not have."""
+    values = torch.randn(999, generator=rng(2)).abs()
+    nearly = torch.full((999, 1), 1 - 2.0**-53, dtype=torch.float64)
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: nearly)
+    parts = load("int8(bucket=1)", Compression).encode(values, rng())
+    assert torch.equal(parts["levels"], torch.full((999,), 127, dtype=torch.int8))
+
+
 def test_rounding_at_random_is_unbiased_and_loses_what_is_said_on_average() -> None:
     values = torch.randn(1000, generator=rng(1))
     found = torch.stack([there_and_back("int8", values, seed) for seed in range(400)]).double()
