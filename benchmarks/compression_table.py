@@ -23,7 +23,7 @@ SPECS = (
 
 
 def main(
-    seeds: int = typer.Option(3, help="Runs of each row."),
+    seeds: int = typer.Option(2, help="Runs of each row."),
     rounds: int = typer.Option(10, help="Of every run."),
 ) -> None:
     """Print the table: means over the seeds, and of accuracy the standard deviation too."""
