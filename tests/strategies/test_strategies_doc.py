@@ -73,7 +73,7 @@ def test_the_table_of_attacks_is_complete() -> None:
 
 
 def test_the_table_of_compressions_shows_every_default() -> None:
-    table = PAGE.partition("## Compression")[2].partition("\n## ")[0]
+    table = PAGE.partition("## Compression")[2].partition("\n- ")[0]
     specs = map(
         parse_spec, re.findall(r"^\| `([a-z0-9_]+(?:\(.*?\))?)` \|", table, flags=re.MULTILINE)
     )
