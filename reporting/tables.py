@@ -27,9 +27,10 @@ _WANTED = {"round": f"a whole number from 0 to {_MOST_ROUNDS}", "source": "a tex
 
 
 def metrics_table(folder: Path) -> pd.DataFrame:
-    """Return every row of ``metrics.jsonl``: ``round``, ``source`` and the metrics by name.
+    """Return the rows of ``metrics.jsonl``: ``round``, ``source`` and the metrics by name.
 
-    What a row lacks and what JSON holds as null is NaN.
+    What a row lacks and what JSON holds as null is NaN. Of a round that was measured again, on all
+    images when it turned out to be the last, those rows alone are returned.
 
     Raises:
         UserError: the file is damaged.
@@ -48,6 +49,7 @@ def metrics_table(folder: Path) -> pd.DataFrame:
         if "round" not in row or "source" not in row:
             raise UserError(f"{path}: line {number}: expected a round and a source")
     table = pd.DataFrame(rows, columns=None if rows else ["round", "source"])
+    table = table.drop_duplicates(["round", "source"], keep="last", ignore_index=True)
     numbers = table.columns.drop("source")
     return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
 

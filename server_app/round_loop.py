@@ -59,5 +59,6 @@ def _given_up(run: Run, state: RunState, reason: str) -> RunState:
         rows = run.context.evaluation.measure(state.round, state.adapter)
         for source, values in rows.items():
             tracker.metrics(state.round, source, values)
-        state = replace(state, history=state.history + rows_of(state.round, rows))
+        kept = [r for r in state.history if r["round"] != state.round or r["source"] not in rows]
+        state = replace(state, history=(*kept, *rows_of(state.round, rows)))
     return replace(state, gave_up=reason)

@@ -70,6 +70,14 @@ def test_a_round_measured_with_fewer_images_says_so(tmp_path: Path) -> None:
     assert names == ["zero-shot", "1 (1,200 images)", "2"]
 
 
+def test_of_a_round_measured_again_the_last_rows_count(tmp_path: Path) -> None:
+    log = JsonLines(tmp_path)
+    for images, nll in ((6, 0.5), (60, 1.5)):
+        log.metrics(3, "server-test", {"num_examples": images, "nll": nll})
+    table = metrics_table(tmp_path)
+    assert table[["round", "num_examples", "nll"]].to_numpy().tolist() == [[3, 60, 1.5]]
+
+
 def test_a_run_without_metrics_has_an_empty_table(tmp_path: Path) -> None:
     table = metrics_table(tmp_path)
     assert len(table) == 0

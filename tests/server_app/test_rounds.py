@@ -49,6 +49,8 @@ class ThreeClients:
     """Clients a, b and c with 1, 2 and 3 images; each adds its number of images to every value."""
 
     keys = ("a", "b", "c")
+    bytes_down: Sequence[int] = ()
+    bytes_up: Sequence[int] = ()
 
     def __init__(self, silent: frozenset[str] = frozenset()) -> None:
         self.silent = silent
@@ -309,8 +311,10 @@ def test_the_last_round_is_measured_whole_and_one_that_turns_out_to_be_the_last_
     assert measured.whole == [False, True]
     failing = Fails({2, 3})
     run, _, measured = make_run(clients=failing, num_rounds=9, max_idle_rounds=2, eval_share=0.5)
-    run_rounds(RunState(0, START), run)
+    state = run_rounds(RunState(0, START), run)
     assert list(zip(measured.rounds, measured.whole, strict=True))[-2:] == [(3, False), (3, True)]
+    rows = [(row["round"], row["source"]) for row in state.history]
+    assert len(rows) == len(set(rows)) > 3
 
 
 class StopsToo(Callback):
