@@ -201,7 +201,8 @@ def test_commands_have_the_options_and_arguments_they_are_given(command: Command
 OF_OTHERS = {
     "--run-config": "flwr run", "--federation-config": "flwr run", "--host": "flower-superlink",
     "--trusted-entities": "flower-supernode", "--seed": "the option that extending.md adds",
-    "--share": "benchmarks.mutation", "--steps-of-its-own": "benchmarks.strategies_table",
+    "--vit-b-16": "benchmarks.deployment_round", "--share": "benchmarks.mutation",
+    "--steps-of-its-own": "benchmarks.strategies_table",
 }  # fmt: skip
 
 

@@ -119,6 +119,7 @@ LIMITS = {
     "eval_share": (0, 1),
     "eval_batch_size": (1, 65536), "seed": (0, 2147483647), "threads": (1, 1024),
     "workers": (0, 1024),
+    "clients_per_batch": (1, 1024),
     "cache_gib": (0, 10**4), "round_timeout": (0, 10**7), "start_timeout": (0, 10**7),
     "checkpoint_every": (0, 10**6),
 }  # fmt: skip
