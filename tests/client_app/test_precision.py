@@ -93,6 +93,7 @@ def test_tf32_is_allowed_while_training_and_nowhere_else() -> None:
         assert torch.get_float32_matmul_precision() == "high"
         with products_in("float32"):
             assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == before
     found, expected = trained("tf32")[0], trained("float32")[0]
     assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -131,6 +131,13 @@ def test_few_places_are_sent_as_numbers() -> None:
     assert torch.equal(compression.decode(parts, 1000), values)
 
 
+@pytest.mark.parametrize(("share", "form"), [(0.028, "places"), (0.03, "mask")])
+def test_of_two_forms_the_shorter_one_is_sent(share: float, form: str) -> None:
+    """Of 320 values, whose bits are 40 bytes, 9 or 10 are kept: 36 or 40 bytes of places."""
+    layout = load(f"top_k(share={share})", Compression).layout(320)
+    assert set(layout) == {"values", form}
+
+
 @pytest.mark.parametrize(
     ("spec", "size", "change", "reason"),
     [
