@@ -25,7 +25,8 @@ def run_checks(console: Console, title: str, checks: Mapping[str, Check]) -> Non
     told: list[str] = []
     for name, check in checks.items():
         try:
-            found, problem = check()
+            with console.status(name):
+                found, problem = check()
         except (ImportError, OSError, MemoryError, UserError) as error:
             found, problem = "", str(error) or type(error).__name__
         verdict = Text(printable(problem), "red") if problem else Text("ok", "green")

@@ -59,9 +59,7 @@ def data(
     output = Path(made_absolute(str(output)))
     config, problems = described(read_settings(file, assignments or []), clients)
     # Imported here so that a mistake on the command line is answered before torch is loaded.
-    from fl2ora.clip_tuning.clip import image_fit
-    from fl2ora.federated_data.holdings import by_client, count_images, divided
-    from fl2ora.federated_data.shares import check_division, check_plugins, load_federation
+    from fl2ora.federated_data.shares import check_plugins
 
     found = [*problems, *check_plugins(config.dataset, config.protocol, config.partition)]
     if found:
@@ -71,6 +69,18 @@ def data(
 
         check_library()
     console = console_for(stderr=False)
+    with console.status("reading and dividing images"):
+        _show(console, config, clients, near, output)
+
+
+def _show(
+    console: Console, config: RunConfig, clients: int, near: int | None, output: Path
+) -> None:
+    """Print who would hold what, and write it into a folder."""
+    from fl2ora.clip_tuning.clip import image_fit
+    from fl2ora.federated_data.holdings import by_client, count_images, divided
+    from fl2ora.federated_data.shares import check_division, load_federation
+
     fit = image_fit(config.model, config.augmentation)
     federation = load_federation(config.dataset, config.protocol, fit, config.on_leak)
     _describe(console, config, federation)

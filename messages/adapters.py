@@ -9,7 +9,7 @@ import torch
 from flwr.app import ArrayRecord, RecordDict
 from torch import Tensor
 
-from fl2ora.clip_tuning.adapter import Adapter, changes
+from fl2ora.clip_tuning.adapter import Adapter, as_tensors, changes
 from fl2ora.clip_tuning.digests import adapter_digest
 from fl2ora.experiment.config import Value
 from fl2ora.messages.records import ARRAYS, AT_START, CONFIG, CUT, UnusableMessageError
@@ -38,7 +38,7 @@ class Outgoing:
     """
 
     def __init__(self, adapter: Mapping[str, Tensor], start: KnownStart | None) -> None:
-        self._adapter, self._start = adapter, start
+        self._adapter, self._start = as_tensors(adapter), start
         self._made: dict[bool, tuple[ArrayRecord, dict[str, Value]]] = {}
 
     def to(self, node: int) -> tuple[ArrayRecord, dict[str, Value]]:

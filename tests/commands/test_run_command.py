@@ -133,7 +133,7 @@ def test_a_plug_in_in_the_folder_one_stands_in_is_found(tmp_path: Path) -> None:
     [
         (500, set()),  # bytes; run.json has more
         # global.safetensors has more, and so has a checkpoint
-        (30_000, {"run.json", "resume.toml", "events.jsonl", "metrics.jsonl"}),
+        (30_000, {"run.json", "run.log", "resume.toml", "events.jsonl", "metrics.jsonl"}),
     ],
 )
 def test_a_disk_that_fills_up_is_one_message(

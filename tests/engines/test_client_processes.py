@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,16 @@ def run(settings: RunConfig) -> Path:
     return folder
 
 
-def test_two_workers_end_with_the_numbers_of_one(tmp_path: Path) -> None:
+@pytest.fixture
+def started() -> Callable[[], list[psutil.Process]]:
+    """Return the processes that a test has started and that are still there."""
+    before = psutil.Process().children(recursive=True)
+    return lambda: [p for p in psutil.Process().children(recursive=True) if p not in before]
+
+
+def test_two_workers_end_with_the_numbers_of_one(
+    tmp_path: Path, started: Callable[[], list[psutil.Process]]
+) -> None:
     """With state on the clients, measured there, and a calibrator fitted there."""
     settings: dict[str, Any] = {
         "strategy": "scaffold", "optimiser": "sgd(momentum=0.0)", "evaluate-on": "nodes",
@@ -55,18 +64,20 @@ def test_two_workers_end_with_the_numbers_of_one(tmp_path: Path) -> None:
     assert (two / "metrics.jsonl").read_bytes() == (one / "metrics.jsonl").read_bytes()
     assert not events(two, "drop")
     assert not (two / client_processes.LOG).exists(), "it is empty"
-    assert not psutil.Process().children(recursive=True)
+    assert not started()
 
 
-def test_a_ctrl_c_while_libraries_are_imported_is_for_the_run_alone(tmp_path: Path) -> None:
+def test_a_ctrl_c_while_libraries_are_imported_is_for_the_run_alone(
+    tmp_path: Path, started: Callable[[], list[psutil.Process]]
+) -> None:
     with ClientProcesses(1, RunConfig.from_flat(SMALL).flat(), CLIENTS, 1, tmp_path):
-        (starter,) = psutil.Process().children()
+        (starter,) = started()
         assert os.getpgid(starter.pid) != os.getpgid(0)
     assert not starter.is_running()
 
 
 def test_one_that_dies_costs_a_reply_one_that_hangs_too_and_a_closed_socket_ends_all(
-    tmp_path: Path,
+    tmp_path: Path, started: Callable[[], list[psutil.Process]]
 ) -> None:
     (tmp_path / "run").mkdir()
     names = {"DiesOnce": "died", "HangsOnce": "hung"}
@@ -99,7 +110,7 @@ def test_one_that_dies_costs_a_reply_one_that_hangs_too_and_a_closed_socket_ends
         processes._hand_out({"hangs": task})
         while not (tmp_path / "hung").exists():
             time.sleep(0.1)
-        family = psutil.Process().children(recursive=True)
+        family = started()
         assert len(family) == 3
         for process in processes._processes:
             process.channel.close()

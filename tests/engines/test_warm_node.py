@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fl2ora.engines import warm_node, warm_worker
@@ -121,9 +122,9 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
         )
         # The one that started it is gone when there is nothing left to do.
         monkeypatch.setattr(warm_worker, "_gone", lambda parent: not waiting and next(asked) > 3)
+        before = psutil.Process().children()
         warm_worker.serve("127.0.0.1:7", parent)
-        with pytest.raises(ChildProcessError):  # nobody is left behind
-            os.waitpid(-1, os.WNOHANG)
+        assert psutil.Process().children() == before, "somebody is left behind"
         return [line.split() for line in NotedTask.notes.read_text().splitlines()]
 
     return serve

@@ -63,7 +63,7 @@ class Nodes:
         }
         self.tasks: list[EvaluateTask] = []
 
-    def evaluate(self, task: EvaluateTask, spec: object, own: object = None) -> dict[str, Any]:
+    def evaluate(self, task: EvaluateTask, *_: object) -> dict[str, Any]:
         self.tasks.append(task)
         return {part: {} for part in task.parts}
 

@@ -28,6 +28,7 @@ GENERAL = {
     "fedavg(weighting='uniform')": True,
     "fedprox": True,
     "fedprox(mu=0, weighting='uniform')": True,
+    "local_only": True,
     "feddyn": False,
     "feddyn(alpha=0)": True,
     "feddyn(alpha=0.1, mean_examples=25.0, clip=0)": False,
@@ -68,7 +69,7 @@ FILES = sorted({re.split(r"\(", spec)[0] for spec in GENERAL})
 
 def test_every_file_is_covered_here_or_with_the_lora_aware_ones() -> None:
     names = available(Strategy)
-    assert len(FILES) == 18
+    assert len(FILES) == 19
     assert set(FILES) <= set(names)
     lora_aware = Path(__file__).with_name("test_lora_contract.py").read_text(encoding="utf-8")
     assert [name for name in names if name not in FILES and f'"{name}"' not in lora_aware] == []
