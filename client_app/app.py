@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
@@ -74,6 +75,9 @@ def calibrate(message: Message, context: Context) -> Message:
 
 
 def node_of(context: Context, message: Message) -> Node:
-    """Return the node that a message came to, in the classes of the run."""
+    """Return the node that a message came to, in the classes of the run; its threads are used."""
     node = Node.from_configs(context.run_config, context.node_config, context.node_id)
+    # Not those of the machine: with another number, torch adds in another order.
+    if torch.get_num_threads() != node.config.threads:
+        torch.set_num_threads(node.config.threads)
     return replace(node, classes=decode_classes(message), left_out=decode_left_out(message))

@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from fl2ora.client_app.app import app, node_of
 from fl2ora.client_app.tasks import build_loss
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.engines.in_process_grid import InProcessGrid
+from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.shares import divide, load_federation, share_out
 from runs import SMALL, events, final_adapter, run_small
@@ -101,3 +105,18 @@ def test_every_client_reports_every_term(tmp_path: Path) -> None:
             event["loss_cross_entropy"] + 10 * event["loss_dca"], rel=1e-5
         )
         assert event["loss_dca"] > 0
+
+
+def test_a_node_computes_with_the_runs_threads_whatever_the_machine_has() -> None:
+    """Sums of other threads differ in their last digits, and nodes must not."""
+    config = RunConfig.from_flat({**SMALL, "threads": 3}).flat()
+    InProcessGrid(app, config, 2)  # messages need its identity
+    message = Message(RecordDict({"config": ConfigRecord({})}), 1, "query.hello")
+    context = Context(1, 1, {"partition-id": 0, "num-partitions": 2}, RecordDict(), config)
+    before = torch.get_num_threads()
+    assert before != 3
+    try:
+        node_of(context, message)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

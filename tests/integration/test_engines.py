@@ -70,7 +70,7 @@ def test_a_client_that_hangs_does_not_keep_a_run_on_ray_from_ending(
     assert final_adapter(tmp_path / "run")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("own_losses")
 def test_a_run_whose_clients_die_on_ray_fails_and_says_why(tmp_path: Path) -> None:
     loss = f"broken_losses:DiesOnce(marker='{tmp_path / 'dead'}')"
@@ -83,7 +83,7 @@ def test_a_run_whose_clients_die_on_ray_fails_and_says_why(tmp_path: Path) -> No
     assert final_adapter(tmp_path / "run")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sigterm_stops_everything_that_a_run_started(tmp_path: Path) -> None:
     """As `timeout` sends it: twice."""
     keys = {"output-dir": tmp_path, "run-name": "run", "num-rounds": 100_000, "resamples": 0}
