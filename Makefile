@@ -3,7 +3,7 @@
 # make docs     - the documentation as a site, in build/site; a broken link is an error
 # make dist     - source distribution and wheel in dist/, checked
 # make test     - lint, types, unit and integration tests, on all cores
-# make test-long - tests that take minutes each: deployments that are killed, a hanging client
+# make test-long - tests that take minutes each: deployments that are killed, Ray whose clients hang or die
 # make mutation - how many small faults in the core the tests notice (minutes)
 
 PYTHON ?= python3
