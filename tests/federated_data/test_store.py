@@ -95,7 +95,7 @@ def test_only_what_is_new_or_changed_is_decoded(tmp_path: Path, calls: list[byte
     calls.clear()
     whole = [*paths, copy, new]
     assert torch.equal(found(whole).images[:], expected(whole))
-    assert calls == [changed.read_bytes(), new.read_bytes()]
+    assert sorted(calls) == sorted([changed.read_bytes(), new.read_bytes()])
 
 
 def test_copies_lie_in_the_store_once(tmp_path: Path, cache: Path) -> None:
