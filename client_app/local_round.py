@@ -88,11 +88,15 @@ class LocalRound:
         return evaluated
 
     def finish(self) -> tuple[ClientUpdate, Adapter]:
-        """Return the update to send and the state to keep, after the last batch."""
+        """Return the update to send and the state to keep, after the last batch.
+
+        Raises:
+            UserError: a loss was not finite.
+        """
         plan, steps = self.plan, self.stepper.taken
+        losses = self._losses.means(self._num_examples * plan.epochs)
         aux, kept = plan.rule.finish(steps)
         own = plan.rule.metrics()
-        losses = self._losses.means(self._num_examples * plan.epochs)
         metrics = {**({} if "loss" in own else losses), "steps": float(steps), **own}
         adapter = self.classifier.export()
         return ClientUpdate(plan.client, adapter, self._num_examples, metrics, aux), kept

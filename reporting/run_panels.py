@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from matplotlib.figure import Figure
 
 from fl2ora.calibration.stats import StatsSpec
@@ -31,11 +33,9 @@ def reliability(run: FinishedRun, source: str) -> tuple[Draw, tuple[float, float
         "after training": stats_of_scores(scores.final, spec),
     }
     if calibrator != "none":
-        try:
+        with contextlib.suppress(UserError):  # a calibrator that did not serve this part left none
             final = saved_scores(run.folder, calibrator, source).final
             panels[calibrator] = stats_of_scores(final, spec)
-        except UserError:
-            pass
 
     def draw(figure: Figure) -> None:
         draw_reliability(figure, panels)

@@ -100,6 +100,13 @@ def like_tuned(adapter: Mapping[str, Tensor], tuned: Mapping[str, nn.Parameter])
     return {name: adapter[name].detach().to(tuned[name], copy=True) for name in tuned}
 
 
+@torch.no_grad()
+def put_values(tuned: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+    """Change the tuned parameters in place that ``values`` has something for."""
+    for name in tuned.keys() & values.keys():
+        tuned[name].copy_(values[name])
+
+
 def zeros_unless(adapter: Mapping[str, Tensor], tuned: Mapping[str, nn.Parameter]) -> Adapter:
     """Return ``adapter`` on the devices of the tuned parameters; zeros where it has nothing."""
     known = {name: adapter.get(name, torch.zeros_like(tuned[name])) for name in tuned}

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import torch
-
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite
 from fl2ora.strategies.base import RoundPlan, Strategy
-from fl2ora.strategies.client_rule import ClientRule, LocalStart
+from fl2ora.strategies.client_rule import ClientRule, LocalStart, put_values
 from fl2ora.strategies.updates import ClientUpdate
 
 
@@ -39,7 +37,7 @@ class LocalOnlyRule(ClientRule):
     def begin(self, start: LocalStart) -> None:
         """Take up the node's own adapter, if it has one."""
         self._tuned, self._received = start.tuned, start.received
-        self._set(start.state)
+        put_values(start.tuned, start.state)
 
     def finish(self, steps: int) -> tuple[Adapter, Adapter]:
         """Return nothing to send, and the adapter to keep.
@@ -49,14 +47,9 @@ class LocalOnlyRule(ClientRule):
         """
         own = as_adapter(self._tuned)
         check_finite(own, "the client's own adapter")
-        self._set(self._received)
+        put_values(self._tuned, self._received)
         return {}, own
 
     def personal(self, received: Adapter, state: Adapter) -> Adapter:
         """Return the client's own adapter; the one received, where it never trained."""
         return {**received, **state}
-
-    @torch.no_grad()
-    def _set(self, values: Adapter) -> None:
-        for name in self._tuned.keys() & values.keys():
-            self._tuned[name].copy_(values[name])

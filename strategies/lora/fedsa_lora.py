@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import torch
-
 from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite
 from fl2ora.strategies.base import RoundPlan
-from fl2ora.strategies.client_rule import ClientRule, LocalStart
+from fl2ora.strategies.client_rule import ClientRule, LocalStart, put_values
 from fl2ora.strategies.lora._lora_strategy import LoRAStrategy
 from fl2ora.strategies.lora.lora_one_factor import mean_of_one, one_factor
 from fl2ora.strategies.updates import ClientUpdate, WeightedMean
@@ -63,10 +61,9 @@ class FedSALoRARule(ClientRule):
 
     def begin(self, start: LocalStart) -> None:
         """Take up the node's own B, if it has one."""
-        self._tuned = start.tuned
         self._received = start.received
-        self._personal = one_factor(start.tuned, "B")
-        self._set(start.state)
+        self._personal = {name: start.tuned[name] for name in one_factor(start.tuned, "B")}
+        put_values(self._personal, start.state)
 
     def finish(self, steps: int) -> tuple[Adapter, Adapter]:
         """Return nothing to send beside the adapter, and B to keep.
@@ -74,17 +71,12 @@ class FedSALoRARule(ClientRule):
         Raises:
             AdapterError: training diverged; the node keeps its old B.
         """
-        own = as_adapter({name: self._tuned[name] for name in self._personal})
+        own = as_adapter(self._personal)
         check_finite(own, "B")
         if not self.share_b:
-            self._set(self._received)
+            put_values(self._personal, self._received)
         return {}, own
 
     def personal(self, received: Adapter, state: Adapter) -> Adapter:
         """Return the common A with the client's own B."""
         return {**received, **state}
-
-    @torch.no_grad()
-    def _set(self, values: Adapter) -> None:
-        for name in self._personal & values.keys():
-            self._tuned[name].copy_(values[name])
