@@ -1,8 +1,9 @@
-"""The untrained embedded CLIP: its architecture, its tokenizer and its preprocessing."""
+"""A small untrained CLIP: its architecture, its tokenizer and its preprocessing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,10 +24,44 @@ IMAGE_SIDE = 32
 CONTEXT_LENGTH = 32
 """Most tokens in a text, the first and the last included."""
 
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of a small CLIP; the defaults are the embedded CLIP's.
+
+    Attributes:
+        image_side: height and width of an image in pixels.
+        patch: of a patch.
+        image_width: of the image tower's states; the MLP is four times as wide.
+        image_blocks: blocks of the image tower.
+        image_heads: attention heads of the image tower.
+        text_width: of the text tower's states.
+        text_blocks: blocks of the text tower.
+        text_heads: attention heads of the text tower.
+        joint: dimensions of the joint space.
+        context: most tokens in a text, the first and the last included.
+    """
+
+    image_side: int = IMAGE_SIDE
+    patch: int = 8
+    image_width: int = 128
+    image_blocks: int = 4
+    image_heads: int = 4
+    text_width: int = 96
+    text_blocks: int = 3
+    text_heads: int = 4
+    joint: int = 64
+    context: int = CONTEXT_LENGTH
+
+
+EMBEDDED = Architecture()
+
 _BOS, _PAD, _EOS = "<|startoftext|>", "<|pad|>", "<|endoftext|>"
 
 
-def new_tokenizer(texts: Iterable[str], vocabulary: int = 512) -> PreTrainedTokenizerFast:
+def new_tokenizer(
+    texts: Iterable[str], vocabulary: int = 512, context: int = CONTEXT_LENGTH
+) -> PreTrainedTokenizerFast:
     """Learn a byte-level BPE tokenizer that lower-cases and knows every UTF-8 text.
 
     The three special tokens come last and the end of text last of all: transformers' CLIP pools at
@@ -36,6 +71,7 @@ def new_tokenizer(texts: Iterable[str], vocabulary: int = 512) -> PreTrainedToke
     Args:
         texts: what to learn the merges from.
         vocabulary: most tokens, special ones included; fewer where the texts run out of merges.
+        context: most tokens in a text.
 
     Returns:
         A tokenizer that puts a text between start and end.
@@ -55,29 +91,29 @@ def new_tokenizer(texts: Iterable[str], vocabulary: int = 512) -> PreTrainedToke
         single=f"{_BOS} $A {_EOS}",
         special_tokens=[(token, core.token_to_id(token)) for token in (_BOS, _EOS)],
     )
-    return wrap_tokenizer(core)
+    return wrap_tokenizer(core, context)
 
 
-def wrap_tokenizer(core: Tokenizer) -> PreTrainedTokenizerFast:
+def wrap_tokenizer(core: Tokenizer, context: int = CONTEXT_LENGTH) -> PreTrainedTokenizerFast:
     """Return transformers' view of a tokenizer learned by ``new_tokenizer``."""
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         bos_token=_BOS,
         eos_token=_EOS,
         pad_token=_PAD,
-        model_max_length=CONTEXT_LENGTH,
+        model_max_length=context,
         clean_up_tokenization_spaces=False,
     )
 
 
-def new_preprocessor() -> dict[str, Any]:
-    """Return the preprocessing, under the keys of CLIP's ``preprocessor_config.json``.
+def new_preprocessor(side: int = IMAGE_SIDE) -> dict[str, Any]:
+    """Return the preprocessing for images of that side, as in ``preprocessor_config.json``.
 
     Mean and standard deviation are OpenAI's, as published with
     https://huggingface.co/openai/clip-vit-base-patch16.
     """
     return {
-        "crop_size": {"height": IMAGE_SIDE, "width": IMAGE_SIDE},
+        "crop_size": {"height": side, "width": side},
         "do_center_crop": True,
         "do_convert_rgb": True,
         "do_normalize": True,
@@ -88,40 +124,43 @@ def new_preprocessor() -> dict[str, Any]:
         "image_std": [0.26862954, 0.26130258, 0.27577711],
         "resample": 3,
         "rescale_factor": 1 / 255,
-        "size": {"shortest_edge": IMAGE_SIDE},
+        "size": {"shortest_edge": side},
     }
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> CLIPModel:
-    """Return an untrained CLIP of about 1.2 million parameters that fits the tokenizer.
+def new_model(
+    tokenizer: PreTrainedTokenizerFast, seed: int, sizes: Architecture = EMBEDDED
+) -> CLIPModel:
+    """Return an untrained CLIP that fits the tokenizer; of 1.2 million parameters by default.
 
     Args:
         tokenizer: from ``new_tokenizer``.
         seed: decides the initial weights; torch's own generator is left as it was.
+        sizes: of the towers.
     """
     config = CLIPConfig(
         vision_config={
-            "image_size": IMAGE_SIDE,
-            "patch_size": 8,
-            "hidden_size": 128,
-            "intermediate_size": 512,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
+            "image_size": sizes.image_side,
+            "patch_size": sizes.patch,
+            "hidden_size": sizes.image_width,
+            "intermediate_size": 4 * sizes.image_width,
+            "num_hidden_layers": sizes.image_blocks,
+            "num_attention_heads": sizes.image_heads,
             "hidden_act": "quick_gelu",
         },
         text_config={
             "vocab_size": len(tokenizer),
-            "max_position_embeddings": CONTEXT_LENGTH,
-            "hidden_size": 96,
-            "intermediate_size": 384,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
+            "max_position_embeddings": sizes.context,
+            "hidden_size": sizes.text_width,
+            "intermediate_size": 4 * sizes.text_width,
+            "num_hidden_layers": sizes.text_blocks,
+            "num_attention_heads": sizes.text_heads,
             "hidden_act": "quick_gelu",
             "bos_token_id": tokenizer.bos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
             "eos_token_id": tokenizer.eos_token_id,
         },
-        projection_dim=64,
+        projection_dim=sizes.joint,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -31,6 +31,7 @@ from fl2ora.commands.keys import keys
 from fl2ora.commands.node_check import check
 from fl2ora.commands.node_run import run_node
 from fl2ora.commands.predict import predict
+from fl2ora.commands.pretrain import pretrain
 from fl2ora.commands.report import report
 from fl2ora.commands.run import run
 from fl2ora.commands.sweep import sweep
@@ -61,6 +62,7 @@ cli.command()(evaluate)
 cli.command()(export)
 cli.command()(data)
 cli.command()(domains)
+cli.command()(pretrain)
 cli.command()(keys)
 cli.command()(doctor)
 

@@ -17,19 +17,17 @@ class RunInterruptedError(UserError):
 
 
 class ConfigError(UserError):
-    """Everything that is wrong with a run configuration, all at once.
+    """Everything that is wrong with a configuration, all at once.
 
     Attributes:
         problems: one sentence each, naming the key, what was expected and what was found.
     """
 
-    def __init__(self, problems: Iterable[str]) -> None:
+    def __init__(self, problems: Iterable[str], where: str = "the run configuration") -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"
-        super().__init__(
-            f"{head} in the run configuration:\n" + "\n".join(f"  - {p}" for p in self.problems)
-        )
+        super().__init__(f"{head} in {where}:\n" + "\n".join(f"  - {p}" for p in self.problems))
 
 
 def problems_of(checks: Mapping[str, Callable[[], object]]) -> list[str]:

@@ -25,6 +25,7 @@ from fl2ora.engines.sweep_cells import Jobs
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.sweep_file import read_sweep
 from fl2ora.federated_data.shares import load_federation
+from fl2ora.pretraining.recipe import read_recipe
 from fl2ora.server_app.run_plugins import build_plugins, build_run_calibrator
 
 BY_NAME = {page.name: page for page in PAGES}
@@ -33,6 +34,7 @@ COMMANDS = [command for page in PAGES for command in commands(page)]
 
 # Blocks that are not run, with the reason; named by page and how they begin.
 NOT_RUN = {
+    ("pretraining.md", "file_name,text"): "a file's content",
     ("ten-minutes.md", "10 clients"): "what a run prints; tests/docs/test_tutorial.py checks it",
     ("deployment.md", "[superlink]"): "Flower's own configuration; "
     "engines/private_superlink.py writes one",
@@ -144,7 +146,7 @@ def test_every_block_says_what_it_is_and_is_tried() -> None:
 
 def test_every_command_is_checked() -> None:
     checked = ("fl2ora run", "fl2ora domains", "fl2ora calibrate", "fl2ora node check", *USES,
-               "flwr run",
+               "fl2ora pretrain", "flwr run",
                "flower-supernode", "make ", "pytest ", "python -m ", "python -c ",
                "python benchmarks/", "pip install ")  # fmt: skip
     for command in COMMANDS:
@@ -169,8 +171,8 @@ def test_runs_can_be_built(
     for block in blocks(BY_NAME[command.page]):  # data a page makes, at once
         if block.language == "python" and "np.savez" in block.text and block.line < command.line:
             exec(block.text, {})
-    for folder in ("emoji", "fashion"):  # that earlier commands of their pages make
-        (scratch / folder).mkdir(exist_ok=True)
+    for folder in ("emoji", "fashion", "study/clip"):  # that earlier commands of their pages make
+        (scratch / folder).mkdir(parents=True, exist_ok=True)
     (scratch / "fashion" / "photos.csv").touch()
     build_plugins(*settings_of(command))
 
@@ -178,6 +180,11 @@ def test_runs_can_be_built(
 @pytest.mark.parametrize("command", starting("fl2ora calibrate"), ids=str)
 def test_calibrate_names_a_calibrator(command: Command) -> None:
     assert build_run_calibrator(str(parsed(command.words)["calibrator"])) is not None
+
+
+@pytest.mark.parametrize("command", starting("fl2ora pretrain"), ids=str)
+def test_pretraining_has_a_recipe(command: Command) -> None:
+    assert read_recipe(ROOT / command.words[2]).steps > 0
 
 
 USES = ("fl2ora predict", "fl2ora evaluate", "fl2ora export")

@@ -23,7 +23,7 @@ ALLOWED["messages"] = {"strategies", *ALLOWED["strategies"]}
 ALLOWED["client_app"] = ALLOWED["server_app"] = {"messages", *ALLOWED["messages"]}
 ALLOWED["engines"] = {"client_app", "server_app", *ALLOWED["client_app"]}
 ALLOWED["results"] = {"server_app", *ALLOWED["server_app"]} - {"messages"}
-ALLOWED["pretraining"] = {"experiment", "calibration", "clip_tuning", "federated_data"}
+ALLOWED["pretraining"] = {"experiment", "calibration", "clip_tuning", "federated_data", "reporting"}
 ALLOWED["commands"] = {"engines", "pretraining", "results", *ALLOWED["engines"]}
 FLOWERS = {"messages", "server_app", "engines", "commands"}  # rooms that may know Flower and Ray
 # Flower's shells in the other rooms; everything else there is pure.

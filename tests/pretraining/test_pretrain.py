@@ -1,161 +1,82 @@
-"""Pre-training of the embedded CLIP: the loss in closed form, the pairs, and one tiny run."""
+"""``fl2ora pretrain``: one that is cut off ends as one that was not, and its model is tuned."""
 
 from __future__ import annotations
 
-import math
+import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import typer
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from fl2ora.clip_tuning.clip import Clip
-from fl2ora.clip_tuning.embedded import load_embedded
-from fl2ora.clip_tuning.preprocessing import Preprocessing
-from fl2ora.clip_tuning.tiny_clip import new_model, new_preprocessor, new_tokenizer
-from fl2ora.federated_data.datasets.fashion_mnist import FashionMNIST
-from fl2ora.federated_data.datasets.shapes import HELD_BACK_STYLES, SEEN_STYLES, Shapes
-from fl2ora.pretraining.check import ZeroShot, markdown_table, zero_shot
-from fl2ora.pretraining.pairs import PairStream, all_captions
-from fl2ora.pretraining.pretrain import contrastive_loss, main, train
+from fl2ora.commands.app import cli
+from fl2ora.experiment.errors import UserError
+from fl2ora.pretraining.pretrain import PROGRESS, RECORD, pretrain
+from fl2ora.pretraining.recipe import Recipe, recipe_of
+from runs import run_small
 
-PREPROCESSING = Preprocessing.from_config(new_preprocessor(), 32)
-
-
-def _write_idx(path: Path, array: Any) -> None:
-    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-    path.write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
+CONTENT = {
+    "image-side": 16, "patch": 8, "image-width": 8, "image-blocks": 1, "image-heads": 2,
+    "text-width": 8, "text-blocks": 1, "text-heads": 2, "joint": 4, "vocabulary": 300,
+    "drawings": 1, "batch-size": 16, "steps": 6, "learning-rate": 0.01,
+}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def clothes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Fashion-MNIST whose images after the pre-training part are white, the others black."""
-    folder = tmp_path_factory.mktemp("fashion")
-    for part, count in (("train", 2020), ("t10k", 10)):
-        images = np.zeros((count, 28, 28), dtype=np.uint8)
-        images[2000:] = 255
-        _write_idx(folder / f"{part}-images-idx3-ubyte", images)
-        _write_idx(folder / f"{part}-labels-idx1-ubyte", (np.arange(count) % 10).astype(np.uint8))
-    return folder
+class CutError(Exception):
+    """Stands for what ends a process."""
 
 
-def test_loss_of_useless_features_is_the_logarithm_of_the_choices() -> None:
-    images, texts = torch.ones(6, 1), torch.ones(3, 1)
-    caption_of = torch.tensor([0, 1, 2, 0, 1, 2])
-    loss = contrastive_loss(images, texts, caption_of, torch.tensor(1.0))
-    assert float(loss) == pytest.approx((math.log(3) + math.log(6)) / 2, rel=1e-6)
+def cut_after(steps: int, recipe: Recipe, output: Path) -> None:
+    def told(step: int, loss: float) -> None:
+        if step == steps:
+            raise CutError
+
+    with pytest.raises(CutError):
+        pretrain(recipe, output, told)
 
 
-def test_equal_captions_are_no_negatives() -> None:
-    """With perfect features and a sharp temperature nothing is left but the choice of twins."""
-    caption_of = torch.tensor([0, 0, 1, 1])
-    texts = torch.eye(2)
-    loss = contrastive_loss(texts[caption_of], texts, caption_of, torch.tensor(math.log(100.0)))
-    assert float(loss) == pytest.approx(math.log(2) / 2, rel=1e-6)
+def test_one_that_was_cut_off_ends_as_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fl2ora.pretraining.pretrain.SAVE_EVERY", 2)
+    recipe = recipe_of(CONTENT)
+    whole = pretrain(recipe, tmp_path / "whole")
+    cut_after(3, recipe, tmp_path / "cut")
+    seen: list[int] = []
+    again = pretrain(recipe, tmp_path / "cut", lambda step, loss: seen.append(step))
+    assert seen == [3, 4, 5, 6]  # from the step that was saved
+    assert (again.loss, again.steps) == (whole.loss, 6)
+    first, second = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "cut"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not (tmp_path / "cut" / PROGRESS).exists()
+    record = json.loads((tmp_path / "cut" / RECORD).read_text())
+    assert record["recipe"]["steps"] == 6
 
 
-def test_loss_of_two_pairs_by_hand() -> None:
-    """Both directions are binary cross-entropies of a margin of scale * (1 - cos)."""
-    images = torch.eye(2)
-    texts = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
-    loss = contrastive_loss(images, texts, torch.tensor([0, 1]), torch.tensor(math.log(5.0)))
-    to_text = (math.log1p(math.exp(5 * (0.6 - 1))) + math.log1p(math.exp(5 * (0 - 0.8)))) / 2
-    to_image = (math.log1p(math.exp(5 * (0 - 1))) + math.log1p(math.exp(5 * (0.6 - 0.8)))) / 2
-    assert float(loss) == pytest.approx((to_text + to_image) / 2, rel=1e-5)
+def test_another_recipe_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl2ora.pretraining.pretrain.SAVE_EVERY", 1)
+    cut_after(2, recipe_of(CONTENT), tmp_path / "x")
+    with pytest.raises(UserError, match="expected the recipe that was begun"):
+        pretrain(recipe_of({**CONTENT, "learning-rate": 0.02}), tmp_path / "x")
 
 
-def test_pairs_show_seen_styles_and_the_pretraining_clothes_only(clothes: Path) -> None:
-    stream = PairStream(clothes, PREPROCESSING, batch_size=50, clothes_share=0.2, seed=0)
-    pairs = next(iter(stream))
-    assert pairs.pixels.shape == (50, 3, 32, 32)
-    assert pairs.pixels.dtype == torch.float32
-    assert pairs.caption_of.unique().tolist() == list(range(len(pairs.captions)))
-    assert set(pairs.captions) <= set(all_captions())
-    black = PREPROCESSING.evaluation(torch.zeros(1, 1, 32, 32, dtype=torch.uint8))
-    torch.testing.assert_close(pairs.pixels[40:], black.expand(10, -1, -1, -1))
+def test_a_folder_with_anything_else_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"expected a new or empty folder, found notes\.txt"):
+        pretrain(recipe_of(CONTENT), tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_pairs_follow_the_seed(clothes: Path) -> None:
-    first, same, other = (
-        next(iter(PairStream(clothes, PREPROCESSING, batch_size=20, seed=seed)))
-        for seed in (1, 1, 2)
-    )
-    assert torch.equal(first.pixels, same.pixels)
-    assert first.captions == same.captions
-    assert not torch.equal(first.pixels, other.pixels)
-
-
-def test_captions_name_no_held_back_style() -> None:
-    captions = all_captions()
-    assert "a picture of a circle." in captions
-    assert "a photo of a ankle boot." in captions
-    assert any(SEEN_STYLES[0] in caption for caption in captions)
-    assert not any(style in caption for style in HELD_BACK_STYLES for caption in captions)
-
-
-def test_training_lowers_the_loss_on_one_batch(clothes: Path) -> None:
-    tokenizer = new_tokenizer(all_captions())
-    model = new_model(tokenizer, seed=0)
-    pairs = next(iter(PairStream(clothes, PREPROCESSING, batch_size=20, seed=0)))
-    losses = train(model, tokenizer, [pairs] * 40, steps=40)
-    assert len(losses) == 40
-    assert losses[-1] < losses[0] - 1
-    assert not model.training
-    assert model.logit_scale.item() <= math.log(100) + 1e-6
-
-
-def test_one_command_writes_a_model_that_loads(clothes: Path, tmp_path: Path) -> None:
-    app = typer.Typer()
-    app.command()(main)
-    output = tmp_path / "assets"
-    arguments = ["--fashion-mnist", str(clothes), "--output", str(output)]
-    arguments += ["--steps", "1", "--batch-size", "20", "--images", "16"]
-    arguments += ["--threads", str(torch.get_num_threads())]
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    assert "parameters trained in" in result.output
-    for name in (*SEEN_STYLES, *HELD_BACK_STYLES, "Fashion-MNIST"):
-        assert f"| {name} |" in result.output
-    model, tokenizer, _ = load_embedded(output)
-    assert model.config.text_config.eos_token_id == len(tokenizer) - 1
-
-
-def test_zero_shot_of_a_model_that_cannot_tell_is_chance() -> None:
-    """Zero projections give equal logits: class 0 is predicted with confidence 1/16."""
-    tokenizer = new_tokenizer(all_captions())
-    model = new_model(tokenizer, seed=0).eval()
-    with torch.no_grad():
-        model.visual_projection.weight.zero_()
-    clip = Clip("untrained", model, tokenizer, PREPROCESSING)
-    found = zero_shot(clip, Shapes(styles="neon", test=64), "neon", batch_size=40)
-    assert found == ZeroShot("neon", accuracy=1 / 16, confidence=1 / 16, ece=0.0)
-
-
-def test_table_says_what_was_seen() -> None:
-    table = markdown_table([ZeroShot("neon", 0.5, 0.75, 0.25), ZeroShot("noisy", 1, 1, 0)])
-    assert "| neon | no | 50.0% | 75.0% | 25.0% |" in table
-    assert "| noisy | yes | 100.0% | 100.0% | 0.0% |" in table
-
-
-@pytest.mark.skipif(
-    not Path("/usr/share/datasets/fashion-mnist").is_dir(),
-    reason="Debian's dataset-fashion-mnist is not installed",
-)
-def test_embedded_model_zero_shot_accuracy_on_fashion_mnist() -> None:
-    model, tokenizer, preprocessor = load_embedded()
-    clip = Clip("embedded", model, tokenizer, Preprocessing.from_config(preprocessor, 32))
-    found = zero_shot(clip, FashionMNIST(), "Fashion-MNIST")
-    assert 0.5 < found.accuracy < 0.9
-
-
-def test_embedded_model_accuracy_on_held_back_styles_is_not_saturated() -> None:
-    model, tokenizer, preprocessor = load_embedded()
-    clip = Clip("embedded", model, tokenizer, Preprocessing.from_config(preprocessor, 32))
-    seen = zero_shot(clip, Shapes(styles="seen", test=1000), "seen")
-    held_back = zero_shot(clip, Shapes(styles="held-back", test=1000), "held back")
-    assert 0.6 < seen.accuracy < 0.95
-    assert seen.ece < 0.1
-    assert 0.25 < held_back.accuracy < seen.accuracy
+def test_the_command_makes_a_model_that_a_run_tunes(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("".join(f"{key} = {value}\n" for key, value in CONTENT.items()))
+    output = tmp_path / "clip"
+    arguments = ["pretrain", str(recipe), "--output", str(output), "--threads", "1"]
+    first, again = (CliRunner().invoke(cli, arguments) for _ in range(2))
+    assert first.exit_code == 0, first.output
+    assert "step 6 of 6: loss" in first.output
+    assert isinstance(again.exception, UserError)
+    assert "found a model that is done" in str(again.exception)
+    run = run_small(tmp_path, model=str(output), num_rounds=1, callbacks="none")
+    assert (run / "global.safetensors").exists()

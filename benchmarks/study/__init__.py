@@ -1,0 +1,1 @@
+"""The study of docs/study.md: its pictures, its model, its sweeps and what they say."""

@@ -1,0 +1,131 @@
+"""The recipe of a small CLIP: a TOML file with its sizes, what it is shown, and how long."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fl2ora.clip_tuning.tiny_clip import Architecture
+from fl2ora.experiment.arguments import STRICT, explain
+from fl2ora.experiment.errors import ConfigError, UserError, listed, nearest, shown
+
+Size = Annotated[int, Field(ge=1, le=4096)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Recipe(BaseModel):
+    """Every key of a recipe; attribute names are the keys with underscores for hyphens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", **STRICT)
+
+    image_side: Size = 64
+    patch: Size = 8
+    image_width: Size = 192
+    image_blocks: Size = 6
+    image_heads: Size = 6
+    text_width: Size = 160
+    text_blocks: Size = 4
+    text_heads: Size = 4
+    joint: Size = 128
+    context: Annotated[int, Field(ge=4, le=4096)] = 32
+    vocabulary: Annotated[int, Field(ge=300, le=1_000_000)] = 2048
+
+    drawings: Share = 0.0
+    clothes: Share = 0.0
+    fashion_mnist: str = "/usr/share/datasets/fashion-mnist"
+    captioned: str = ""
+    templates: tuple[str, ...] = ("a picture of a {}.", "{}.")
+
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 256
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+
+    def architecture(self) -> Architecture:
+        """Return the sizes of the towers."""
+        return Architecture(**{n: getattr(self, n) for n in Architecture.__dataclass_fields__})
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return how many drawings, clothes and captioned pictures a batch has."""
+        drawings = round(self.batch_size * self.drawings)
+        clothes = round(self.batch_size * self.clothes)
+        return drawings, clothes, self.batch_size - drawings - clothes
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe; a relative ``captioned`` starts where the command does.
+
+    Raises:
+        ConfigError: all mistakes at once, each naming its key.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{shown(str(path))[1:-1]}: not a TOML file: {error}") from None
+    return recipe_of(content)
+
+
+def recipe_of(content: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that the content of a TOML file describes.
+
+    Raises:
+        ConfigError: all mistakes at once, each naming its key.
+
+    >>> recipe_of({"drawings": 1.0, "steps": 10}).counts()
+    (256, 0, 0)
+    """
+    keys = {name.replace("_", "-"): name for name in Recipe.model_fields}
+    problems = [
+        f"{shown(key)}: unknown key{nearest(key, keys)} (valid: {listed(keys)})"
+        for key in content
+        if key not in keys
+    ]
+    given = {keys[key]: _frozen(value) for key, value in content.items() if key in keys}
+    try:
+        recipe = Recipe(**given)
+    except ValidationError as error:
+        for found in error.errors(include_url=False):
+            name = str(found["loc"][0])
+            field = Recipe.model_fields[name]
+            reason = explain(found, field.annotation, field.metadata)
+            problems.append(f"{name.replace('_', '-')}: {reason}")
+        raise ConfigError(problems, "the recipe") from None
+    problems += _contradictions(recipe)
+    if problems:
+        raise ConfigError(problems, "the recipe")
+    return recipe
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _contradictions(recipe: Recipe) -> list[str]:
+    """Return a sentence for each pair of values that do not fit each other."""
+    found = []
+    if recipe.image_side % recipe.patch:
+        found.append(f"patch: expected a divisor of image-side, found {recipe.patch}")
+    for tower in ("image", "text"):
+        width, heads = getattr(recipe, f"{tower}_width"), getattr(recipe, f"{tower}_heads")
+        if width % heads:
+            found.append(f"{tower}-heads: expected a divisor of {tower}-width, found {heads}")
+    rest = recipe.counts()[2]
+    if recipe.drawings + recipe.clothes > 1 or rest < 0:
+        found.append(
+            "drawings and clothes: expected shares of at most 1 together, found "
+            f"{recipe.drawings + recipe.clothes:g}"
+        )
+    elif rest and not recipe.captioned:
+        found.append(
+            "captioned: expected a folder for the rest of a batch, beside drawings and clothes "
+            f"of {recipe.drawings + recipe.clothes:g}, found none"
+        )
+    if not recipe.templates or any(text.count("{}") != 1 for text in recipe.templates):
+        found.append(f"templates: expected texts with one {{}}, found {shown(recipe.templates)}")
+    return found
