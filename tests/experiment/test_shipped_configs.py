@@ -23,7 +23,8 @@ from fl2ora.strategies.base import Strategy
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
 SWEEPS = sorted((FOLDER / "sweeps").glob("*.toml"))
-FILES = sorted(set(FOLDER.rglob("*.toml")) - set(SWEEPS))
+STUDY = FOLDER / "study"
+FILES = sorted(set(FOLDER.rglob("*.toml")) - set(SWEEPS) - set(STUDY.glob("*.toml")))
 
 
 def test_shipped_configs_are_found() -> None:
@@ -78,3 +79,19 @@ def test_the_same_grid_on_other_data_can_be_built_but_for_missing_files(
 def test_no_shipped_sweep_is_left_untested() -> None:
     known = {"paper-grid", "paper-grid-fashion-mnist", "paper-grid-vit-b16"}
     assert {file.stem for file in SWEEPS} == known
+
+
+def test_every_cell_of_the_study_can_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("emoji", "clip"):
+        (tmp_path / "study" / folder).mkdir(parents=True)
+    (tmp_path / "study" / "emoji" / "new-vendors-seen-classes.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    cells = {}
+    for file in set(STUDY.glob("*.toml")) - {STUDY / "pretrain.toml"}:
+        sweep = read_sweep(tomllib.loads(file.read_text(encoding="utf-8")))
+        Jobs(tmp_path).check(sweep.cells(), sweep.select)
+        cells[file.stem] = len(sweep.cells())
+    wanted = {"methods": 80, "losses": 80, "rates": 50, "transfer": 12, "methods-drawings": 80}
+    assert cells == wanted
