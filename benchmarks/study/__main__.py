@@ -3,7 +3,7 @@ r"""The study of docs/study.md, from archives of emoji to its tables: one comman
     mkdir -p study/archives && cd study/archives && npm pack openmoji emoji-datasource-google \
         emoji-datasource-twitter @lobehub/fluent-emoji-3d @iconify-json/noto-v1 \
         @iconify-json/emojione-v1 && cd ../..
-    pip install resvg-py
+    pip install '.[study]'
     python -m benchmarks.study
 
 What is there already is not made again: the pictures, the model, and every run that is done. The
