@@ -77,7 +77,7 @@ class TestFederation:
         process, and none of two runs.
         """
         runs: dict[str, dict[str, Any]] = {
-            "one": {},
+            "one": {"num-rounds": 1, "callbacks": "none"},
             "other": {"model": str(tiny_clip_folder), "strategy": "feddyn", "callbacks": "none"},
         }
         keys = [superlink.registered_key(f"site-{index}") for index in range(CLIENTS)]

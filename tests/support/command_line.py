@@ -1,0 +1,109 @@
+"""``fl2ora`` as a person types it, in a process of its own.
+
+The process is forked from one that has loaded torch and the other libraries, which takes a command
+several seconds; tests/integration/test_wheel.py starts one from nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from benchmarks.kill_anywhere import forkserver
+
+_MOST_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command said, and the exit code it ended with."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Command:
+    """A command at work.
+
+    Args:
+        cwd: the folder it is typed in.
+        arguments: after ``fl2ora``.
+        largest_file: bytes that one file of it may have; None: any number.
+        environment: variables beside those of this process; an empty text takes one away.
+    """
+
+    def __init__(
+        self,
+        cwd: Path,
+        *arguments: str,
+        largest_file: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._said = Path(tempfile.mkdtemp(prefix="fl2ora-said-"))
+        variables = {**os.environ, "COLUMNS": "200", "FL2ORA_OUTPUT_DIR": "", **(environment or {})}
+        self.process: ForkServerProcess = forkserver().Process(
+            target=_main, args=(cwd, arguments, variables, self._said, largest_file)
+        )
+        self.process.start()
+
+    def running(self) -> bool:
+        """Return whether it is still at work."""
+        return self.process.is_alive()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def wait(self) -> Done:
+        """Wait for its end."""
+        self.process.join(_MOST_SECONDS)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise TimeoutError(f"not ended after {_MOST_SECONDS} s: {self._text('err')}")
+        return Done(self.process.exitcode, self._text("out"), self._text("err"))
+
+    def _text(self, name: str) -> str:
+        path = self._said / name
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def fl2ora(
+    cwd: Path,
+    *arguments: str,
+    largest_file: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Done:
+    """Run a command to its end; arguments as for ``Command``."""
+    command = Command(cwd, *arguments, largest_file=largest_file, environment=environment)
+    return command.wait()
+
+
+def _main(
+    cwd: Path,
+    arguments: tuple[str, ...],
+    variables: dict[str, str],
+    said: Path,
+    largest_file: int | None,
+) -> None:
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update({name: value for name, value in variables.items() if value})
+    for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
+        stream.flush()
+        with (said / name).open("wb") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    sys.argv = ["fl2ora", *arguments]
+    from fl2ora.commands.app import main
+
+    main()
