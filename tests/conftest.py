@@ -190,14 +190,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give all tests that use ``alone`` to one worker, so that no other waits for them.
+    """Give a file to one worker, so that its module's fixtures are made once.
 
-    xdist's own groups have no effect with pytest 9.2: what it adds to a test's name is lost.
+    All tests that use ``alone`` go to one worker too, so that no other waits for them. xdist's own
+    groups have no effect with pytest 9.2: what it adds to a test's name is lost.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class EnginesTogether(LoadScopeScheduling):
+    class FilesTogether(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "engines" if nodeid.startswith(ENGINES) else nodeid
+            return "engines" if nodeid.startswith(ENGINES) else nodeid.partition("::")[0]
 
-    return EnginesTogether(config, log)
+    return FilesTogether(config, log)
