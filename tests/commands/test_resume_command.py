@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from command_line import Command, fl2ora
 from fl2ora.reporting.events import read_lines
+from fl2ora.server_app.checkpoint import rounds_saved
 from power_cuts import assert_same_results
 
 QUICK = [
@@ -39,6 +41,33 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"--resume {folder / 'runs' / 'cut'}"
     )
     return folder
+
+
+def test_a_run_ended_at_once_says_how_to_go_on_from_its_checkpoint(tmp_path: Path) -> None:
+    command = Command(tmp_path, *QUICK, "--set", "num-rounds=1000", "--set", "run-name=cut")
+    folder = tmp_path / "runs" / "cut"
+    while command.running() and not rounds_saved(folder):
+        time.sleep(0.01)
+    command.send(signal.SIGINT)
+    done = command.wait()
+    assert done.returncode == 130, done.stderr
+    said = (
+        rf"interrupted: ended at once, the last checkpoint is of round (\d+); "
+        rf"to go on: fl2ora run --resume {re.escape(str(folder))}"
+    )
+    found = re.fullmatch(said, done.stderr.splitlines()[-1])
+    assert found, done.stderr
+    assert int(found[1]) == rounds_saved(folder)[-1]
+
+
+def test_before_the_first_checkpoint_there_is_nothing_to_go_on_with(tmp_path: Path) -> None:
+    command = Command(tmp_path, *QUICK, "--set", "run-name=cut", "--set", "checkpoint-every=0")
+    events = tmp_path / "runs" / "cut" / "events.jsonl"
+    while command.running() and not any(e["event"] == "client" for e in read_lines(events)):
+        time.sleep(0.01)
+    command.send(signal.SIGINT)
+    done = command.wait()
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, "interrupted")
 
 
 def test_it_goes_on_where_it_was(work: Path) -> None:

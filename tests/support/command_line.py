@@ -94,6 +94,7 @@ def _main(
     said: Path,
     largest_file: int | None,
 ) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update({name: value for name, value in variables.items() if value})
