@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import tempfile
@@ -186,6 +187,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return place, item.get_closest_marker("slow") is not None
 
     items.sort(key=cost, reverse="PYTEST_XDIST_WORKER" in os.environ)
+
+
+def pytest_collection_finish() -> None:
+    """Let Python not look again and again for garbage among libraries and ten thousand tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

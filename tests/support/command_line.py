@@ -1,7 +1,7 @@
-"""``fl2ora`` as a person types it, in a process of its own.
+"""``fl2ora`` as a person types it, or other code, in a process of its own.
 
-The process is forked from one that has loaded torch and the other libraries, which takes a command
-several seconds; tests/integration/test_wheel.py starts one from nothing.
+The process is forked from one that has loaded torch and the other libraries, which takes several
+seconds of the processor; tests/integration/test_wheel.py starts a command from nothing.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from benchmarks.kill_anywhere import forkserver
 
+_FL2ORA = "from fl2ora.commands.app import main; main()"
 _MOST_SECONDS = 600
 
 
@@ -37,7 +37,7 @@ class Command:
         cwd: the folder it is typed in.
         arguments: after ``fl2ora``.
         largest_file: bytes that one file of it may have; None: any number.
-        environment: variables beside those of this process; an empty text takes one away.
+        code: that is run, which finds the arguments in ``sys.argv``.
     """
 
     def __init__(
@@ -45,12 +45,13 @@ class Command:
         cwd: Path,
         *arguments: str,
         largest_file: int | None = None,
-        environment: Mapping[str, str] | None = None,
+        code: str = _FL2ORA,
     ) -> None:
         self._said = Path(tempfile.mkdtemp(prefix="fl2ora-said-"))
-        variables = {**os.environ, "COLUMNS": "200", "FL2ORA_OUTPUT_DIR": "", **(environment or {})}
+        variables = {**os.environ, "COLUMNS": "200"}
+        variables.pop("FL2ORA_OUTPUT_DIR", None)
         self.process: ForkServerProcess = forkserver().Process(
-            target=_main, args=(cwd, arguments, variables, self._said, largest_file)
+            target=_run, args=(code, cwd, arguments, variables, self._said, largest_file)
         )
         self.process.start()
 
@@ -76,18 +77,13 @@ class Command:
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def fl2ora(
-    cwd: Path,
-    *arguments: str,
-    largest_file: int | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> Done:
+def fl2ora(cwd: Path, *arguments: str, largest_file: int | None = None) -> Done:
     """Run a command to its end; arguments as for ``Command``."""
-    command = Command(cwd, *arguments, largest_file=largest_file, environment=environment)
-    return command.wait()
+    return Command(cwd, *arguments, largest_file=largest_file).wait()
 
 
-def _main(
+def _run(
+    code: str,
     cwd: Path,
     arguments: tuple[str, ...],
     variables: dict[str, str],
@@ -97,7 +93,7 @@ def _main(
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     os.chdir(cwd)
     os.environ.clear()
-    os.environ.update({name: value for name, value in variables.items() if value})
+    os.environ.update(variables)
     for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
         stream.flush()
         with (said / name).open("wb") as file:
@@ -105,6 +101,4 @@ def _main(
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     sys.argv = ["fl2ora", *arguments]
-    from fl2ora.commands.app import main
-
-    main()
+    exec(code, {"__name__": "__main__"})
