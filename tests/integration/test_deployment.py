@@ -115,7 +115,8 @@ def settings_of(folder: Path, name: str, settings: dict[str, Any]) -> Path:
 def run_to_its_end(superlink: SecureSuperLink, folder: Path, settings: Path) -> None:
     run_id = superlink.submit(ROOT, settings)
     status = end_of(superlink, run_id, [folder / "events.jsonl", *folder.parent.glob("*/log")])
-    superlink.add_run_log(run_id)
+    if status != "finished:completed":
+        superlink.add_run_log(run_id)
     assert status == "finished:completed", superlink.log_tail(60)
 
 
