@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from command_line import Command, Done
+from command_line import FL2ORA, Command, Done, imported_from
 from documented import ROOT, Block, blocks, patched, patched_file, save_files
 from fl2ora.reporting.events import read_lines
 from fl2ora.reporting.tables import metrics_table
@@ -54,14 +54,7 @@ def in_fork(fork: Path, *words: str) -> Done:
         "--set", "partition=iid", "--set", "resamples=5", "--set", "callbacks=summary",
         "--set", "workers=1",
     ]  # fmt: skip
-    code = (
-        "import sys\n"
-        "for name in [n for n in sys.modules if n.partition('.')[0] == 'fl2ora']:\n"
-        "    del sys.modules[name]\n"
-        f"sys.path.insert(0, {str(fork)!r})\n"
-        "from fl2ora.commands.app import main\n"
-        "main()"
-    )
+    code = imported_from(fork) + FL2ORA
     return Command(fork.parent, *small, *words, code=code).wait()
 
 

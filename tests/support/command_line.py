@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.kill_anywhere import forkserver
 
-_FL2ORA = "from fl2ora.commands.app import main; main()"
+FL2ORA = "from fl2ora.commands.app import main; main()\n"
 _MOST_SECONDS = 600
 
 
@@ -45,7 +45,7 @@ class Command:
         cwd: Path,
         *arguments: str,
         largest_file: int | None = None,
-        code: str = _FL2ORA,
+        code: str = FL2ORA,
     ) -> None:
         self._said = Path(tempfile.mkdtemp(prefix="fl2ora-said-"))
         variables = {**os.environ, "COLUMNS": "200"}
@@ -80,6 +80,16 @@ class Command:
 def fl2ora(cwd: Path, *arguments: str, largest_file: int | None = None) -> Done:
     """Run a command to its end; arguments as for ``Command``."""
     return Command(cwd, *arguments, largest_file=largest_file).wait()
+
+
+def imported_from(folder: Path) -> str:
+    """Return code after which ``fl2ora`` is the one in another folder."""
+    return (
+        "import sys\n"
+        "for name in [n for n in sys.modules if n.partition('.')[0] == 'fl2ora']:\n"
+        "    del sys.modules[name]\n"
+        f"sys.path.insert(0, {str(folder)!r})\n"
+    )
 
 
 def _run(
