@@ -17,7 +17,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from fl2ora.engines.new_run import run, settings_of
@@ -44,14 +44,22 @@ COMPARED = (
     "adapter-best-nll/best.json", "adapter-best-nll/adapter_model.safetensors",
 )  # fmt: skip
 CLIENTS = 3
+_LOADED = (
+    "fl2ora.commands.app", "fl2ora.engines.in_process", "fl2ora.reporting.plots", "pandas", "peft",
+)  # fmt: skip
 _LOOK_SECONDS, _MOST_SECONDS = 0.005, 0.3
+
+
+def forkserver() -> ForkServerContext:
+    """Return what starts processes that have loaded torch and the other libraries already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_LOADED))
+    return context
 
 
 def begin(settings: Mapping[str, Value]) -> ForkServerProcess:
     """Start a run in a process of its own."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fl2ora.engines.in_process"])  # loads torch once
-    process = context.Process(target=_run, args=(dict(settings),))
+    process = forkserver().Process(target=_run, args=(dict(settings),))
     process.start()
     return process
 

@@ -9,7 +9,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fl2ora.client_app import tasks
-from fl2ora.client_app.node import Node, node_name
+from fl2ora.client_app.node import Node
+from fl2ora.client_app.node_config import node_name
 from fl2ora.client_app.state import ClientState
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions

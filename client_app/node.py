@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fl2ora.client_app.loss_context import ZeroShotReference
-from fl2ora.client_app.node_config import OVERRIDES, check_node_config
+from fl2ora.client_app.node_config import OVERRIDES, check_node_config, node_name
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.build import resolve_device, tuned_classifier, zero_shot_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
@@ -245,13 +245,6 @@ class Node:
 def _config_of(items: tuple[tuple[str, type, Value], ...]) -> RunConfig:
     """Return a run config, read once for all nodes that one process is; ``True`` is not ``1``."""
     return RunConfig.from_flat({key: value for key, _, value in items})
-
-
-def node_name(node: Mapping[str, Value], node_id: int) -> str:
-    """Return the client key of a node: its ``site``, else its share, else Flower's id of it."""
-    return str(
-        node.get("site", node_id if "dataset" in node else node.get("partition-id", node_id))
-    )
 
 
 @lru_cache(maxsize=1)

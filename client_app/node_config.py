@@ -37,6 +37,13 @@ def check_node_config(node: Mapping[str, Value]) -> None:
         raise UserError(f"node config: {'; '.join(problems)}")
 
 
+def node_name(node: Mapping[str, Value], node_id: int) -> str:
+    """Return the client key of a node: its ``site``, else its share, else Flower's id of it."""
+    return str(
+        node.get("site", node_id if "dataset" in node else node.get("partition-id", node_id))
+    )
+
+
 def _problems_of_share(node: Mapping[str, Value]) -> list[str]:
     if not {"partition-id", "num-partitions"} <= node.keys():
         return [

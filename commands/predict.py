@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,18 +71,26 @@ def predict(
     chosen = _chosen(source, predictor, accuracy)
     threshold = abstain_below if chosen is None else chosen.threshold.below
     bad: dict[Path, str] = {}
-    with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
-        task = progress.add_task("images", total=len(paths))
-        rows = []
-        for row in _rows(predictor, paths, top, threshold or 0.0, bad):
-            rows.append(row)
-            progress.update(task, completed=len(rows) + len(bad))
+    rows = _with_bar(console, _rows(predictor, paths, top, threshold or 0.0, bad), bad, len(paths))
     _print(console, rows, predictor)
     if chosen is not None:
         console.print(_said(chosen, accuracy), markup=False, soft_wrap=True)
     if as_json:
         print(json.dumps(_outcome(predictor, rows, bad, threshold, chosen)))
     _fail_if_any_is_bad(bad, len(paths))
+
+
+def _with_bar(
+    console: Console, rows: Iterator[dict[str, Any]], bad: Mapping[Path, str], total: int
+) -> list[dict[str, Any]]:
+    """Return all rows, and show meanwhile how many images are done."""
+    done = []
+    with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
+        task = progress.add_task("images", total=total)
+        for row in rows:
+            done.append(row)
+            progress.update(task, completed=len(done) + len(bad))
+    return done
 
 
 def _chosen(source: Source, predictor: Predictor, accuracy: float | None) -> ChosenThreshold | None:

@@ -19,7 +19,7 @@ from fl2ora.commands.settings import read_settings
 from fl2ora.commands.verbosity import Verbose, set_verbosity
 from fl2ora.engines.new_run import claimed, described, settings_of
 from fl2ora.experiment.config import RunConfig
-from fl2ora.experiment.errors import UserError, printable
+from fl2ora.experiment.errors import RunInterruptedError, UserError, printable
 from fl2ora.reporting.events import EVENTS_FILE, read_lines
 from fl2ora.reporting.set_tables import HEAD, last_set_rows
 from fl2ora.reporting.sources import (
@@ -94,7 +94,12 @@ def run(
     started = time.monotonic()
     with claimed(given) as (run_config, folder):
         console.print(f"Run directory: {folder}", markup=False, soft_wrap=True)
-        execute(run_config, folder, console, engine, (clients, client_cpus, client_gpus))
+        resources = (clients, client_cpus, client_gpus)
+        try:
+            execute(run_config, folder, console, engine, resources)
+        except KeyboardInterrupt:
+            _say_how_to_go_on(folder)
+            raise
     _report(console, folder, time.monotonic() - started)
     if as_json:
         print(json.dumps(_outcome(folder, run_config)))
@@ -124,6 +129,21 @@ def execute(
         from fl2ora.engines.ray import Resources, run_on_ray
 
         run_on_ray(config, Resources(*resources), folder, console)
+
+
+def _say_how_to_go_on(folder: Path) -> None:
+    """End with the command that goes on, where a run that was ended at once has a checkpoint.
+
+    Raises:
+        RunInterruptedError: it has one.
+    """
+    from fl2ora.server_app.checkpoint import rounds_saved
+
+    if saved := rounds_saved(folder):
+        raise RunInterruptedError(
+            f"ended at once, the last checkpoint is of round {saved[-1]}; "
+            f"to go on: fl2ora run --resume {folder}"
+        ) from None
 
 
 def _report(console: Console, folder: Path, seconds: float) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fl2ora.experiment.errors import UserError, shown
+from fl2ora.experiment.parameters import parameter_names
 from fl2ora.experiment.spec import Spec, parse_sum, split_outside
 
 NAMES = ("folder", "path", "file", "dir", "root", "start")
@@ -103,7 +104,8 @@ def with_absolute_paths(text: str) -> str:
 
     Made absolute is what begins with ``./``, ``../``, ``~/`` or ``~name/``, and what is called
     ``folder``, ``path``, ``file``, ``dir``, ``root`` or ``start`` (or ends so) and exists in the
-    current directory. Text without such arguments comes back as it is.
+    current directory; an argument without a name is called what the constructor calls it. Text
+    without such arguments comes back as it is.
     """
     try:
         terms = parse_sum(text)
@@ -148,8 +150,27 @@ def _absolute(text: str) -> str:
 
 
 def _moved(spec: Spec) -> Spec:
-    args = tuple(_argument("", value) for value in spec.args)
+    args = tuple(_argument(_name_of(spec, n), value) for n, value in enumerate(spec.args))
     return replace(spec, args=args, kwargs={k: _argument(k, v) for k, v in spec.kwargs.items()})
+
+
+def _name_of(spec: Spec, position: int) -> str:
+    """Return what the constructor calls an argument without a name, where that makes it a path.
+
+    The class is looked up, and imported, for texts that exist in the current directory alone.
+    """
+    value = spec.args[position]
+    if not isinstance(value, str) or is_path("", value) or not _exists(value):
+        return ""
+    names = [known[position] for known in parameter_names(spec) if position < len(known)]
+    return next((name for name in names if is_path(name, value)), "")
+
+
+def _exists(text: str) -> bool:
+    try:
+        return bool(text) and user_path(text).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _argument(name: str, value: Any) -> Any:

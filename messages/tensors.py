@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -16,6 +17,7 @@ from fl2ora.clip_tuning.adapter import as_tensors
 from fl2ora.messages.records import UnusableMessageError
 
 _STYPE = "numpy.ndarray"
+_USUAL = npy.magic(1, 0)
 _DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.float32: np.dtype("<f4"),
     torch.float64: np.dtype("<f8"),
@@ -125,8 +127,19 @@ def _decoded(array: Array, where: str, taken: Sequence[np.dtype[Any]]) -> Tensor
 
 def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Return shape, whether it lies by columns, type, and where the values begin."""
+    if not data.startswith(_USUAL):
+        return _read_header(data)
+    at = len(_USUAL) + 2
+    return _usual_header(data[: at + int.from_bytes(data[at - 2 : at], "little")])
+
+
+def _read_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     stream = BytesIO(data)
     version = npy.read_magic(stream)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, in_columns, kind = read(stream, max_header_size=4096)
     return shape, in_columns, kind, stream.tell()
+
+
+# Numpy has Python's parser read each header, and the same few come over and over again.
+_usual_header = lru_cache(maxsize=1024)(_read_header)

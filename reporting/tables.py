@@ -124,7 +124,10 @@ def shown_rows(table: pd.DataFrame, source: str) -> list[list[str]]:
 
     A round that was measured with fewer images than others says with how many.
     """
-    rows = table[table["source"] == source].sort_values("round", kind="stable").to_dict("records")
+    of_source = table[table["source"] == source]
+    if of_source.empty:
+        return []
+    rows = of_source.sort_values("round", kind="stable").to_dict("records")
     metrics, most = shown_metrics(table), max((_images(row) for row in rows), default=0)
     return [[_name_of_round(row, most)] + [cell(metric, row) for metric in metrics] for row in rows]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # when numpy is; workers have a core each
 
 import pytest
 import torch
@@ -188,16 +190,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=cost, reverse="PYTEST_XDIST_WORKER" in os.environ)
 
 
+def pytest_collection_finish() -> None:
+    """Let Python not look again and again for garbage among libraries and ten thousand tests."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give all tests that use ``alone`` to one worker, so that no other waits for them.
+    """Give a file to one worker, so that its module's fixtures are made once.
 
-    xdist's own groups have no effect with pytest 9.2: what it adds to a test's name is lost.
+    All tests that use ``alone`` go to one worker too, so that no other waits for them. xdist's own
+    groups have no effect with pytest 9.2: what it adds to a test's name is lost.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class EnginesTogether(LoadScopeScheduling):
+    class FilesTogether(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "engines" if nodeid.startswith(ENGINES) else nodeid
+            return "engines" if nodeid.startswith(ENGINES) else nodeid.partition("::")[0]
 
-    return EnginesTogether(config, log)
+    return FilesTogether(config, log)

@@ -1,44 +1,21 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from command_line import Done, fl2ora
+
 QUICK = [
     "--engine", "in-process", "--clients", "2",
     "--set", "dataset=shapes(styles='held-back', train=64, validation=16, test=32)",
-    "--set", "partition=iid", "--set", "num-rounds=1",
+    "--set", "partition=iid", "--set", "num-rounds=1", "--set", "workers=1",
 ]  # fmt: skip
 
 
-def fl2ora(
-    cwd: Path, *arguments: str, largest_file: int | None = None
-) -> subprocess.CompletedProcess[str]:
-    def limit() -> None:
-        if largest_file is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-
-    code = "from fl2ora.commands.app import main; main()"
-    root = Path(__file__).resolve().parents[2]
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=cwd,
-        preexec_fn=limit,
-        env={**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-
-
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     folder = tmp_path_factory.mktemp("work")
     config = folder / "my.toml"
     config.write_text("num-rounds = 7\nlearning-rate = 0.2\n")
@@ -47,7 +24,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
 
 
 def test_the_last_line_is_json_with_the_promised_keys(
-    done: tuple[Path, subprocess.CompletedProcess[str]],
+    done: tuple[Path, Done],
 ) -> None:
     folder, process = done
     assert process.returncode == 0, process.stderr
@@ -68,7 +45,7 @@ def test_the_last_line_is_json_with_the_promised_keys(
 
 
 def test_a_person_sees_the_rounds_and_the_table(
-    done: tuple[Path, subprocess.CompletedProcess[str]],
+    done: tuple[Path, Done],
 ) -> None:
     text = done[1].stderr
     assert "2 clients with 46 training images" in text
@@ -122,7 +99,7 @@ def test_a_plug_in_in_the_folder_one_stands_in_is_found(tmp_path: Path) -> None:
     (tmp_path / "my_lab.py").write_text(
         "from fl2ora.strategies.averaging.fedavg import FedAvg\n\n\nclass Mine(FedAvg):\n    pass\n"
     )
-    settings = ["--set", "strategy=my_lab:Mine(weighting='uniform')"]
+    settings = ["--set", "strategy=my_lab:Mine(weighting='uniform')", "--set", "callbacks=none"]
     process = fl2ora(tmp_path, "run", *QUICK, *settings)
     assert process.returncode == 0, process.stderr
     assert "round 1/1" in process.stdout
@@ -148,7 +125,7 @@ def test_a_disk_that_fills_up_is_one_message(
 
 
 def test_a_disk_that_fills_up_under_calibrate_is_one_message(
-    done: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+    done: tuple[Path, Done], tmp_path: Path
 ) -> None:
     run_dir = json.loads(done[1].stdout.splitlines()[-1])["run_dir"]
     process = fl2ora(tmp_path, "calibrate", run_dir, "--calibrator", "platt", largest_file=60)

@@ -194,6 +194,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).mkdir(parents=True)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", "/home/someone")
+    (folder / "own_data_of_a_test.py").write_text(
+        "class Base:\n    def __init__(self, name, root): ...\n\nclass Mine(Base): ...\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
     return folder
 
 
@@ -227,6 +231,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (
             "loss=cross_entropy + 0.5*my_lab:Mine(file='images')",
             "cross_entropy + 0.5*my_lab:Mine(file='HERE/images')",
+        ),
+        ("dataset=folder('images')", "folder('HERE/images')"),
+        ("dataset=folder('images', layout='images')", "folder('HERE/images', layout='images')"),
+        ("dataset=folder('not-there')", "folder('not-there')"),
+        ("dataset=hub('images')", "hub('images')"),  # a name, though there is such a folder
+        ("dataset=shapes('images')", "shapes('images')"),
+        ("dataset=x('images')", "x('images')"),
+        ("dataset=not_there:Mine('images')", "not_there:Mine('images')"),
+        ("dataset=json:Mine('images')", "json:Mine('images')"),
+        (
+            "dataset=own_data_of_a_test:Mine('images', 'images')",
+            "own_data_of_a_test:Mine('images', 'HERE/images')",
         ),
         ("dataset=x(path='images'", "x(path='images'"),
         ("dataset=x(path='~nosuchuser/y')", "x(path='~nosuchuser/y')"),

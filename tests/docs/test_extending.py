@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from command_line import FL2ORA, Command, Done, imported_from
 from documented import ROOT, Block, blocks, patched, patched_file, save_files
 from fl2ora.reporting.events import read_lines
 from fl2ora.reporting.tables import metrics_table
@@ -48,22 +46,16 @@ def fork(tmp_path: Path) -> Path:
     return folder
 
 
-def in_fork(fork: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def in_fork(fork: Path, *words: str) -> Done:
     """Run ``fl2ora`` of the copy on little data."""
     small = [
-        "--engine", "in-process", "--clients", "2", "--json", "--set", "num-rounds=1",
+        "run", "--engine", "in-process", "--clients", "2", "--json", "--set", "num-rounds=1",
         "--set", "dataset=shapes(styles='held-back', train=48, validation=16, test=32)",
         "--set", "partition=iid", "--set", "resamples=5", "--set", "callbacks=summary",
+        "--set", "workers=1",
     ]  # fmt: skip
-    code = "from fl2ora.commands.app import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, "run", *small, *words],
-        cwd=fork.parent,
-        env={**os.environ, "PYTHONPATH": str(fork), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    code = imported_from(fork) + FL2ORA
+    return Command(fork.parent, *small, *words, code=code).wait()
 
 
 def patch(fork: Path, file: str) -> None:

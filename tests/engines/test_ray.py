@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from flwr.app import Context, RecordDict
 from rich.console import Console
 
+from fl2ora.client_app.app import app as client_app
 from fl2ora.engines import ray
+from fl2ora.engines.in_process_grid import InProcessGrid
 from fl2ora.engines.private_superlink import PrivateSuperLink
 from fl2ora.engines.progress import RoundsView
-from fl2ora.engines.ray import Resources
+from fl2ora.engines.ray import Resources, run_on_ray
+from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import UserError
 from fl2ora.reporting.events import JsonLines
+from fl2ora.server_app.app import app as server_app
+from runs import SMALL
 
 
 @pytest.mark.parametrize(
@@ -119,3 +126,57 @@ def test_a_run_that_never_begins_is_given_up(
     monkeypatch.setattr(ray, "_BEGIN_SECONDS", 0.2)
     link: Any = SuperLink(tmp_path)
     assert ray._follow(link, "1", view(tmp_path)) == "no word of the run in 0.2 s"
+
+
+class FlowerHere(SuperLink):
+    """Runs the ServerApp in this process as soon as it is submitted."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, log="what Flower says")
+
+    def __enter__(self) -> FlowerHere:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, app: Path, settings: Path, federation: str) -> str:
+        assert (app / "pyproject.toml").is_file()
+        assert federation.startswith("num-supernodes=2 ")
+        config = tomllib.loads(settings.read_text())
+        context = Context(1, 0, {}, RecordDict(), config)
+        try:
+            server_app(InProcessGrid(client_app, config, 2), context)
+            self._status = "finished:completed"
+        except UserError:
+            self._status = "finished:failed"
+        return "1"
+
+    def add_run_log(self, run_id: str) -> None: ...
+
+
+@pytest.fixture
+def flower_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "PrivateSuperLink", lambda paths: FlowerHere(tmp_path))
+
+
+def config(tmp_path: Path, **settings: Any) -> RunConfig:
+    keys = {"output-dir": str(tmp_path / "runs"), "run-name": "run", "num-clients": 2, **settings}
+    return RunConfig.from_flat({**SMALL, "num-rounds": 1, **keys})
+
+
+@pytest.mark.usefixtures("flower_here")
+def test_a_failing_run_says_why_in_the_servers_words(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "run"
+    broken = config(tmp_path, partition="dirichlet(minimum=1000)")
+    words = r"(?s)^the run failed: the nodes .*2 clients with at least 1000 examples each need 2000"
+    with pytest.raises(UserError, match=words):
+        run_on_ray(broken, Resources(2), folder, Console(quiet=True))
+    kept = [*folder.parent.rglob("*superlink.log")]
+    assert [path.read_text() for path in kept] == ["what Flower says"]
+
+
+@pytest.mark.usefixtures("flower_here")
+def test_a_run_that_ends_well_raises_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "run"
+    run_on_ray(config(tmp_path, callbacks="none"), Resources(2), folder, Console(quiet=True))
+    assert (folder / "superlink.log").read_text() == "what Flower says"

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import pytest
 from rich.console import Console
 
 import fl2ora
+from command_line import Command
 from fl2ora.engines import sweep_cells
 from fl2ora.engines.sweep import SweepRun
 from fl2ora.engines.sweep_cells import Jobs
@@ -39,7 +37,6 @@ FIXED: dict[str, Any] = {
     "num-rounds": 1,
 }
 NOT_ONE_UPDATE = {"name": "nothing usable", "max-update-norm": 1e-9}
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def sweep_run(root: Path, content: dict[str, Any], workers: int = 1) -> tuple[SweepRun, Console]:
@@ -76,31 +73,24 @@ def test_a_killed_sweep_goes_on_and_ends_as_one_that_was_not(tmp_path: Path) -> 
     method = "bitfit"
     updates = "nothing usable"
     """
-    write_toml(tmp_path / "grid.toml", {**FIXED, "num-rounds": 8}, rest)
-    command = [sys.executable, "-c", "from fl2ora.commands.app import main; main()", "sweep"]
-    command += ["grid.toml", "--workers", "1", "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("FL2ORA_OUTPUT_DIR", None)
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    write_toml(tmp_path / "grid.toml", {**FIXED, "num-rounds": 5}, rest)
+    words = ("sweep", "grid.toml", "--workers", "1", "--json")
+    command = Command(tmp_path, *words)
     cells = tmp_path / "runs" / "grid" / "cells"
     started = time.monotonic()
     while True:  # until the last cell has a checkpoint
-        assert process.poll() is None
+        assert command.running()
         assert time.monotonic() - started < 300
         if any(map(rounds_saved, cells.glob("bitfit-*"))):
             break
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command.send(signal.SIGKILL)
+    command.wait()
     (done,) = (path for path in cells.glob("*") if state_of(path)[0] == "done")
     first = (done / "run.json").stat().st_mtime_ns
     (cut_off,) = (path for path in cells.glob("*") if state_of(path)[0] == "open")
 
-    again = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    again = Command(tmp_path, *words).wait()
     assert again.returncode == 2, again.stderr
     outcome = json.loads(again.stdout.splitlines()[-1])
     assert (outcome["cells"], outcome["done"]) == (3, 2)
@@ -115,7 +105,7 @@ def test_a_killed_sweep_goes_on_and_ends_as_one_that_was_not(tmp_path: Path) -> 
     assert (done / "run.json").stat().st_mtime_ns == first, "it was done before"
     record = SweepRecord.load(tmp_path / "runs" / "grid")
     assert [cell.state for cell in record.cells] == ["done", "failed", "done"]
-    settings = {**FIXED, "num-rounds": 8, "method": "bitfit", "output-dir": str(tmp_path / "alone")}
+    settings = {**FIXED, "num-rounds": 5, "method": "bitfit", "output-dir": str(tmp_path / "alone")}
     alone = fl2ora.run(settings, clients=2)
     assert_equal_runs(tmp_path / "runs" / "grid" / record.cells[2].folder, alone)
     assert cut_off == tmp_path / "runs" / "grid" / record.cells[2].folder

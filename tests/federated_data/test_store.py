@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import indent
 
 import numpy as np
 import pytest
 import torch
 
+from command_line import Command
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.image_fit import Fit
 from fl2ora.federated_data.images import ImageRows, Pool
@@ -179,7 +180,7 @@ def test_a_killed_build_goes_on_behind_the_last_images_that_are_there_in_full(
     tmp_path: Path, cache: Path, calls: list[bytes]
 ) -> None:
     paths = photos(tmp_path)
-    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, paths)], check=False)
+    done = Command(tmp_path, *map(str, paths), code=KILLED).wait()
     assert done.returncode == -9
     assert (the_store(cache) / "index").stat().st_size == 4 * image_store._KIND.itemsize
     assert torch.equal(found(paths).images[:], expected(paths))
@@ -215,21 +216,11 @@ print(len(images), int(images[:].sum()))
 
 def test_processes_that_build_at_the_same_time_share_the_work(tmp_path: Path, cache: Path) -> None:
     paths = photos(tmp_path, 30)
-    command = [sys.executable, "-c", TOGETHER, *map(str, paths)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = {process.communicate()[0].strip() for process in both}
-    assert [process.returncode for process in both] == [0, 0]
-    assert said == {f"30 {int(expected(paths).sum())}"}
+    both = [Command(tmp_path, *map(str, paths), code=TOGETHER) for _ in range(2)]
+    ends = [command.wait() for command in both]
+    assert [done.returncode for done in ends] == [0, 0]
+    assert {done.stdout.strip() for done in ends} == {f"30 {int(expected(paths).sum())}"}
     assert (the_store(cache) / "pixels").stat().st_size == 30 * 3 * 16 * 16
-
-
-FULL = """
-import resource, signal, sys
-from fl2ora.experiment.errors import UserError
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
-exec(sys.argv.pop(1))
-"""
 
 
 def test_a_disk_that_fills_up_is_one_line_and_leaves_the_store_whole(
@@ -237,11 +228,13 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_the_store_whole(
 ) -> None:
     paths = photos(tmp_path)
     found(paths[:2])
-    script = [sys.executable, "-c", FULL, TOGETHER, *map(str, paths)]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
-    said = done.stderr.strip().splitlines()[-1]
-    assert said.startswith(
-        f"fl2ora.experiment.errors.UserError: the store of images in {the_store(cache)} cannot be "
+    code = (
+        f"from fl2ora.experiment.errors import UserError\ntry:\n{indent(TOGETHER, '    ')}"
+        "except UserError as error:\n    print(error)"
+    )
+    done = Command(tmp_path, *map(str, paths), code=code, largest_file=4000).wait()
+    assert done.stdout.startswith(
+        f"the store of images in {the_store(cache)} cannot be "
         "written to: File too large; FL2ORA_CACHE_DIR names another folder for it"
     )
     assert torch.equal(found(paths[:2]).images[:], expected(paths[:2]))
@@ -389,10 +382,9 @@ print((psutil.Process().memory_info().rss - before) // 2**20)
 """
 
 
-def test_memory_does_not_grow_with_the_images() -> None:
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     """200,000 images of 224 pixels are 30 GB; a hundred clients look at two each."""
-    command = [sys.executable, "-c", LARGE, "200000"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = Command(tmp_path, "200000", code=LARGE).wait()
     # The pages that were looked at, 30 MB, may be counted; labels, domains and rows are some MB.
     assert int(done.stdout) < 120
 

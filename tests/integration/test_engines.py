@@ -44,6 +44,7 @@ def test_ray_ends_with_the_same_adapter(tmp_path: Path, reference: Path) -> None
     assert (folder / "superlink.log").exists()
 
 
+@pytest.mark.long
 def test_a_failing_run_on_ray_says_why(tmp_path: Path) -> None:
     broken = config(tmp_path, partition="dirichlet(minimum=1000)")
     with pytest.raises(UserError, match="2 clients with at least 1000 examples each need 2000"):

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from command_line import fl2ora
 from runs import events
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_run_in_which_nothing_was_trained_ends_with_an_error(tmp_path: Path) -> None:
     keys = {
         "dataset": "shapes(styles='held-back', train=64, validation=16, test=32)",
-        "partition": "iid", "num-rounds": 1, "output-dir": tmp_path, "run-name": "run",
-        "loss": "broken_losses:Faulty",
+        "partition": "iid", "num-rounds": 1, "workers": 1,
+        "output-dir": tmp_path, "run-name": "run", "loss": "broken_losses:Faulty",
     }  # fmt: skip
     settings = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
-    code = "from fl2ora.commands.app import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "run", "--engine", "in-process", "--clients", "2", *settings],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests/support")])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    done = fl2ora(tmp_path, "run", "--engine", "in-process", "--clients", "2", *settings)
     assert done.returncode == 2
     assert "not one update of a client was used in 1 rounds" in done.stderr
     assert "Traceback" not in done.stderr

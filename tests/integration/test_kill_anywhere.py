@@ -14,7 +14,8 @@ from benchmarks.kill_anywhere import RUNS, SMALL, begin, differences, finish, tr
 
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_at_two_moments(tmp_path: Path, name: str) -> None:
-    settings = {**RUNS[name], "num-rounds": 4, "callbacks": "early_stop(patience=99) + summary"}
+    settings = {**RUNS[name], "num-rounds": 4, "workers": 1}
+    settings["callbacks"] = "early_stop(patience=99) + summary"
     rounds, wrong = try_moments(settings, tmp_path, moments=2, seed=1)
     assert rounds.total() == 2
     assert wrong == []

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from packaging.metadata import Metadata
 
+from command_line import FL2ORA, Command, imported_from
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,16 +101,13 @@ def test_the_command_runs_an_experiment_from_an_empty_folder(site: Path, tmp_pat
         "--set", "partition=iid", "--set", "num-rounds=1", "--set", "resamples=0",
     ]  # fmt: skip
     (command,) = (site / "bin").iterdir()
-    done = _run([sys.executable, str(command), *arguments], tmp_path, site)
-    outcome = json.loads(done.stdout.splitlines()[-1])
+    started = _run([sys.executable, str(command), *arguments], tmp_path, site)
+    outcome = json.loads(started.stdout.splitlines()[-1])
     folder = Path(outcome["run_dir"])
     assert folder.parent == tmp_path / "runs"
     assert (folder / "summary.md").exists()
-    done = _run(
-        [sys.executable, "-m", "fl2ora", "calibrate", str(folder), "--calibrator", "temperature"],
-        tmp_path,
-        site,
-    )
+    words = ("calibrate", str(folder), "--calibrator", "temperature")
+    done = Command(tmp_path, *words, code=imported_from(site) + FL2ORA).wait()
     assert "Before and after calibration" in done.stdout
 
 
@@ -121,7 +120,7 @@ def test_flower_bundles_the_installed_package(site: Path, tmp_path: Path) -> Non
         "app = _app_folder(pathlib.Path())\n"
         "print(*zipfile.ZipFile(io.BytesIO(build_fab_from_disk(app))).namelist(), sep='\\n')\n"
     )
-    done = _run([sys.executable, "-c", code, str(site)], tmp_path, site)
+    done = Command(tmp_path, str(site), code=imported_from(site) + code).wait()
     files = set(done.stdout.split())
     assert {"fl2ora/__init__.py", "server_app/app.py", "client_app/app.py"} <= files
     assert {"clip_tuning/assets/weights.json", "pyproject.toml", "LICENSE"} <= files

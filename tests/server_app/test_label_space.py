@@ -120,11 +120,13 @@ def test_the_server_builds_a_second_classifier_only_for_other_classes(
 
 def test_a_server_without_data_takes_all_from_its_nodes(tmp_path: Path) -> None:
     """The same nodes train the same model; what lies with the server is not measured."""
-    settings: dict[str, Any] = {"calibrator": "temperature", "callbacks": "default"}
-    with_data = run_small(tmp_path / "a", 2, node_configs=own("", ""), dataset=SERVER, **settings)
+    with_data = run_small(
+        tmp_path / "a", 2, node_configs=own("", ""), dataset=SERVER, calibrator="temperature",
+    )  # fmt: skip
     without = run_small(
-        tmp_path / "b", 2, node_configs=own("", ", reverse=True"), dataset="none", **settings
-    )
+        tmp_path / "b", 2, node_configs=own("", ", reverse=True"), dataset="none",
+        calibrator="temperature", callbacks="default",
+    )  # fmt: skip
     for name, tensor in final_adapter(with_data).items():
         assert torch.equal(final_adapter(without)[name], tensor), name
     expected = metrics_table(with_data)
