@@ -36,6 +36,25 @@ def shuffled_members(labels: Indices, rng: np.random.Generator) -> list[Indices]
     return [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
 
 
+def dealt(members: Sequence[Indices], cuts: Sequence[Indices], num_clients: int) -> list[Indices]:
+    """Return what each client gets of several decks, in the order of the decks.
+
+    It is ``np.split`` of every deck, put together by client; a thousand decks for a thousand
+    clients would be a million small arrays.
+
+    Args:
+        members: the decks.
+        cuts: of each, the ``num_clients - 1`` places where it is cut, in rising order.
+        num_clients: how many clients there are.
+    """
+    ends = [np.append(own, len(deck)) for own, deck in zip(cuts, members, strict=True)]
+    counts = [np.diff(own, prepend=0) for own in ends]
+    owners = np.concatenate([np.repeat(np.arange(num_clients), own) for own in counts])
+    order = np.argsort(owners, kind="stable")
+    sizes: Indices = np.sum(counts, axis=0)
+    return np.split(np.concatenate(members)[order], np.cumsum(sizes)[:-1])
+
+
 def top_up(clients: Sequence[Indices], minimum: int) -> list[Indices]:
     """Move last examples, one at a time, from the largest client to the first that lacks one.
 

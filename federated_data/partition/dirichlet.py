@@ -10,6 +10,7 @@ import numpy as np
 
 from fl2ora.federated_data.partition._dealing import (
     check_draw,
+    dealt,
     proportions,
     top_up,
 )
@@ -36,12 +37,11 @@ class Dirichlet(Partitioner):
     def split(self, labels: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
         """Share out class by class; see ``Partitioner.split``."""
         require_examples(len(labels), num_clients, self.minimum)
-        shares: list[list[Indices]] = [[] for _ in range(num_clients)]
+        decks, cuts = list[Indices](), list[Indices]()
         for label in np.unique(labels):
             members = rng.permutation(np.flatnonzero(labels == label))
             drawn = proportions(self.beta, num_clients, rng)
-            cuts = np.round(np.cumsum(drawn)[:-1] * len(members)).astype(np.int64)
-            for share, part in zip(shares, np.split(members, cuts), strict=True):
-                share.append(part)
-        clients = [rng.permutation(np.concatenate(share)) for share in shares]
+            decks.append(members)
+            cuts.append(np.round(np.cumsum(drawn)[:-1] * len(members)).astype(np.int64))
+        clients = [rng.permutation(share) for share in dealt(decks, cuts, num_clients)]
         return [np.sort(client) for client in top_up(clients, self.minimum)]

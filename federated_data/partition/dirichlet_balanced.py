@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fl2ora.federated_data.partition._dealing import check_draw, proportions, top_up
+from fl2ora.federated_data.partition._dealing import check_draw, dealt, proportions, top_up
 from fl2ora.federated_data.partition.base import Indices, Partitioner, require_examples
 
 
@@ -34,7 +34,7 @@ class DirichletBalanced(Partitioner):
     def split(self, labels: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
         """Share out class by class; see ``Partitioner.split``."""
         require_examples(len(labels), num_clients, self.minimum)
-        shares: list[list[Indices]] = [[] for _ in range(num_clients)]
+        decks, cuts = list[Indices](), list[Indices]()
         sizes = np.zeros(num_clients, dtype=np.int64)
         for label in np.unique(labels):
             members = rng.permutation(np.flatnonzero(labels == label))
@@ -44,9 +44,8 @@ class DirichletBalanced(Partitioner):
                 drawn[open_to] = proportions(self.beta, int(open_to.sum()), rng)
             reached = np.cumsum(drawn / drawn.sum())
             reached[np.flatnonzero(open_to)[-1] :] = 1  # rounding leaves nothing to closed ones
-            cuts = (reached[:-1] * len(members)).astype(np.int64)
-            for share, part in zip(shares, np.split(members, cuts), strict=True):
-                share.append(part)
-            sizes += np.diff([0, *cuts, len(members)])
-        clients = [rng.permutation(np.concatenate(share)) for share in shares]
+            decks.append(members)
+            cuts.append((reached[:-1] * len(members)).astype(np.int64))
+            sizes += np.diff([0, *cuts[-1], len(members)])
+        clients = [rng.permutation(share) for share in dealt(decks, cuts, num_clients)]
         return [np.sort(client) for client in top_up(clients, self.minimum)]

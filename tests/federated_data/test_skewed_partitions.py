@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fl2ora.federated_data.partition._dealing import top_up
+from fl2ora.federated_data.partition._dealing import dealt, top_up
 from fl2ora.federated_data.partition.base import Partitioner, PartitionError
 from fl2ora.federated_data.partition.classes import Classes
+from fl2ora.federated_data.partition.dirichlet import Dirichlet
 from fl2ora.federated_data.partition.dirichlet_balanced import DirichletBalanced
 from fl2ora.federated_data.partition.disjoint import Disjoint
 from fl2ora.federated_data.partition.quantity import Quantity
@@ -168,3 +171,36 @@ def test_topping_up_asks_the_largest_of_each_moment(sizes: list[int], minimum: i
         while len(client) < minimum:
             client.append(max(plain, key=len).pop())
     assert [client.tolist() for client in top_up(clients, minimum)] == plain
+
+
+@given(
+    sizes=st.lists(st.integers(0, 12), min_size=1, max_size=5),
+    clients=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
+def test_dealing_many_decks_is_splitting_each(sizes: list[int], clients: int, seed: int) -> None:
+    rng = _rng(seed)
+    decks = [rng.permutation(100)[:size] for size in sizes]
+    cuts = [np.sort(rng.integers(0, size + 1, clients - 1)) for size in sizes]
+    parts = [np.split(deck, cut) for deck, cut in zip(decks, cuts, strict=True)]
+    expected = [np.concatenate([part[c] for part in parts]).tolist() for c in range(clients)]
+    assert [share.tolist() for share in dealt(decks, cuts, clients)] == expected
+
+
+@pytest.mark.parametrize(
+    ("partitioner", "seed", "digest"),
+    [
+        (Dirichlet(minimum=1), 1, "bbc3c2c93ce8"),
+        (Dirichlet(0.05), 0, "fb42a189bc03"),
+        (DirichletBalanced(), 2, "023830ea4dd5"),
+        (DirichletBalanced(0.01), 3, "fc51ced47c1a"),
+    ],
+)
+def test_draws_of_a_seed_stay_as_they_were(
+    partitioner: Partitioner, seed: int, digest: str
+) -> None:
+    """As they were when each class was split by itself."""
+    labels = _rng(seed).integers(0, 7, 3000)
+    shares = partitioner.split(labels, 23, _rng(seed))
+    found = hashlib.sha256(b"".join(share.astype("<i8").tobytes() + b"|" for share in shares))
+    assert found.hexdigest()[:12] == digest
