@@ -1,6 +1,6 @@
 """Accuracy and calibration of the study's model on each kind of picture, without any tuning.
 
-python -m benchmarks.study.zero_shot
+Run as ``python -m benchmarks.study.zero_shot``, where the folder ``study`` is.
 """
 
 from __future__ import annotations
