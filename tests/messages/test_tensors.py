@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from fl2ora.messages.records import UnusableMessageError
-from fl2ora.messages.tensors import decode_tensors, encode_tensors
+from fl2ora.messages.tensors import decode_tensors, encode_tensors, value_bytes
 
 
 @given(
@@ -44,6 +44,18 @@ def test_what_flower_encodes_is_read() -> None:
     tensors = {"a": torch.rand(3, 2), "b": torch.rand(())}
     found = decode_tensors(ArrayRecord(dict(tensors)), "arrays")
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+def test_both_versions_of_numpys_header_are_read(version: tuple[int, int]) -> None:
+    stream = io.BytesIO()
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.lib.format.write_array(stream, values, version)
+    record = ArrayRecord({"x": Array("float32", (2, 3), "numpy.ndarray", stream.getvalue())})
+    for _ in range(2):
+        found = decode_tensors(record, "arrays")
+        assert found["x"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert value_bytes(record) == 24
 
 
 def test_a_decoded_tensor_is_the_receivers_own() -> None:
