@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -70,7 +71,9 @@ class Command:
         if self.process.exitcode is None:
             self.process.kill()
             raise TimeoutError(f"not ended after {_MOST_SECONDS} s: {self._text('err')}")
-        return Done(self.process.exitcode, self._text("out"), self._text("err"))
+        done = Done(self.process.exitcode, self._text("out"), self._text("err"))
+        shutil.rmtree(self._said)
+        return done
 
     def _text(self, name: str) -> str:
         path = self._said / name
