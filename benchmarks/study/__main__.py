@@ -7,7 +7,8 @@ r"""The study of docs/study.md, from archives of emoji to its tables: one comman
     python -m benchmarks.study
 
 What is there already is not made again: the pictures, the model, and every run that is done. The
-tables are printed, and the results of all runs written to docs/study/results.parquet.
+tables are printed; the results of all runs are written to docs/study/results.parquet, and plots to
+docs/figures.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.study.analysis import SWEEPS, results, tables
+from benchmarks.study.figures import draw_methods, draw_rates
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path("study")
@@ -47,6 +49,9 @@ def main() -> None:
     table = results(FOLDER)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(RESULTS, index=False)
+    figures = ROOT / "docs" / "figures"
+    draw_methods(table, figures / "study-methods")
+    draw_rates(table, figures / "study-rates")
     print(tables(table))
 
 
