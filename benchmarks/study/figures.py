@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from benchmarks.study.analysis import interval
 from fl2ora.reporting.plot_style import (
@@ -46,7 +47,7 @@ def draw_methods(table: pd.DataFrame, path: Path) -> None:
             plot.grid(True)
         axes[0][0].set_ylabel("smooth ECE [%]")
         axes[0][-1].legend(loc="best")
-        save(figure, path)
+        _save_png(figure, path)
 
 
 def draw_rates(table: pd.DataFrame, path: Path) -> None:
@@ -71,4 +72,11 @@ def draw_rates(table: pd.DataFrame, path: Path) -> None:
             plot.set_xlabel("learning rate")
             plot.set_ylabel(label)
         axes[0].legend(loc="best")
-        save(figure, path)
+        _save_png(figure, path)
+
+
+def _save_png(figure: Figure, path: Path) -> None:
+    """Write the one of both formats that pages show."""
+    for written in save(figure, path):
+        if written.suffix != ".png":
+            written.unlink()
