@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -84,9 +84,25 @@ def summarise_clients(
     cancel between clients.
 
     Args:
-        clients: the sums of each client; those without examples are left out, and where a metric
-            is NaN those for which it is, such as AUROC where nothing is wrong.
+        clients: the sums of each client; those without examples are left out.
         metrics: of ``METRICS``.
+
+    Returns:
+        See ``spread_of``.
+    """
+    parts = [summarise(stats, metrics) for stats in clients if stats.num_examples]
+    return spread_of(parts, metrics)
+
+
+def spread_of(
+    parts: Sequence[Mapping[str, float]], metrics: Sequence[Metric] = DEFAULT
+) -> dict[str, float]:
+    """Return what ``summarise_clients`` does, from what ``summarise`` returns of each client.
+
+    Args:
+        parts: of each client with examples; where a metric is NaN, such as AUROC where nothing is
+            wrong, those for which it is are left out.
+        metrics: of these.
 
     Returns:
         ``num_clients`` (with examples) and, for every metric, with ``<name>`` its name:
@@ -96,7 +112,6 @@ def summarise_clients(
         direction also ``client_worst_<name>``, and for one that stands beside another its value at
         the client where that other one is worst.
     """
-    parts = [summarise(stats, metrics) for stats in clients if stats.num_examples]
     weights = np.array([part["num_examples"] for part in parts])
     columns = {m.name: np.array([part[m.name] for part in parts]) for m in metrics}
     result = {"num_clients": float(len(parts))}

@@ -44,9 +44,14 @@ def run_digests(
     return {
         **_read(model)[0],
         "tokenizer": _tokenizer_digest(model, tuple(class_names)),
-        "files of the method": _digest(_contents(_paths(parse_spec(method)))),
+        "files of the method": _digest(_contents(_paths(_spec(method)))),
         "templates": _digest(template.encode() for template in templates),
     }
+
+
+@lru_cache(maxsize=4)
+def _spec(method: str) -> Spec:
+    return parse_spec(method)
 
 
 def adapter_digest(adapter: Adapter) -> str:

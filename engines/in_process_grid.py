@@ -23,9 +23,9 @@ class InProcessGrid(Grid):
     """Runs a ClientApp for ``num_clients`` nodes when replies are pulled.
 
     Node ids are 1 to ``num_clients``; each node keeps its ``Context.state`` from message to
-    message, as Flower's simulation does. Replies come in the order of the messages. Those to
-    queries are made here, one at a time, so that a debugger works everywhere; all others are too,
-    as long as there are no ``processes`` for them.
+    message, as Flower's simulation does, and nothing else of its context. Replies come in the order
+    of the messages. Those to queries are made here, one at a time, so that a debugger works
+    everywhere; all others are too, as long as there are no ``processes`` for them.
 
     Args:
         client_app: the very object a SuperNode would run.
@@ -57,20 +57,9 @@ class InProcessGrid(Grid):
         self._run_id = run_id
         self._pending: dict[str, Message] = {}
         self._processes, self._seconds, self._pushed = processes, 0.0, 0.0
-        self._contexts = {
-            index + 1: Context(
-                run_id=run_id,
-                node_id=index + 1,
-                node_config={
-                    "partition-id": index,
-                    "num-partitions": num_clients,
-                    **(node_configs or {}).get(index, {}),
-                },
-                state=RecordDict(),
-                run_config=dict(run_config),
-            )
-            for index in range(num_clients)
-        }
+        self._run_config, self._num_clients = dict(run_config), num_clients
+        self._node_configs = node_configs or {}
+        self._kept: dict[int, Context] = {}  # of nodes that keep something
 
     def set_run(self, run: Run) -> None:
         """Refuse: the run is fixed at construction."""
@@ -94,7 +83,7 @@ class InProcessGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of all nodes."""
-        return list(self._contexts)
+        return range(1, self._num_clients + 1)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Queue messages; nothing is computed yet."""
@@ -139,19 +128,24 @@ class InProcessGrid(Grid):
     def _by_processes(self, wanted: set[str]) -> Iterator[Message]:
         assert self._processes is not None
         tasks = {
-            identifier: Task(message, self._contexts[message.metadata.dst_node_id])
+            identifier: Task(message, self._context(message))
             for identifier, message in self._pending.items()
             if identifier in wanted and self._computes(message)
         }
         for identifier, reply in self._processes.answers(tasks, self._pushed):
             del self._pending[identifier]
+            self._keep(tasks[identifier].context)
             yield reply
 
     def _jointly(self, wanted: set[str]) -> list[Message]:
         """Answer the next messages to train; the nodes do so together."""
         some = [i for i, m in self._pending.items() if i in wanted and self._trains(m)]
         messages = [self._pending.pop(i) for i in some[: self.clients_per_batch]]
-        return answered_jointly([(m, self._contexts[m.metadata.dst_node_id]) for m in messages])
+        asked = [(message, self._context(message)) for message in messages]
+        replies = answered_jointly(asked)
+        for _, context in asked:
+            self._keep(context)
+        return replies
 
     @staticmethod
     def _trains(message: Message) -> bool:
@@ -159,12 +153,34 @@ class InProcessGrid(Grid):
 
     def _run(self, message: Message) -> Message:
         started = time.monotonic()
-        reply = answered(self._client_app, message, self._contexts[message.metadata.dst_node_id])
+        context = self._context(message)
+        reply = answered(self._client_app, message, context)
+        self._keep(context)
         if self._computes(message):
             self._seconds += time.monotonic() - started
         elif self._processes is not None:
             self._processes.load()
         return reply
+
+    def _context(self, message: Message) -> Context:
+        """Return the context of the node a message goes to: the one it kept, else a new one."""
+        node = message.metadata.dst_node_id
+        if not 1 <= node <= self._num_clients:
+            raise KeyError(f"node {node}: expected 1 to {self._num_clients}")
+        if node in self._kept:
+            return self._kept[node]
+        share = {"partition-id": node - 1, "num-partitions": self._num_clients}
+        return Context(
+            run_id=self._run_id,
+            node_id=node,
+            node_config={**share, **self._node_configs.get(node - 1, {})},
+            state=RecordDict(),
+            run_config=dict(self._run_config),
+        )
+
+    def _keep(self, context: Context) -> None:
+        if len(context.state):  # of most nodes there is nothing to keep: there may be thousands
+            self._kept[context.node_id] = context
 
     @staticmethod
     def _computes(message: Message) -> bool:

@@ -20,6 +20,7 @@ ROOMS = (
 LIBRARIES = ("flwr", "torch", "transformers", "peft", "safetensors", "numpy")
 
 
+@lru_cache(maxsize=1)
 def code_root() -> Path:
     """Return the folder that holds the rooms this process imported."""
     return Path(__file__).resolve().parent.parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -119,6 +120,12 @@ def _value(name: str, value: object) -> object:
 def _read_list(name: str, value: object) -> tuple[object, ...]:
     if not isinstance(value, str) or len(value) > _LONGEST_LIST:
         raise UnusableMessageError(f"{name}: expected a JSON list")
+    return _parsed(name, value)
+
+
+@lru_cache(maxsize=2 * len(_LISTS))
+def _parsed(name: str, value: str) -> tuple[object, ...]:
+    # Kept: most nodes say the same, and a thousand of them need it in memory once.
     items = json.loads(value)
     if not isinstance(items, list):
         raise UnusableMessageError(f"{name}: expected a JSON list, found {type(items).__name__}")

@@ -66,7 +66,9 @@ def reply_record(client: str) -> ConfigRecord:
 def one_line(text: object) -> str:
     """Return a text from outside as one printable line of at most ``LONGEST_TEXT`` characters."""
     head = str(text)[: 2 * LONGEST_TEXT]
-    line = " ".join("".join(c if c.isprintable() else " " for c in head).split())
+    if not head.isprintable():
+        head = "".join(c if c.isprintable() else " " for c in head)
+    line = " ".join(head.split())
     return line if len(line) <= LONGEST_TEXT else line[: LONGEST_TEXT - 1] + "…"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -35,14 +37,40 @@ def clients_size(shown: int) -> tuple[float, float]:
     return width, rows * (width / columns + 0.3) + 1.1
 
 
-def draw_clients(figure: Figure, clients: Mapping[str, CalibrationStats], limit: int) -> None:
+@dataclass(frozen=True)
+class Worst:
+    """The clients with the largest ECE, the first one worst.
+
+    Attributes:
+        shown: their names and sums.
+        measured: how many clients have examples.
+        clients: how many there are.
+    """
+
+    shown: Sequence[tuple[str, CalibrationStats]]
+    measured: int
+    clients: int
+
+
+def worst_of(clients: Mapping[str, CalibrationStats], limit: int) -> Worst:
+    """Look at all clients, one at a time, and return at most ``limit`` of those with examples."""
+    measured = 0
+
+    def filled() -> Iterator[tuple[str, CalibrationStats]]:
+        nonlocal measured
+        for name, stats in clients.items():
+            if stats.num_examples:
+                measured += 1
+                yield name, stats
+
+    shown = heapq.nsmallest(limit, filled(), key=lambda item: (-ece_of(item[1]), item[0]))
+    return Worst(shown, measured, len(clients))
+
+
+def draw_clients(figure: Figure, worst: Worst) -> None:
     """Draw the panels of ``fl2ora.reporting.plots.clients_figure`` on an empty figure."""
-    ranked = sorted(
-        ((name, stats) for name, stats in clients.items() if stats.num_examples),
-        key=lambda item: (-ece_of(item[1]), item[0]),
-    )
-    shown = ranked[:limit]
-    figure.suptitle(_title(len(shown), len(ranked), len(clients)), fontsize=7.5)
+    shown = worst.shown
+    figure.suptitle(_title(len(shown), worst.measured, worst.clients), fontsize=7.5)
     if not shown:
         empty(figure)
         return

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from fl2ora.calibration.stats import CalibrationStats
-from fl2ora.reporting.client_panels import CLIENTS_SHOWN, clients_size, draw_clients
+from fl2ora.reporting.client_panels import CLIENTS_SHOWN, clients_size, draw_clients, worst_of
 from fl2ora.reporting.plot_style import COLUMN, new_figure, save
 from fl2ora.reporting.reliability_panels import draw_reliability, draw_smooth, panels_size
 from fl2ora.reporting.round_curves import draw_rounds
@@ -73,9 +73,9 @@ def clients_figure(
     """
     if limit < 1:
         raise ValueError(f"limit must be at least 1, found {limit}")
-    shown = min(limit, sum(stats.num_examples > 0 for stats in clients.values()))
-    with new_figure(*clients_size(shown)) as figure:
-        draw_clients(figure, clients, limit)
+    worst = worst_of(clients, limit)
+    with new_figure(*clients_size(len(worst.shown))) as figure:
+        draw_clients(figure, worst)
         return save(figure, path)
 
 

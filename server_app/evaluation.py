@@ -26,6 +26,7 @@ from fl2ora.reporting.sources import (
     CLIENTS_VALIDATION,
     PERSONAL_TEST,
 )
+from fl2ora.server_app.client_sums import ClientSums
 from fl2ora.server_app.clients import Clients
 from fl2ora.server_app.held_out import HeldOut
 from fl2ora.server_app.measure_saved import SpecOf, measure_saved, with_sets
@@ -261,7 +262,7 @@ class Evaluation:
         return self._nodes.evaluate(task, self._spec, self._own.specs)
 
     def _each(self, logits: Mapping[str, Tensor], data: Mapping[str, LabelledImages]) -> Sums:
-        return {client: self._sums(rows, data[client]) for client, rows in logits.items()}
+        return ClientSums(logits, data, self._spec)
 
     def _sums(self, logits: Tensor, data: LabelledImages) -> CalibrationStats:
         return CalibrationStats.from_logits(logits, data.labels, self.spec_of(logits.shape[1]))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from fl2ora.calibration.metrics.table import DEFAULT, Metric
 from fl2ora.calibration.significance import spiegelhalter_test
 from fl2ora.calibration.stats import CalibrationStats
-from fl2ora.calibration.summaries import summarise, summarise_clients
+from fl2ora.calibration.summaries import spread_of, summarise
 from fl2ora.calibration.uncertainty import intervals_over_examples
 from fl2ora.federated_data.protocols.base import PartMean
 from fl2ora.reporting.sources import CLIENTS_TEST, SERVER_TEST, part_source
@@ -138,7 +138,7 @@ def client_metrics(
 
     ``source`` itself is the pooled data (sums added). ``<source>-mean``, ``-sd`` and ``-worst`` are
     the plain mean, the population standard deviation and the worst of the clients' own values, as
-    ``summarise_clients`` has them; clients without held-out images are left out. One client has no
+    ``spread_of`` has them; clients without held-out images are left out. One client has no
     standard deviation.
 
     Args:
@@ -148,14 +148,18 @@ def client_metrics(
             where each has its own.
         metrics: of the run.
     """
-    measured = [stats for stats in clients.values() if stats.num_examples]
-    if not measured:
+    pooled: CalibrationStats | None = None
+    each: list[dict[str, float]] = []
+    for stats in clients.values():  # one at a time: there may be thousands
+        if stats.num_examples:
+            pooled = stats if pooled is None else pooled + stats
+            each.append(summarise(stats, metrics))
+    if pooled is None:
         return {}
-    pooled = sum(measured[1:], start=measured[0])
     found = {source: pooled_metrics(pooled, resamples, metrics)}
-    spread = summarise_clients(measured, metrics)
+    spread = spread_of(each, metrics)
     kinds = {"mean": "-mean", "std": "-sd", "worst": "-worst"}
-    if len(measured) == 1:
+    if len(each) == 1:
         del kinds["std"]
     for kind, ending in kinds.items():
         keys = {metric.name: f"client_{kind}_{metric.name}" for metric in metrics}

@@ -106,7 +106,7 @@ def test_one_that_dies_costs_a_reply_one_that_hangs_too_and_a_closed_socket_ends
 
         (tmp_path / "hung").unlink()
         grid.push_messages(encode_train(RoundPlan(1, adapter, ("0",)), {1: "0"}, 1))
-        (task,) = [Task(m, grid._contexts[1]) for m in grid._pending.values()][-1:]
+        (task,) = [Task(m, grid._context(m)) for m in grid._pending.values()][-1:]
         processes._hand_out({"hangs": task})
         while not (tmp_path / "hung").exists():
             time.sleep(0.1)

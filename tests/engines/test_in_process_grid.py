@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -75,3 +77,30 @@ def test_the_run_cannot_be_changed() -> None:
     assert grid.run.run_id == 77
     with pytest.raises(RuntimeError, match="belongs to one run"):
         grid.set_run(grid.run)
+
+
+def test_contexts_of_nodes_that_keep_nothing_do_not_stay_in_memory() -> None:
+    seen: list[weakref.ref[Context]] = []
+    app = ClientApp()
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        seen.append(weakref.ref(context))
+        if context.node_id == 2:
+            context.state["mine"] = ConfigRecord({"times": 1})
+        return Message(RecordDict(), reply_to=message)
+
+    grid = InProcessGrid(app, {"seed": 3}, 50)
+    nodes = [*grid.get_node_ids()]
+    messages = [Message(RecordDict(), dst_node_id=n, message_type="query") for n in nodes]
+    assert not any(reply.has_error() for reply in grid.send_and_receive(messages))
+    gc.collect()
+    alive = [context for context in (known() for known in seen) if context is not None]
+    assert [context.node_id for context in alive] == [2]
+    assert alive[0].run_config == {"seed": 3}
+
+
+@pytest.mark.parametrize("node", [0, 3])
+def test_there_is_no_other_node(node: int) -> None:
+    with pytest.raises(KeyError, match=f"node {node}: expected 1 to 2"):
+        list(InProcessGrid(counting_app(), {}, 2).send_and_receive(questions(node)))

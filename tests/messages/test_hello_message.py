@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,3 +110,12 @@ def test_an_error_is_the_nodes_problem() -> None:
 
 def test_texts_become_one_printable_line() -> None:
     assert decode_hello(answer(device="cuda\x1b[2J\n[bold]"), 8).device == "cuda [2J [bold]"
+
+
+def test_what_many_nodes_say_alike_is_in_memory_once() -> None:
+    first, second = (
+        decode_hello(encode_hello(ask_hello(8), replace(INFO, client=name)), 8) for name in "ab"
+    )
+    for name in ("versions", "digests", "class_names", "templates", "parts"):
+        assert getattr(first, name) is getattr(second, name)
+    assert (first.client, second.client) == ("a", "b")

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.text import Text
 
 from fl2ora.calibration.stats import CalibrationStats, StatsSpec
-from fl2ora.reporting.client_panels import draw_clients
+from fl2ora.reporting.client_panels import draw_clients, worst_of
 from fl2ora.reporting.plot_style import fitted, new_figure, percent
 from fl2ora.reporting.plots import (
     clients_figure,
@@ -143,14 +143,15 @@ def test_clients_stand_worst_first_and_the_rest_is_counted():
         "middle": QUARTER,
         "empty": CalibrationStats.zero(),
     }
-    found = texts(draw_clients, clients, 2)
+    found = texts(draw_clients, worst_of(clients, 2))
     assert [text for text in found if text in clients] == ["bad", "middle"]
     assert "ECE 90.0 %, N 2" in found
     assert any("2 of 3 clients, worst ECE first; 1 more without examples" in t for t in found)
 
 
 def test_a_client_name_is_cut_to_its_panel():
-    found = texts(draw_clients, {"hospital-of-the-north-" * 9: QUARTER, "$x$ \n y": QUARTER}, 20)
+    clients = {"hospital-of-the-north-" * 9: QUARTER, "$x$ \n y": QUARTER}
+    found = texts(draw_clients, worst_of(clients, 20))
     assert any(text.startswith("hospital-of") and text.endswith("…") for text in found)
     assert "$x$ y" in found
 
