@@ -10,10 +10,11 @@ from typing import Annotated
 import torch
 import typer
 
+from fl2ora.clip_tuning.architecture import IMAGE_SIDE
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.embedded import load_embedded, save_embedded
 from fl2ora.clip_tuning.preprocessing import Preprocessing
-from fl2ora.clip_tuning.tiny_clip import IMAGE_SIDE, new_model, new_preprocessor, new_tokenizer
+from fl2ora.clip_tuning.tiny_clip import new_model, new_preprocessor, new_tokenizer
 from fl2ora.federated_data.datasets.fashion_mnist import FashionMNIST
 from fl2ora.pretraining.check import markdown_table, zero_shot_table
 from fl2ora.pretraining.pairs import Pairs, draw_pairs

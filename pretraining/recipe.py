@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fl2ora.clip_tuning.tiny_clip import Architecture
+from fl2ora.clip_tuning.architecture import Architecture
 from fl2ora.experiment.arguments import STRICT, explain
 from fl2ora.experiment.errors import ConfigError, UserError, listed, nearest, shown
 

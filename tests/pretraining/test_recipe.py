@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fl2ora.clip_tuning.tiny_clip import Architecture
+from fl2ora.clip_tuning.architecture import Architecture
 from fl2ora.experiment.errors import ConfigError, UserError
 from fl2ora.pretraining.recipe import read_recipe, recipe_of
 
