@@ -87,7 +87,7 @@ def tables(table: pd.DataFrame) -> str:
     """Return a Markdown table for each sweep: means over the seeds, and changes with intervals."""
     texts = []
     for sweep, runs in table.groupby("sweep", sort=False):
-        axes = [name for name in (*LABELS, "part") if runs[name].nunique() > 1]
+        axes = [name for name in (*LABELS, "part") if runs[name].nunique() > 1] or ["method"]
         rows = [_line(names, group) for names, group in runs.groupby(axes, sort=False)]
         head = [
             *axes, "runs", "zero-shot smooth ECE", "accuracy", "smooth ECE", "its change",
