@@ -149,7 +149,7 @@ def _contradictions(recipe: Recipe) -> list[str]:
         )
     elif recipe.captioned and not rest:
         found.append(
-            "captioned: expected a rest of a batch, beside drawings and clothes, found none"
+            "captioned: drawings and clothes leave no image of a batch to it; leave it out"
         )
     for name, count in (("drawings", drawings), ("clothes", clothes)):
         if getattr(recipe, name) and not count:

@@ -180,8 +180,9 @@ class Training:
         try:
             self._take(described, tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            said = " ".join(str(error).split())
             raise UserError(
-                f"{path}: expected what a pre-training has saved, found it damaged ({error}); "
+                f"{path}: expected what a pre-training has saved, found it damaged ({said}); "
                 "remove the folder to begin anew"
             ) from None
 
