@@ -13,12 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from fl2ora.clip_tuning.tiny_clip import new_tokenizer
+from fl2ora.clip_tuning.tiny_clip import new_model, new_tokenizer
 from fl2ora.commands.app import cli
 from fl2ora.experiment.errors import UserError
 from fl2ora.pretraining.pairs import Pairs, distinct
 from fl2ora.pretraining.pretrain import PROGRESS, RECORD, pretrain
 from fl2ora.pretraining.recipe import Recipe, recipe_of
+from fl2ora.pretraining.training import Training
 from runs import run_small
 
 CONTENT = {
@@ -161,3 +162,26 @@ def test_the_command_makes_a_model_that_a_run_tunes(tmp_path: Path) -> None:
     assert "found a model that is done" in str(again.exception)
     run = run_small(tmp_path, model=str(output), num_rounds=1, callbacks="none")
     assert (run / "global.safetensors").exists()
+
+
+def test_updates_are_bounded_and_only_matrices_decay(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = new_tokenizer(["a cat.", "a dog."], 300)
+    model = new_model(tokenizer, 0, recipe_of(CONTENT).architecture())
+    with torch.no_grad():
+        model.logit_scale.fill_(6.0)
+    seen: list[tuple[float, float, dict[int, float]]] = []
+
+    def step(optimizer: torch.optim.AdamW, *_: object) -> None:
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        decay = {p.ndim: g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+        norm = torch.stack([g.norm() for g in gradients]).norm()
+        seen.append((float(norm), optimizer.param_groups[0]["lr"], decay))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    pixels = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    pairs = Pairs(pixels, ["a cat.", "a dog."], torch.tensor([0, 1, 1, 0]))
+    Training(model, tokenizer, steps=21, learning_rate=0.5).run(iter([pairs] * 21))
+    assert max(norm for norm, *_ in seen) <= 1 + 1e-4
+    assert [rate for _, rate, _ in seen].index(max(rate for _, rate, _ in seen)) == 1  # a tenth
+    assert seen[0][2] == {0: 0.0, 1: 0.0, 2: 0.05, 4: 0.05}
+    assert model.logit_scale.item() == pytest.approx(math.log(100))

@@ -145,3 +145,25 @@ def test_views_of_a_plain_picture_are_plain() -> None:
     found = views.varied(images, torch.Generator().manual_seed(0))
     assert torch.equal(found, found[:, :, :1, :1].expand_as(found))
     assert len(found[:, :, 0, 0].unique(dim=0)) > 40
+
+
+def test_a_turn_and_a_scale_move_a_point_to_where_geometry_puts_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen through a window twice as wide, turned by 15 degrees, x goes to R(-15) x / 2."""
+    monkeypatch.setattr(views, "SCALES", (2.0, 2.0))
+    monkeypatch.setattr(views, "LARGEST_MOVE", 0.0)
+    monkeypatch.setattr(torch, "rand", lambda size, generator: torch.ones(size))
+    images = torch.zeros(1, 3, 101, 101)
+    images[:, :, 48:53, 88:93] = 1.0  # 40 pixels to the right of the middle
+    found = views.varied(images, torch.Generator())[0, 0].float()
+    rows, columns = (found > found.median()).nonzero().float().mean(0).tolist()
+    expected = (50 - 20 * np.sin(np.pi / 12), 50 + 20 * np.cos(np.pi / 12))
+    np.testing.assert_allclose((rows, columns), expected, atol=0.4)
+
+
+def test_a_fifth_of_the_views_have_one_tint() -> None:
+    images = torch.zeros(500, 3, 3, 3)
+    images[:, 0, :, 0] = images[:, 1, :, 1] = images[:, 2, :, 2] = 0.5
+    spread = views.varied(images, torch.Generator().manual_seed(0)).float().std((2, 3)).mean(1)
+    assert 0.15 < float((spread < 3).float().mean()) < 0.27
