@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from fl2ora.clip_tuning.preprocessing import Preprocessing
 from fl2ora.pretraining.sources import Source, Streams
@@ -43,6 +44,22 @@ def draw_pairs(
     number = {caption: index for index, caption in enumerate(captions)}
     pixels = torch.cat([preprocessing.evaluation(images) for images, _ in parts])
     return Pairs(pixels, captions, torch.tensor([number[text] for text in texts]))
+
+
+def distinct(pairs: Pairs, tokenizer: PreTrainedTokenizerFast) -> Pairs:
+    """Return the batch with captions as one that are the same tokens: "Cat" and "cat", say.
+
+    Captions cut off at the model's context can become the same as well.
+    """
+    number: dict[tuple[int, ...], int] = {}
+    kept, row_of = [], []
+    tokens = tokenizer(pairs.captions, truncation=True)["input_ids"]
+    for caption, ids in zip(pairs.captions, tokens, strict=True):
+        if tuple(ids) not in number:
+            number[tuple(ids)] = len(kept)
+            kept.append(caption)
+        row_of.append(number[tuple(ids)])
+    return Pairs(pairs.pixels, kept, torch.tensor(row_of)[pairs.caption_of])
 
 
 def batches(

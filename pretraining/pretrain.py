@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import torch
 from fl2ora.clip_tuning.preprocessing import Preprocessing
 from fl2ora.clip_tuning.tiny_clip import new_model, new_preprocessor, new_tokenizer
 from fl2ora.experiment.errors import UserError
+from fl2ora.experiment.paths import user_path
 from fl2ora.pretraining.pairs import batches
 from fl2ora.pretraining.recipe import Recipe
 from fl2ora.pretraining.sources import CaptionedFolder, Clothes, Drawings, Source
@@ -41,6 +45,21 @@ class Pretrained:
     seconds: float
 
 
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Say in plain words that torch finds too little memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "allocate" not in str(error):
+            raise
+        raise UserError(
+            "there is not enough memory for the recipe: take a smaller batch-size, fewer patches "
+            "(image-side by patch), or smaller widths"
+        ) from None
+
+
+@_enough_memory()
 def pretrain(
     recipe: Recipe,
     output: Path,
@@ -54,9 +73,11 @@ def pretrain(
         told: called after each step with its number and loss.
 
     Raises:
-        UserError: the folder holds something else, or the recipe's files are not right.
+        UserError: the folder holds something else, the recipe's files are not right, the loss is
+            not finite, or there is too little memory.
     """
     started = time.perf_counter()
+    output = output.resolve()  # of a link, what it leads to is filled
     _check_output(output)
     sources = _sources(recipe)
     captions = sorted(set().union(*(source.captions() for source, _ in sources)))
@@ -66,13 +87,16 @@ def pretrain(
     model = new_model(tokenizer, recipe.seed, recipe.architecture())
     training = Training(model, tokenizer, recipe.steps, recipe.learning_rate)
     saved, text = output / PROGRESS, recipe.model_dump_json()
+    # Captions decide the tokenizer; others would give the same numbers another meaning.
+    digest = hashlib.sha256("\x1f".join(captions).encode()).hexdigest()
+    begun = json.dumps({"recipe": text, "captions": digest})
     if saved.exists():
-        training.load(saved, text)
+        training.load(saved, begun)
     output.mkdir(parents=True, exist_ok=True)
 
     def after_step(step: int) -> None:
         if step % SAVE_EVERY == 0 and step < recipe.steps:
-            training.save(saved, text)
+            training.save(saved, begun)
         told(step, training.losses[-1])
 
     losses = training.run(
@@ -104,6 +128,10 @@ def _check_output(output: Path) -> None:
     others = [p.name for p in output.glob("*") if p.name not in (PROGRESS, f".{PROGRESS}.part")]
     if others:
         raise UserError(f"{output}: expected a new or empty folder, found {sorted(others)[0]}")
+    # At the end the folder is replaced by another; better said now than after hours.
+    there = next(folder for folder in output.parents if folder.exists())
+    if output.is_mount() or not os.access(there, os.W_OK):
+        raise UserError(f"{output}: expected a folder within one that can be written to")
 
 
 def _sources(recipe: Recipe) -> list[tuple[Source, int]]:
@@ -113,8 +141,8 @@ def _sources(recipe: Recipe) -> list[tuple[Source, int]]:
     if drawings:
         found.append((Drawings(), drawings))
     if clothes:
-        found.append((Clothes(recipe.fashion_mnist), clothes))
+        found.append((Clothes(user_path(recipe.fashion_mnist)), clothes))
     if captioned:
-        folder = Path(recipe.captioned)
+        folder = user_path(recipe.captioned)
         found.append((CaptionedFolder(folder, recipe.templates, recipe.image_side), captioned))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fl2ora.clip_tuning.architecture import Architecture
 from fl2ora.experiment.arguments import STRICT, explain
 from fl2ora.experiment.errors import ConfigError, UserError, listed, nearest, shown
+from fl2ora.experiment.paths import user_path
+
+# Beyond these no CLIP is small, and some systems end a process that fills what they promised it.
+_MOST_PATCHES, _MOST_WEIGHTS = 16_384, 10**9
 
 Size = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -52,7 +57,9 @@ class Recipe(BaseModel):
     def counts(self) -> tuple[int, int, int]:
         """Return how many drawings, clothes and captioned pictures a batch has."""
         drawings = round(self.batch_size * self.drawings)
-        clothes = round(self.batch_size * self.clothes)
+        rest = self.batch_size - drawings
+        whole = math.isclose(self.drawings + self.clothes, 1)  # then rounding leaves no rest
+        clothes = rest if whole else min(round(self.batch_size * self.clothes), rest)
         return drawings, clothes, self.batch_size - drawings - clothes
 
 
@@ -109,14 +116,28 @@ def _frozen(value: Any) -> Any:
 def _contradictions(recipe: Recipe) -> list[str]:
     """Return a sentence for each pair of values that do not fit each other."""
     found = []
+    for name in ("captioned", "fashion_mnist"):
+        try:
+            user_path(getattr(recipe, name))
+        except UserError as error:
+            found.append(f"{name.replace('_', '-')}: {error}")
     if recipe.image_side % recipe.patch:
         found.append(f"patch: expected a divisor of image-side, found {recipe.patch}")
+    elif (patches := (recipe.image_side // recipe.patch) ** 2) > _MOST_PATCHES:
+        found.append(f"patch: expected at most {_MOST_PATCHES:,} in an image, found {patches:,}")
+    for tower in ("image", "text"):
+        weights = 12 * getattr(recipe, f"{tower}_width") ** 2 * getattr(recipe, f"{tower}_blocks")
+        if weights > _MOST_WEIGHTS:
+            found.append(
+                f"{tower}-width and {tower}-blocks: expected at most {_MOST_WEIGHTS:,} weights, "
+                f"found {weights:,}"
+            )
     for tower in ("image", "text"):
         width, heads = getattr(recipe, f"{tower}_width"), getattr(recipe, f"{tower}_heads")
         if width % heads:
             found.append(f"{tower}-heads: expected a divisor of {tower}-width, found {heads}")
-    rest = recipe.counts()[2]
-    if recipe.drawings + recipe.clothes > 1 or rest < 0:
+    drawings, clothes, rest = recipe.counts()
+    if recipe.drawings + recipe.clothes > 1 + 1e-9:
         found.append(
             "drawings and clothes: expected shares of at most 1 together, found "
             f"{recipe.drawings + recipe.clothes:g}"
@@ -126,6 +147,16 @@ def _contradictions(recipe: Recipe) -> list[str]:
             "captioned: expected a folder for the rest of a batch, beside drawings and clothes "
             f"of {recipe.drawings + recipe.clothes:g}, found none"
         )
+    elif recipe.captioned and not rest:
+        found.append(
+            "captioned: drawings and clothes leave no image of a batch to it; leave it out"
+        )
+    for name, count in (("drawings", drawings), ("clothes", clothes)):
+        if getattr(recipe, name) and not count:
+            found.append(
+                f"{name}: expected 0 or a share of at least one image in a batch of "
+                f"{recipe.batch_size}, found {getattr(recipe, name):g}"
+            )
     if not recipe.templates or any(text.count("{}") != 1 for text in recipe.templates):
         found.append(f"templates: expected texts with one {{}}, found {shown(recipe.templates)}")
     return found

@@ -7,19 +7,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Generator, Tensor
 
 from fl2ora.experiment.errors import UserError, shown
+from fl2ora.experiment.paths import user_path
 from fl2ora.experiment.seeds import derive_seed
 from fl2ora.federated_data.datasets.fashion_mnist import FashionMNIST, read_pair
 from fl2ora.federated_data.datasets.pretraining_split import FASHION_MNIST_PRETRAINING
 from fl2ora.federated_data.datasets.shapes import SEEN_STYLES
 from fl2ora.federated_data.datasets.shapes_drawing import draw_shapes
 from fl2ora.federated_data.datasets.shapes_outlines import SHAPE_NAMES
+from fl2ora.pretraining.pictures import read_picture
 from fl2ora.pretraining.views import on_backgrounds, varied
+from fl2ora.reporting.whole_files import plain_file
 
 METADATA = "metadata.csv"
 _COLUMNS = ("file_name", "text")
@@ -151,7 +152,10 @@ class CaptionedFolder(Source):
     def __init__(self, folder: Path, templates: Sequence[str], side: int) -> None:
         self._templates = tuple(templates)
         self._texts = _read_metadata(folder)
-        self._images = torch.stack([_read_picture(folder / name, side) for name in self._texts])
+        # Filled one by one: a list of all of them would take the same memory again.
+        self._images = torch.empty((len(self._texts), 4, side, side), dtype=torch.uint8)
+        for image, name in zip(self._images, self._texts, strict=True):
+            image.copy_(read_picture(folder / name, side))
         self._captions = list(self._texts.values())
 
     def draw(self, count: int, streams: Streams) -> list[tuple[Tensor, list[str]]]:
@@ -165,34 +169,41 @@ class CaptionedFolder(Source):
         images = varied(on_backgrounds(self._images[rows], streams("views")), streams("views"))
         templates = torch.randint(len(self._templates), (count,), generator=choices).tolist()
         pairs = zip(templates, names, strict=True)
-        return [(images, [self._templates[number].format(name) for number, name in pairs])]
+        return [(images, [self._templates[number].replace("{}", name) for number, name in pairs])]
 
     def captions(self) -> set[str]:
         """Return every line under every template."""
         lines = {text for texts in self._captions for text in texts}
-        return {template.format(line) for template in self._templates for line in lines}
+        return {template.replace("{}", line) for template in self._templates for line in lines}
 
 
 def _read_metadata(folder: Path) -> dict[str, list[str]]:
     """Return the captions of each file, in the order of the lines."""
     path = folder / METADATA
+    texts: dict[str, list[str]] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.DictReader(file, strict=True)
-            if missing := [name for name in _COLUMNS if name not in (lines.fieldnames or ())]:
-                raise UserError(
-                    f"{path}: expected the columns {', '.join(_COLUMNS)}, found no {missing[0]}"
-                )
-            texts: dict[str, list[str]] = {}
-            for line in lines:
-                name, text = line["file_name"], (line["text"] or "").strip()
-                if not name or not text:
-                    raise UserError(f"{path}, line {lines.line_num}: expected a file and a text")
-                if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        with plain_file(path).open(newline="", encoding="utf-8-sig") as file:
+            lines = csv.reader(file, strict=True)
+            head = next(lines, [])
+            for column in _COLUMNS:
+                if (found := head.count(column)) != 1:
                     raise UserError(
-                        f"{path}, line {lines.line_num}: expected a file in the folder, found "
-                        f"{shown(name)}"
+                        f"{path}: expected the columns {', '.join(_COLUMNS)}, found "
+                        f"{f'{found} times' if found else 'no'} {column}"
                     )
+            for cells in filter(None, lines):
+                where = f"{path}, line {lines.line_num}"
+                if len(cells) != len(head):
+                    raise UserError(
+                        f"{where}: expected {len(head)} cells, found {len(cells)}; a text with a "
+                        "comma stands in quotes"
+                    )
+                line = dict(zip(head, cells, strict=True))
+                name, text = line["file_name"], line["text"].strip()
+                if not name or not text:
+                    raise UserError(f"{where}: expected a file and a text")
+                if name not in texts:
+                    _check_name(folder, name, where)
                 texts.setdefault(name, []).append(text)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
@@ -201,14 +212,14 @@ def _read_metadata(folder: Path) -> dict[str, list[str]]:
     return texts
 
 
-def _read_picture(path: Path, side: int) -> Tensor:
-    """Return a picture ``(4, side, side)`` uint8, the last channel its opacity."""
+def _check_name(folder: Path, name: str, where: str) -> None:
+    """Refuse what no file can be called, and files elsewhere."""
     try:
-        with Image.open(path) as file:
-            picture = file.convert("RGBA").resize((side, side), Image.Resampling.BICUBIC)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: expected a picture, found {error}") from None
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        inside = (folder / user_path(name)).resolve().is_relative_to(folder.resolve())
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    if not inside:
+        raise UserError(f"{where}: expected a file in the folder, found {shown(name)}")
 
 
 def _write(

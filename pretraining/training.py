@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
 from fl2ora.experiment.errors import UserError
-from fl2ora.pretraining.pairs import Pairs
+from fl2ora.pretraining.pairs import Pairs, distinct
 from fl2ora.reporting.whole_files import whole_file
 
 MAX_LOG_SCALE = math.log(100.0)
@@ -106,6 +106,9 @@ class Training:
 
         Returns:
             The loss of each step in nats, before its update.
+
+        Raises:
+            UserError: a loss is not finite.
         """
         self._model.train()
         while len(self.losses) < self._steps:
@@ -115,9 +118,14 @@ class Training:
         return self.losses
 
     def _step(self, pairs: Pairs) -> float:
-        model = self._model
+        model, pairs = self._model, distinct(pairs, self._tokenizer)
         images, texts = encode(model, self._tokenizer, pairs)
         loss = contrastive_loss(images, texts, pairs.caption_of, model.logit_scale)
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"step {len(self.losses) + 1}: expected a finite loss, found {loss.item()}; "
+                "a smaller learning-rate may help"
+            )
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -135,6 +143,8 @@ class Training:
             recipe: what ``load`` is to find again.
         """
         tensors = {f"model.{name}": value for name, value in self._model.state_dict().items()}
+        # No metadata: safetensors limits their size, and steps are many.
+        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         for name, parameter in self._model.named_parameters():
             for moment in _MOMENTS:
                 tensors[f"{moment}.{name}"] = self._optimizer.state[parameter][moment]
@@ -144,7 +154,6 @@ class Training:
         ]
         described = {
             "recipe": recipe,
-            "losses": json.dumps(self.losses),
             "groups": json.dumps(groups),
             "last-epoch": str(self._schedule.last_epoch),
         }
@@ -155,7 +164,7 @@ class Training:
         """Go on from what ``save`` wrote.
 
         Raises:
-            UserError: it is no such file, or of another recipe.
+            UserError: it is no such file, a damaged one, or of another recipe.
         """
         try:
             with safe_open(path, "pt") as file:
@@ -165,15 +174,28 @@ class Training:
             raise UserError(f"{path}: expected a safetensors file, found {error}") from None
         if described.get("recipe") != recipe:
             raise UserError(
-                f"{path}: expected the recipe that was begun, found that it has changed; "
-                "put it back, or remove the folder to begin anew"
+                f"{path}: expected the recipe that was begun, found that it has changed, or its "
+                "captions; put them back, or remove the folder to begin anew"
             )
+        try:
+            self._take(described, tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"{path}: expected what a pre-training has saved, found it damaged ({said}); "
+                "remove the folder to begin anew"
+            ) from None
+
+    def _take(self, described: dict[str, str], tensors: dict[str, Tensor]) -> None:
+        """Put a saved state in place of this one; errors of all kinds if it does not fit."""
         self._model.load_state_dict(
             {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
         )
-        self.losses = [float(loss) for loss in json.loads(described["losses"])]
+        self.losses = tensors["losses"].tolist()
         for name, parameter in self._model.named_parameters():
             state = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
+            if any(value.shape != parameter.shape for value in state.values()):
+                raise ValueError(f"moments of {name} have another shape")
             self._optimizer.state[parameter] = {
                 "step": torch.tensor(float(len(self.losses))),
                 **state,
@@ -182,3 +204,5 @@ class Training:
         for group, values in zip(self._optimizer.param_groups, groups, strict=True):
             group.update({k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
         self._schedule.last_epoch = int(described["last-epoch"])
+        if not self._schedule.last_epoch == len(self.losses) <= self._steps:
+            raise ValueError(f"{len(self.losses)} losses at step {self._schedule.last_epoch}")

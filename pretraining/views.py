@@ -34,7 +34,7 @@ def on_backgrounds(images: Tensor, generator: Generator) -> Tensor:
 
 
 def varied(images: Tensor, generator: Generator) -> Tensor:
-    """Turn, scale, move and recolour pictures, each at random; a fifth become grey.
+    """Turn, scale, move and recolour pictures, each at random; a fifth keep one tint alone.
 
     Beyond its border a picture goes on with the colours there.
 

@@ -117,7 +117,7 @@ def _upright_rgb(image: Image.Image, turned: bool) -> tuple[Image.Image, int]:
         image, turned = ImageOps.exif_transpose(image), True
     marks = TURNED if turned else 0
     if image.mode.startswith("I"):
-        return _eight_bits(image), marks | SIXTEEN_BITS
+        return eight_bits(image), marks | SIXTEEN_BITS
     if image.mode == "F":
         raise BadImageError(
             "expected an image of 8 or 16 bits, found one of floating-point numbers"
@@ -139,7 +139,7 @@ def _orientation(image: Image.Image) -> int:
     return found if found in range(2, 9) else 1
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def eight_bits(image: Image.Image) -> Image.Image:
     """Return a grey image of 16 bits in RGB; Pillow itself would cut off all above 255."""
     values = np.asarray(image).astype(np.int64)
     if values.size and (values.min() < 0 or values.max() > _SIXTEEN):

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from fl2ora.clip_tuning.tiny_clip import new_model, new_tokenizer
 from fl2ora.commands.app import cli
 from fl2ora.experiment.errors import UserError
+from fl2ora.pretraining.pairs import Pairs, distinct
 from fl2ora.pretraining.pretrain import PROGRESS, RECORD, pretrain
 from fl2ora.pretraining.recipe import Recipe, recipe_of
+from fl2ora.pretraining.training import Training
 from runs import run_small
 
 CONTENT = {
@@ -61,6 +67,82 @@ def test_another_recipe_does_not_go_on(tmp_path: Path, monkeypatch: pytest.Monke
         pretrain(recipe_of({**CONTENT, "learning-rate": 0.02}), tmp_path / "x")
 
 
+def test_a_damaged_beginning_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl2ora.pretraining.pretrain.SAVE_EVERY", 1)
+    recipe = recipe_of(CONTENT)
+    cut_after(1, recipe, tmp_path)
+    path = tmp_path / PROGRESS
+    with safe_open(path, "pt") as file:
+        described = file.metadata()
+    tensors = load_file(path)
+    some = "exp_avg.visual_projection.weight"
+    for changed, said in (
+        ({name: t for name, t in tensors.items() if name != some}, described),
+        ({**tensors, some: torch.zeros(3)}, described),
+        ({**tensors, "model.visual_projection.weight": torch.zeros(3)}, described),
+        (tensors, {"recipe": described["recipe"]}),
+        (tensors, {**described, "last-epoch": "5"}),
+        (tensors, {**described, "groups": "{"}),
+    ):
+        save_file(changed, path, said)
+        with pytest.raises(UserError, match=r"found it damaged \(.*remove the folder"):
+            pretrain(recipe, tmp_path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match="expected a safetensors file"):
+        pretrain(recipe, tmp_path)
+
+
+def test_other_captions_do_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl2ora.pretraining.pretrain.SAVE_EVERY", 1)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,x\n")
+    recipe = recipe_of({**CONTENT, "drawings": 0, "captioned": str(tmp_path)})
+    cut_after(1, recipe, tmp_path / "x")
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,y\n")
+    with pytest.raises(UserError, match="found that it has changed, or its captions"):
+        pretrain(recipe, tmp_path / "x")
+
+
+def test_a_loss_that_is_not_finite_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "fl2ora.pretraining.training.contrastive_loss", lambda *_: torch.tensor(math.nan)
+    )
+    with pytest.raises(UserError, match="step 1: expected a finite loss, found nan"):
+        pretrain(recipe_of(CONTENT), tmp_path / "x")
+
+
+def test_too_little_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("fl2ora.pretraining.pretrain.new_model", refuse)
+    with pytest.raises(UserError, match="not enough memory for the recipe"):
+        pretrain(recipe_of(CONTENT), tmp_path / "x")
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    pretrain(recipe_of({**CONTENT, "steps": 1}), tmp_path / "link")
+    assert (tmp_path / "there" / RECORD).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
+
+
+def test_what_cannot_be_replaced_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(UserError, match="expected a folder within one that can be written to"):
+        pretrain(recipe_of(CONTENT), tmp_path)
+
+
+def test_captions_of_the_same_tokens_are_one() -> None:
+    tokenizer = new_tokenizer(["a cat."], 300, context=6)
+    captions = ["A Cat.", "a cat.", "a dog", "xyzuvw", "xyzuvwXYZ"]
+    found = distinct(Pairs(torch.zeros(0), captions, torch.tensor([4, 1, 0, 2, 3, 4])), tokenizer)
+    assert found.captions == ["A Cat.", "a dog", "xyzuvw"]
+    assert found.caption_of.tolist() == [2, 0, 0, 1, 2, 2]
+
+
 def test_a_folder_with_anything_else_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"expected a new or empty folder, found notes\.txt"):
@@ -80,3 +162,26 @@ def test_the_command_makes_a_model_that_a_run_tunes(tmp_path: Path) -> None:
     assert "found a model that is done" in str(again.exception)
     run = run_small(tmp_path, model=str(output), num_rounds=1, callbacks="none")
     assert (run / "global.safetensors").exists()
+
+
+def test_updates_are_bounded_and_only_matrices_decay(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = new_tokenizer(["a cat.", "a dog."], 300)
+    model = new_model(tokenizer, 0, recipe_of(CONTENT).architecture())
+    with torch.no_grad():
+        model.logit_scale.fill_(6.0)
+    seen: list[tuple[float, float, dict[int, float]]] = []
+
+    def step(optimizer: torch.optim.AdamW, *_: object) -> None:
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        decay = {p.ndim: g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+        norm = torch.stack([g.norm() for g in gradients]).norm()
+        seen.append((float(norm), optimizer.param_groups[0]["lr"], decay))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    pixels = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    pairs = Pairs(pixels, ["a cat.", "a dog."], torch.tensor([0, 1, 1, 0]))
+    Training(model, tokenizer, steps=21, learning_rate=0.5).run(iter([pairs] * 21))
+    assert max(norm for norm, *_ in seen) <= 1 + 1e-4
+    assert [rate for _, rate, _ in seen].index(max(rate for _, rate, _ in seen)) == 1  # a tenth
+    assert seen[0][2] == {0: 0.0, 1: 0.0, 2: 0.05, 4: 0.05}
+    assert model.logit_scale.item() == pytest.approx(math.log(100))

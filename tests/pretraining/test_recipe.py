@@ -18,6 +18,12 @@ def test_a_batch_is_what_the_shares_say() -> None:
     assert recipe.counts() == (2, 5, 3)
 
 
+@pytest.mark.parametrize(("size", "counts"), [(7, (4, 3, 0)), (5, (2, 3, 0))])
+def test_shares_of_one_leave_no_rest_to_rounding(size: int, counts: tuple[int, int, int]) -> None:
+    recipe = recipe_of({"drawings": 0.5, "clothes": 0.5, "batch-size": size})
+    assert recipe.counts() == counts
+
+
 def test_sizes_reach_the_architecture() -> None:
     recipe = recipe_of({"drawings": 1, "image-side": 24, "patch": 12, "text-heads": 5})
     assert recipe.architecture() == Architecture(24, 12, 192, 6, 6, 160, 4, 5, 128, 32)
@@ -42,11 +48,16 @@ def test_all_mistakes_are_said_at_once() -> None:
     ("content", "found"),
     [
         ({"drawings": 1, "patch": 7}, "patch: expected a divisor of image-side, found 7"),
+        ({"drawings": 1, "image-side": 4096}, "at most 16,384 in an image, found 262,144"),
+        ({"drawings": 1, "text-width": 4096, "text-blocks": 5}, "text-width and text-blocks: "),
         ({"drawings": 1, "image-heads": 5}, "image-heads: expected a divisor of image-width"),
         ({"drawings": 1, "text-heads": 3}, "text-heads: expected a divisor of text-width"),
         ({"drawings": 0.7, "clothes": 0.6}, "shares of at most 1 together, found 1.3"),
         ({"drawings": 0.7}, "captioned: expected a folder for the rest of a batch"),
         ({"drawings": 1, "templates": ["a {} {}."]}, "templates: expected texts with one {}"),
+        ({"drawings": 1, "captioned": "x"}, "captioned: drawings and clothes leave no image"),
+        ({"drawings": 1e-3, "captioned": "x"}, "drawings: expected 0 or a share of at least one"),
+        ({"captioned": "a\0b"}, "captioned: expected a path without control characters"),
         ({"drawings": 1, "templates": []}, "templates: expected texts with one {}"),
     ],
 )

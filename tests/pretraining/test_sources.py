@@ -11,6 +11,7 @@ from PIL import Image
 
 from fl2ora.experiment.errors import UserError
 from fl2ora.pretraining import views
+from fl2ora.pretraining.pictures import read_picture
 from fl2ora.pretraining.sources import METADATA, CaptionedFolder, Streams
 
 TEMPLATES = ("an emoji of {}.", "{}.")
@@ -55,12 +56,60 @@ def test_a_batch_follows_seed_and_number_alone(tmp_path: Path) -> None:
         ("file_name,text\na.png,\n", "line 2: expected a file and a text"),
         ("file_name,text\n../a.png,x\n", "line 2: expected a file in the folder, found '../a.png'"),
         ("file_name,text\nc.png,x\n", "c.png: expected a picture, found"),
+        ("file_name,text\na\0.png,x\n", "line 2: expected a path without control characters"),
+        ("file_name,text\na.png,x, y\n", "line 2: expected 2 cells, found 3"),
+        ("file_name,text,text\na.png,x,y\n", "found 2 times text"),
         ("file_name,text\nmetadata.csv,x\n", "metadata.csv: expected a picture, found"),
     ],
 )
 def test_a_folder_that_is_not_right_is_refused(tmp_path: Path, lines: str, found: str) -> None:
     with pytest.raises(UserError, match=found):
         CaptionedFolder(write(tmp_path, lines), TEMPLATES, 8)
+
+
+def test_quotes_other_columns_and_empty_lines_are_read(tmp_path: Path) -> None:
+    lines = '"file_name",size,"text"\na.png,1,"x, y"\n\nb.png,2,"{z}"\n'
+    source = CaptionedFolder(write(tmp_path, lines), ["{x} {}", "{0}{}"], 8)
+    assert source.captions() == {"{x} x, y", "{x} {z}", "{0}x, y", "{0}{z}"}
+    assert set(source.draw(50, Streams(0))[0][1]) == source.captions()
+
+
+def picture(folder: Path, image: Image.Image, **options: object) -> list[list[list[int]]]:
+    image.save(folder / "x.png", **options)
+    found: list[list[list[int]]] = read_picture(folder / "x.png", 2).permute(1, 2, 0).tolist()
+    return found
+
+
+def test_grey_of_sixteen_bits_keeps_its_shades(tmp_path: Path) -> None:
+    shades = np.array([[0, 65535], [257 * 100, 257 * 7]], np.uint16)
+    expected = [[[v] * 3 + [255] for v in row] for row in ([0, 255], [100, 7])]
+    assert picture(tmp_path, Image.fromarray(shades)) == expected
+
+
+def test_palettes_and_what_is_to_be_turned_are_read(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 2))
+    image.putpalette([200, 0, 0, 0, 100, 0])
+    image.putdata([0, 1, 0, 1])
+    red, green = [200, 0, 0, 255], [0, 100, 0, 255]
+    assert picture(tmp_path, image) == [[red, green], [red, green]]
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned clockwise by a quarter
+    assert picture(tmp_path, image, exif=turned) == [[red, red], [green, green]]
+
+
+def test_pictures_with_too_many_pixels_or_a_broken_head_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.png"
+    Image.new("RGB", (6, 4)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:8] + b"\0\0\0\1" + content[12:])
+    with pytest.raises(UserError, match=r"x\.png: expected a picture, found"):
+        read_picture(path, 2)
+    path.write_bytes(content)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(UserError, match=r"x\.png: expected a picture, found Image size"):
+        read_picture(path, 2)
 
 
 def test_a_folder_without_captions_is_refused(tmp_path: Path) -> None:
@@ -96,3 +145,25 @@ def test_views_of_a_plain_picture_are_plain() -> None:
     found = views.varied(images, torch.Generator().manual_seed(0))
     assert torch.equal(found, found[:, :, :1, :1].expand_as(found))
     assert len(found[:, :, 0, 0].unique(dim=0)) > 40
+
+
+def test_a_turn_and_a_scale_move_a_point_to_where_geometry_puts_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen through a window twice as wide, turned by 15 degrees, x goes to R(-15) x / 2."""
+    monkeypatch.setattr(views, "SCALES", (2.0, 2.0))
+    monkeypatch.setattr(views, "LARGEST_MOVE", 0.0)
+    monkeypatch.setattr(torch, "rand", lambda size, generator: torch.ones(size))
+    images = torch.zeros(1, 3, 101, 101)
+    images[:, :, 48:53, 88:93] = 1.0  # 40 pixels to the right of the middle
+    found = views.varied(images, torch.Generator())[0, 0].float()
+    rows, columns = (found > found.median()).nonzero().float().mean(0).tolist()
+    expected = (50 - 20 * np.sin(np.pi / 12), 50 + 20 * np.cos(np.pi / 12))
+    np.testing.assert_allclose((rows, columns), expected, atol=0.4)
+
+
+def test_a_fifth_of_the_views_have_one_tint() -> None:
+    images = torch.zeros(500, 3, 3, 3)
+    images[:, 0, :, 0] = images[:, 1, :, 1] = images[:, 2, :, 2] = 0.5
+    spread = views.varied(images, torch.Generator().manual_seed(0)).float().std((2, 3)).mean(1)
+    assert 0.15 < float((spread < 3).float().mean()) < 0.27
