@@ -55,7 +55,7 @@ def _rows(run: FinishedRun) -> Iterator[dict[str, Any]]:
 def _metrics(scores: Scores) -> dict[str, float]:
     """Return the study's metrics; fractions, NLL in nats."""
     confidence, correct = np.asarray(scores.confidence), np.asarray(scores.correct, float)
-    edges = np.ceil(confidence * _BINS).clip(1)
+    edges = np.ceil(confidence * _BINS).clip(1, _BINS)
     gaps = [
         abs(confidence[edges == bin_].sum() - correct[edges == bin_].sum())
         for bin_ in range(1, _BINS + 1)
