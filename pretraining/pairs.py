@@ -52,7 +52,8 @@ def distinct(pairs: Pairs, tokenizer: PreTrainedTokenizerFast) -> Pairs:
     Captions cut off at the model's context can become the same as well.
     """
     number: dict[tuple[int, ...], int] = {}
-    kept, row_of = [], []
+    kept: list[str] = []
+    row_of: list[int] = []
     tokens = tokenizer(pairs.captions, truncation=True)["input_ids"]
     for caption, ids in zip(pairs.captions, tokens, strict=True):
         if tuple(ids) not in number:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,20 @@ def results(folder: Path) -> pd.DataFrame:
     rows = [
         {"sweep": sweep, **row}
         for sweep in SWEEPS
-        if (folder / sweep / "sweep.json").exists()
+        if _has_run(folder / sweep / "sweep.json")
         for run in collect([folder / sweep]).runs
         for row in _rows(run)
     ]
     return pd.DataFrame(rows).reindex(
         columns=["sweep", *LABELS, "seed", "part", *METRICS, *(f"zero_{m}" for m in METRICS)]
     )
+
+
+def _has_run(record: Path) -> bool:
+    """Return whether a cell of a sweep is done."""
+    if not record.exists():
+        return False
+    return any(cell["state"] == "done" for cell in json.loads(record.read_text())["cells"])
 
 
 def _rows(run: FinishedRun) -> Iterator[dict[str, Any]]:
