@@ -1,8 +1,9 @@
 r"""The study of docs/study.md, from archives of emoji to its tables: one command, which goes on.
 
-    mkdir -p study/archives && cd study/archives && npm pack openmoji emoji-datasource-google \
+    mkdir -p study/archives
+    npm pack --pack-destination study/archives openmoji emoji-datasource-google \
         emoji-datasource-twitter @lobehub/fluent-emoji-3d @iconify-json/noto-v1 \
-        @iconify-json/emojione-v1 && cd ../..
+        @iconify-json/emojione-v1
     pip install '.[study]'
     python -m benchmarks.study
 
@@ -50,7 +51,8 @@ def main() -> None:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(RESULTS, index=False)
     figures = ROOT / "docs" / "figures"
-    draw_methods(table, figures / "study-methods")
+    draw_methods(table, "methods", figures / "study-methods")
+    draw_methods(table, "methods-drawings", figures / "study-drawings")
     draw_rates(table, figures / "study-rates")
     print(tables(table))
 

@@ -28,16 +28,17 @@ STYLES = {
 }
 
 
-def draw_methods(table: pd.DataFrame, path: Path) -> None:
-    """Draw accuracy against smooth ECE for every condition of ``methods``, from zero-shot on."""
-    runs = table[table["sweep"] == "methods"]
+def draw_methods(table: pd.DataFrame, sweep: str, path: Path) -> None:
+    """Draw accuracy against smooth ECE for every condition of a sweep of methods."""
+    runs = table[table["sweep"] == sweep]
     conditions = list(runs.groupby(["shots", "skew"], sort=False))
-    with new_figure(PAGE, 2.1) as figure:
+    with new_figure(PAGE, 2.4) as figure:
         axes = figure.subplots(1, max(len(conditions), 1), sharex=True, sharey=True, squeeze=False)
         for plot, ((shots, skew), group) in zip(axes[0], conditions, strict=False):
-            plot.set_title(f"{shots} images a class, Dirichlet {skew}")
+            images = "all images" if shots == "all" else f"{shots} a class"
+            plot.set_title(f"{images}, Dirichlet {skew}")
             zero = 100 * group[["zero_accuracy", "zero_smooth_ece"]].mean()
-            plot.plot(*zero, "*", color=BLACK, label="zero-shot")
+            plot.plot(*zero, "*", color=BLACK, label="zero-shot", zorder=5)
             for method, (label, colour, marker) in STYLES.items():
                 own = 100 * group[group["method"] == method][["accuracy", "smooth_ece"]]
                 if len(own):
@@ -46,7 +47,8 @@ def draw_methods(table: pd.DataFrame, path: Path) -> None:
             plot.set_xlabel("accuracy [%]")
             plot.grid(True)
         axes[0][0].set_ylabel("smooth ECE [%]")
-        axes[0][-1].legend(loc="best")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
         _save_png(figure, path)
 
 
@@ -55,7 +57,10 @@ def draw_rates(table: pd.DataFrame, path: Path) -> None:
     runs = table[table["sweep"] == "rates"]
     with new_figure(PAGE, 2.2) as figure:
         axes = figure.subplots(1, 2)
-        named = (("accuracy", "change of accuracy [points]"), ("smooth_ece", "of smooth ECE"))
+        named = (
+            ("accuracy", "change of accuracy [points]"),
+            ("smooth_ece", "change of smooth ECE [points]"),
+        )
         for plot, (metric, label) in zip(axes, named, strict=True):
             for method, group in runs.groupby("method", sort=False):
                 name, colour, marker = STYLES[str(method)]
@@ -69,8 +74,11 @@ def draw_rates(table: pd.DataFrame, path: Path) -> None:
                 )
             plot.axhline(0, color=GREY, lw=0.6)
             plot.set_xscale("log")
+            values = sorted(set(runs["learning-rate"]))
+            plot.set_xticks(values, [f"{value:g}" for value in values])
+            plot.minorticks_off()
             plot.set_xlabel("learning rate")
-            plot.set_ylabel(label)
+            plot.set_ylabel(f"change of {label} [points]")
         axes[0].legend(loc="best")
         _save_png(figure, path)
 

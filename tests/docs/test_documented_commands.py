@@ -284,7 +284,9 @@ def test_modules_exist_and_know_their_options(command: Command) -> None:
         assert all((ROOT / path).exists() for path in paths)
         return
     spec = importlib.util.find_spec(words[2]) if words[2].startswith("fl2ora.") else None
-    origin = spec.origin if spec else str(ROOT / f"{words[2].replace('.', '/')}.py")
+    own = ROOT / words[2].replace(".", "/")
+    own = own / "__main__.py" if own.is_dir() else own.with_suffix(".py")
+    origin = spec.origin if spec else str(own)
     assert origin is not None
     code = Path(origin).read_text(encoding="utf-8")
     assert "__main__" in code
