@@ -28,7 +28,8 @@ RESULTS = ROOT / "docs" / "study" / "results.parquet"
 
 
 def _do(*words: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", *map(str, words)], check=True)
+    if code := subprocess.run([sys.executable, "-m", *map(str, words)], check=False).returncode:
+        raise SystemExit(code)  # what went wrong has been said
 
 
 def main() -> None:

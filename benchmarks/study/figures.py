@@ -57,10 +57,7 @@ def draw_rates(table: pd.DataFrame, path: Path) -> None:
     runs = table[table["sweep"] == "rates"]
     with new_figure(PAGE, 2.2) as figure:
         axes = figure.subplots(1, 2)
-        named = (
-            ("accuracy", "change of accuracy [points]"),
-            ("smooth_ece", "change of smooth ECE [points]"),
-        )
+        named = (("accuracy", "accuracy"), ("smooth_ece", "smooth ECE"))
         for plot, (metric, label) in zip(axes, named, strict=True):
             for method, group in runs.groupby("method", sort=False):
                 name, colour, marker = STYLES[str(method)]
