@@ -52,7 +52,7 @@ def test_every_option_has_a_help_text_and_every_argument_stands_in_the_docstring
     assert isinstance(group, click.Group)
     assert group.commands.keys() == {
         "run", "sweep", "compare", "report", "calibrate", "data", "domains", "keys", "doctor",
-        "node", "predict", "evaluate", "export",
+        "node", "predict", "pretrain", "evaluate", "export",
     }  # fmt: skip
     below = group.commands["node"]
     assert isinstance(below, click.Group)
