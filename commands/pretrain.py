@@ -17,7 +17,12 @@ _TOLD_EVERY = 25  # steps
 def pretrain(
     file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False)],
     output: Annotated[
-        Path, typer.Option(metavar="FOLDER", show_default=False, help="Of the model: a new one, or one to go on with.")
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            show_default=False,
+            help="Of the model: a new one, or one to go on with.",
+        ),
     ],
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of torch.")] = 2,
 ) -> None:
