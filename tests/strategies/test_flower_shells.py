@@ -38,8 +38,8 @@ FLOWERS = [
 
 
 @pytest.fixture(autouse=True)
-def _quick_flower(monkeypatch: pytest.MonkeyPatch) -> None:
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+def _quick_flower(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "flwr")
     # Bulyan and QFedAvg collect garbage after every reply: a second each beside torch.
     monkeypatch.setattr("gc.collect", lambda generation=2: 0)
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 0

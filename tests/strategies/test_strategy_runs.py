@@ -31,8 +31,8 @@ OURS = [
 
 
 @pytest.fixture(autouse=True)
-def _quiet_flower() -> None:
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+def _quiet_flower(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "flwr")
 
 
 def started(
