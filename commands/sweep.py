@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +12,10 @@ import typer
 from fl2ora.commands.consoles import console_for
 from fl2ora.commands.options import AsJson
 from fl2ora.commands.verbosity import Verbose, set_verbosity
-from fl2ora.experiment.errors import UserError, shown
+from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.paths import made_absolute
 from fl2ora.experiment.sweep_file import read_sweep
+from fl2ora.experiment.toml_file import read_toml
 from fl2ora.reporting.run_directory import OUTPUT_VARIABLE
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def sweep(
     interruption, or where a run failed, the same command goes on; runs that are done stay done.
     """
     set_verbosity(verbose)
-    content = _content(file)
+    content = read_toml(file)
     wanted = read_sweep(content)
     cells = wanted.cells()
     root = Path(made_absolute(str(output))) if output is not None else _default_folder(file)
@@ -78,15 +77,6 @@ def sweep(
 
 def _default_folder(file: Path) -> Path:
     return Path(made_absolute(os.environ.get(OUTPUT_VARIABLE, "") or "runs")) / file.stem
-
-
-def _content(file: Path) -> Mapping[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{shown(str(file))[1:-1]}: not a TOML file: {error}") from None
 
 
 def _report(console: Console, root: Path, record: SweepRecord) -> None:

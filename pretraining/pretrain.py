@@ -21,7 +21,7 @@ from fl2ora.pretraining.pairs import batches
 from fl2ora.pretraining.recipe import Recipe
 from fl2ora.pretraining.sources import CaptionedFolder, Clothes, Drawings, Source
 from fl2ora.pretraining.training import Training
-from fl2ora.reporting.whole_files import whole_file, whole_folder
+from fl2ora.reporting.whole_files import whole_folder
 
 PROGRESS = "training.safetensors"
 RECORD = "pretraining.json"
@@ -114,8 +114,7 @@ def pretrain(
         tokenizer.save_pretrained(folder)
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=1))
         record = {"recipe": json.loads(text), "loss": done.loss, "torch": torch.__version__}
-        with whole_file(folder / RECORD) as part:
-            part.write_text(json.dumps(record, indent=1) + "\n")
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     return done
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from fl2ora.clip_tuning.architecture import Architecture
 from fl2ora.experiment.arguments import STRICT, explain
 from fl2ora.experiment.errors import ConfigError, UserError, listed, nearest, shown
 from fl2ora.experiment.paths import user_path
+from fl2ora.experiment.toml_file import read_toml
 
 # Beyond these no CLIP is small, and some systems end a process that fills what they promised it.
 _MOST_PATCHES, _MOST_WEIGHTS = 16_384, 10**9
@@ -69,13 +69,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         ConfigError: all mistakes at once, each naming its key.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{shown(str(path))[1:-1]}: not a TOML file: {error}") from None
-    return recipe_of(content)
+    return recipe_of(read_toml(path))
 
 
 def recipe_of(content: Mapping[str, Any]) -> Recipe:
