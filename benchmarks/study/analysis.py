@@ -17,9 +17,26 @@ from fl2ora.reporting.collected_runs import FinishedRun, collect
 from fl2ora.reporting.logits import SavedLogits
 from fl2ora.reporting.saved_scores import saved_scores
 
-SWEEPS = ("methods", "losses", "rates", "transfer", "methods-drawings")
+SWEEPS = (
+    "methods",
+    "losses",
+    "losses-class-specific",
+    "longer",
+    "rates",
+    "transfer",
+    "methods-drawings",
+)
 METRICS = ("accuracy", "smooth_ece", "ece", "over", "nll")
-LABELS = ("method", "shots", "skew", "strategy", "loss", "learning-rate", "protocol")
+LABELS = (
+    "method",
+    "shots",
+    "skew",
+    "training",
+    "strategy",
+    "loss",
+    "learning-rate",
+    "protocol",
+)
 _BINS = 15
 
 
