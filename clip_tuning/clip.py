@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,13 +18,14 @@ from transformers.utils import cached_file
 from fl2ora.clip_tuning.adapter import check_finite
 from fl2ora.clip_tuning.embedded import embedded_preprocessor, load_embedded
 from fl2ora.clip_tuning.families import Family, family_of
+from fl2ora.clip_tuning.model_folder import without_progress_bars, write_model
 from fl2ora.clip_tuning.model_names import source_of, well_known
 from fl2ora.clip_tuning.preprocessing import Augmentation, Preprocessing
+from fl2ora.clip_tuning.preprocessor_file import FILE
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.image_fit import Fit
 
 T = TypeVar("T")
-_PREPROCESSOR = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def image_fit(name: str, augmentation: Augmentation = "none") -> Fit:
         source = source_of(name)
         family = _part(name, "config.json", lambda: _read_family(source))
         config = _part(name, "config.json", lambda: AutoConfig.from_pretrained(source))
-        preprocessor = _part(name, _PREPROCESSOR, lambda: _read_preprocessor(source))
+        preprocessor = _part(name, FILE, lambda: _read_preprocessor(source))
         size = config.vision_config.image_size
     return _preprocessing(name, preprocessor, size, family).fit(augmentation)
 
@@ -112,11 +114,8 @@ def save_clip(name: str, model: CLIPModel | SiglipModel, folder: Path) -> None:
     else:
         source = source_of(name)
         tokenizer = _part(name, "a tokenizer", lambda: AutoTokenizer.from_pretrained(source))
-        preprocessor = _part(name, _PREPROCESSOR, lambda: _read_preprocessor(source))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    text = json.dumps(preprocessor, indent=1) + "\n"
-    (folder / _PREPROCESSOR).write_text(text, encoding="utf-8")
+        preprocessor = _part(name, FILE, lambda: _read_preprocessor(source))
+    write_model(folder, model, tokenizer, preprocessor)
 
 
 def _preprocessing(
@@ -124,7 +123,7 @@ def _preprocessing(
 ) -> Preprocessing:
     return _part(
         name,
-        _PREPROCESSOR,
+        FILE,
         lambda: Preprocessing.from_config(preprocessor, size, family.preprocessor),
     )
 
@@ -138,7 +137,7 @@ def _load_pretrained(
     _part(name, "config.json", lambda: family.feature_size(model.config))
     tokenizer = _part(name, "a tokenizer", lambda: AutoTokenizer.from_pretrained(source))
     _part(name, "a tokenizer", lambda: family.check_tokenizer(tokenizer, model.config))
-    preprocessor = _part(name, _PREPROCESSOR, lambda: _read_preprocessor(source))
+    preprocessor = _part(name, FILE, lambda: _read_preprocessor(source))
     return model, tokenizer, preprocessor
 
 
@@ -180,7 +179,7 @@ def _read_preprocessor(source: str) -> dict[str, Any]:
         nested = _read_json(source, file).get("image_processor")
         if isinstance(nested, dict):
             return nested
-    return _read_json(source, _PREPROCESSOR)
+    return _read_json(source, FILE)
 
 
 def _read_family(source: str) -> Family:
@@ -189,13 +188,15 @@ def _read_family(source: str) -> Family:
 
 def _read_weights(source: str, family: Family) -> CLIPModel | SiglipModel:
     """Load the model; transformers would fill in what the file lacks with random numbers."""
-    model, report = family.model_class.from_pretrained(
-        source,
-        dtype=torch.float32,
-        use_safetensors=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # which are told here
-    )
+    # A download's progress is worth a line; that of reading a file is not.
+    with without_progress_bars() if Path(source).is_dir() else nullcontext():
+        model, report = family.model_class.from_pretrained(
+            source,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # which are told here
+        )
     misshapen = sorted(report["mismatched_keys"])
     if misshapen:
         tensor, found, expected = misshapen[0]

@@ -20,10 +20,12 @@ from safetensors.torch import load, save
 from tokenizers import Tokenizer
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
+from fl2ora.clip_tuning.model_folder import write_model
+from fl2ora.clip_tuning.preprocessor_file import FILE
 from fl2ora.clip_tuning.tiny_clip import wrap_tokenizer
 
 _CONFIG, _WEIGHTS = "config.json", "weights.json"
-_TOKENIZER, _PREPROCESSOR = "tokenizer.json", "preprocessor_config.json"
+_TOKENIZER = "tokenizer.json"
 _LINE = 1024  # characters of base64 in a string of the weights file
 
 
@@ -67,13 +69,13 @@ def load_embedded(
         raise ValueError(
             f"{folder / _TOKENIZER}: expected a tokenizer of the tokenizers library, found {error}"
         ) from None
-    return model.eval(), wrap_tokenizer(core), _read_json(folder / _PREPROCESSOR)
+    return model.eval(), wrap_tokenizer(core), _read_json(folder / FILE)
 
 
 def embedded_preprocessor() -> tuple[dict[str, Any], int]:
     """Return the embedded CLIP's preprocessing as ``load_embedded`` does, and its image size."""
     size = CLIPConfig.from_dict(_read_json(assets_folder() / _CONFIG)).vision_config.image_size
-    return _read_json(assets_folder() / _PREPROCESSOR), size
+    return _read_json(assets_folder() / FILE), size
 
 
 def save_embedded(
@@ -112,7 +114,7 @@ def save_embedded(
     config = {**model.config.to_dict(), "architectures": ["CLIPModel"], "dtype": "float32"}
     _write_json(folder / _CONFIG, config)
     _write_json(folder / _TOKENIZER, json.loads(tokenizer.backend_tokenizer.to_str()))
-    _write_json(folder / _PREPROCESSOR, preprocessor)
+    _write_json(folder / FILE, preprocessor)
     _write_json(folder / _WEIGHTS, weights)
 
 
@@ -126,9 +128,7 @@ def export_embedded(folder: str | Path) -> None:
         folder: made if it is not there.
     """
     model, tokenizer, preprocessor = load_embedded()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    _write_json(Path(folder) / _PREPROCESSOR, preprocessor)
+    write_model(folder, model, tokenizer, preprocessor)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

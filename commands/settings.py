@@ -14,6 +14,7 @@ from typing import Any
 from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.experiment.errors import ConfigError, UserError, shown
 from fl2ora.experiment.paths import with_absolute_settings
+from fl2ora.experiment.toml_file import read_toml
 
 
 def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, Value]:
@@ -46,14 +47,7 @@ def read_settings(file: Path | None, assignments: Iterable[str]) -> dict[str, Va
 
 
 def _read_file(file: Path) -> dict[str, Value]:
-    try:
-        content = _flat(tomllib.loads(file.read_text(encoding="utf-8-sig")))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    except RecursionError:
-        raise UserError(f"{file}: not a TOML file: too many brackets inside each other") from None
-    except ValueError as error:  # no TOML, no UTF-8, a number of thousands of digits, NUL in a path
-        raise UserError(f"{shown(str(file))[1:-1]}: not a TOML file: {error}") from None
+    content = _flat(read_toml(file))
     nested = [
         key for key, value in content.items() if not isinstance(value, bool | int | float | str)
     ]

@@ -169,6 +169,8 @@ def _name(annotation: Any) -> str:
         return f"one of {', '.join(map(str, get_args(annotation)))}"
     if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join(_name(part) for part in get_args(annotation))
+    if get_origin(annotation) is tuple:  # a list in TOML
+        return f"a list of {_name(get_args(annotation)[0])}"
     return "None" if annotation in (None, type(None)) else str(annotation.__name__)
 
 

@@ -19,5 +19,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise UserError(f"{path}: not a TOML file: too many brackets inside each other") from None
+    except ValueError as error:  # no TOML, no UTF-8, a number of thousands of digits, NUL in a path
         raise UserError(f"{shown(str(path))[1:-1]}: not a TOML file: {error}") from None

@@ -38,7 +38,7 @@ def draw_pairs(
         preprocessing: the model's.
         streams: decide what is drawn.
     """
-    parts = [part for source, count in sources for part in source.draw(count, streams)]
+    parts = [source.draw(count, streams) for source, count in sources]
     texts = [text for _, captions in parts for text in captions]
     captions = sorted(set(texts))
     number = {caption: index for index, caption in enumerate(captions)}

@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from fl2ora.clip_tuning.model_folder import write_model
 from fl2ora.clip_tuning.preprocessing import Preprocessing
 from fl2ora.clip_tuning.tiny_clip import new_model, new_preprocessor, new_tokenizer
 from fl2ora.experiment.errors import UserError
@@ -87,9 +88,7 @@ def pretrain(
     model = new_model(tokenizer, recipe.seed, recipe.architecture())
     training = Training(model, tokenizer, recipe.steps, recipe.learning_rate)
     saved, text = output / PROGRESS, recipe.model_dump_json()
-    # Captions decide the tokenizer; others would give the same numbers another meaning.
-    digest = hashlib.sha256("\x1f".join(captions).encode()).hexdigest()
-    begun = json.dumps({"recipe": text, "captions": digest})
+    begun = json.dumps({"recipe": text, "data": _digest(captions, sources)})
     if saved.exists():
         training.load(saved, begun)
     output.mkdir(parents=True, exist_ok=True)
@@ -110,12 +109,19 @@ def pretrain(
         seconds=time.perf_counter() - started,
     )
     with whole_folder(output) as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=1))
+        write_model(folder, model, tokenizer, preprocessor)
         record = {"recipe": json.loads(text), "loss": done.loss, "torch": torch.__version__}
         (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     return done
+
+
+def _digest(captions: list[str], sources: Sequence[tuple[Source, int]]) -> str:
+    """Return a SHA-256 of what is drawn from: other captions would give tokens another meaning."""
+    digest = hashlib.sha256("\x1f".join(captions).encode())
+    for source, _ in sources:
+        if (pictures := source.pictures()) is not None:
+            digest.update(pictures.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _check_output(output: Path) -> None:

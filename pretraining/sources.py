@@ -67,18 +67,22 @@ class Source(ABC):
     """Images with captions, drawn at random."""
 
     @abstractmethod
-    def draw(self, count: int, streams: Streams) -> list[tuple[Tensor, list[str]]]:
-        """Return images ``(n, C, H, W)`` uint8 and their captions, in one part or more."""
+    def draw(self, count: int, streams: Streams) -> tuple[Tensor, list[str]]:
+        """Return images ``(n, C, H, W)`` uint8 and their captions."""
 
     @abstractmethod
     def captions(self) -> set[str]:
         """Return every caption that can be drawn."""
 
+    def pictures(self) -> Tensor | None:
+        """Return the pictures that images are drawn from, uint8; None where there are none."""
+        return None
+
 
 class Drawings(Source):
     """The drawn world in the styles that are not held back, never the same picture twice."""
 
-    def draw(self, count: int, streams: Streams) -> list[tuple[Tensor, list[str]]]:
+    def draw(self, count: int, streams: Streams) -> tuple[Tensor, list[str]]:
         """Draw all seen styles, as evenly as the count allows."""
         parts = []
         choices = streams("choices")
@@ -88,7 +92,7 @@ class Drawings(Source):
             images = draw_shapes(style, labels, streams(style))
             names = [SHAPE_NAMES[label] for label in labels.tolist()]
             parts.append((images, _write(_SHAPE_TEMPLATES, names, choices, style)))
-        return [(torch.cat([p[0] for p in parts]), [text for p in parts for text in p[1]])]
+        return torch.cat([p[0] for p in parts]), [text for p in parts for text in p[1]]
 
     def captions(self) -> set[str]:
         """Return the captions of all shapes and seen styles."""
@@ -112,7 +116,7 @@ class Clothes(Source):
         part = slice(FASHION_MNIST_PRETRAINING.start, FASHION_MNIST_PRETRAINING.stop)
         self._images, self._labels = images[part], labels[part]
 
-    def draw(self, count: int, streams: Streams) -> list[tuple[Tensor, list[str]]]:
+    def draw(self, count: int, streams: Streams) -> tuple[Tensor, list[str]]:
         """Pick clothes at random."""
         choices = streams("choices")
         rows = torch.randint(len(self._images), (count,), generator=choices)
@@ -122,7 +126,11 @@ class Clothes(Source):
         move = torch.randint(-2, 3, (2,), generator=choices).tolist()
         names = [FashionMNIST.class_names[label] for label in self._labels[rows].tolist()]
         texts = _write(_CLOTHING_TEMPLATES, names, choices)
-        return [(images.roll(move, dims=(-2, -1)), texts)]
+        return images.roll(move, dims=(-2, -1)), texts
+
+    def pictures(self) -> Tensor:
+        """Return the pre-training part."""
+        return self._images
 
     def captions(self) -> set[str]:
         """Return the captions of all kinds of clothing."""
@@ -158,7 +166,7 @@ class CaptionedFolder(Source):
             image.copy_(read_picture(folder / name, side))
         self._captions = list(self._texts.values())
 
-    def draw(self, count: int, streams: Streams) -> list[tuple[Tensor, list[str]]]:
+    def draw(self, count: int, streams: Streams) -> tuple[Tensor, list[str]]:
         """Pick pictures at random, each in a view of its own."""
         choices = streams("captions")
         rows = torch.randint(len(self._images), (count,), generator=choices)
@@ -169,7 +177,11 @@ class CaptionedFolder(Source):
         images = varied(on_backgrounds(self._images[rows], streams("views")), streams("views"))
         templates = torch.randint(len(self._templates), (count,), generator=choices).tolist()
         pairs = zip(templates, names, strict=True)
-        return [(images, [self._templates[number].replace("{}", name) for number, name in pairs])]
+        return images, [self._templates[number].replace("{}", name) for number, name in pairs]
+
+    def pictures(self) -> Tensor:
+        """Return the folder's pictures."""
+        return self._images
 
     def captions(self) -> set[str]:
         """Return every line under every template."""

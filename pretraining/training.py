@@ -175,7 +175,7 @@ class Training:
         if described.get("recipe") != recipe:
             raise UserError(
                 f"{path}: expected the recipe that was begun, found that it has changed, or its "
-                "captions; put them back, or remove the folder to begin anew"
+                "captions or pictures; put them back, or remove the folder to begin anew"
             )
         try:
             self._take(described, tensors)

@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from fl2ora.calibration.metrics.binned import ece_of
 from fl2ora.calibration.metrics.smooth import smooth_ece_of_scores
 from fl2ora.calibration.predictions import Scores
+from fl2ora.calibration.stats import StatsSpec
 from fl2ora.reporting.collected_runs import FinishedRun, collect
 from fl2ora.reporting.logits import SavedLogits
+from fl2ora.reporting.reliability_rows import stats_of_scores
 from fl2ora.reporting.saved_scores import saved_scores
 
 SWEEPS = (
@@ -37,7 +40,6 @@ LABELS = (
     "learning-rate",
     "protocol",
 )
-_BINS = 15
 
 
 def results(folder: Path) -> pd.DataFrame:
@@ -79,18 +81,12 @@ def _rows(run: FinishedRun) -> Iterator[dict[str, Any]]:
 
 def _metrics(scores: Scores) -> dict[str, float]:
     """Return the study's metrics; fractions, NLL in nats."""
-    confidence, correct = np.asarray(scores.confidence), np.asarray(scores.correct, float)
-    edges = np.ceil(confidence * _BINS).clip(1, _BINS)
-    gaps = [
-        abs(confidence[edges == bin_].sum() - correct[edges == bin_].sum())
-        for bin_ in range(1, _BINS + 1)
-    ]
     return {
-        "accuracy": correct.mean(),
+        "accuracy": float(scores.correct.mean()),
         "smooth_ece": smooth_ece_of_scores(scores),
-        "ece": sum(gaps) / len(correct),
-        "over": confidence.mean() - correct.mean(),
-        "nll": float(np.asarray(scores.nll).mean()),
+        "ece": ece_of(stats_of_scores(scores, StatsSpec(num_bins=15))),
+        "over": float(scores.confidence.mean() - scores.correct.mean()),
+        "nll": float(scores.nll.mean()),
     }
 
 

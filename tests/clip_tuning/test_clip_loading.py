@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPModel
 
-from fl2ora.clip_tuning.clip import load_clip
+from fl2ora.clip_tuning.clip import load_clip, save_clip
 from fl2ora.clip_tuning.preprocessing import Preprocessing
 from fl2ora.experiment.errors import UserError
 
@@ -49,6 +49,16 @@ def test_a_folder_loads_as_with_transformers(tiny_clip_folder: Path) -> None:
     )
     assert clip.preprocessing == Preprocessing(32, 32)
     assert clip.name == str(tiny_clip_folder)
+
+
+def test_reading_and_writing_a_folder_draws_no_bars_and_leaves_them_to_others(
+    tiny_clip_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clip = load_clip(str(tiny_clip_folder))
+    save_clip("embedded", clip.model, tmp_path)
+    assert "%" not in capfd.readouterr().err
+    CLIPModel.from_pretrained(tiny_clip_folder)
+    assert "%" in capfd.readouterr().err
 
 
 def test_a_loaded_clip_is_frozen_float32_and_in_evaluation_mode(folder: Path) -> None:

@@ -117,6 +117,12 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, text: str) -> None:
         read_settings(file, [])
 
 
+def test_a_file_with_too_many_brackets_is_named(tmp_path: Path) -> None:
+    file = _file(tmp_path, "seed = " + "[" * 100_000)
+    with pytest.raises(UserError, match=f"^{file}: not a TOML file: "):
+        read_settings(file, [])
+
+
 def test_a_mark_of_the_byte_order_is_passed_over(tmp_path: Path) -> None:
     """Editors on Windows write one before the first line."""
     file = tmp_path / "run.toml"

@@ -92,14 +92,20 @@ def test_a_damaged_beginning_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         pretrain(recipe, tmp_path)
 
 
-def test_other_captions_do_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("changed", ["captions", "pictures"])
+def test_other_captions_or_pictures_do_not_go_on(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("fl2ora.pretraining.pretrain.SAVE_EVERY", 1)
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "metadata.csv").write_text("file_name,text\na.png,x\n")
     recipe = recipe_of({**CONTENT, "drawings": 0, "captioned": str(tmp_path)})
     cut_after(1, recipe, tmp_path / "x")
-    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,y\n")
-    with pytest.raises(UserError, match="found that it has changed, or its captions"):
+    if changed == "captions":
+        (tmp_path / "metadata.csv").write_text("file_name,text\na.png,y\n")
+    else:
+        Image.new("RGB", (4, 4), (1, 0, 0)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="has changed, or its captions or pictures"):
         pretrain(recipe, tmp_path / "x")
 
 

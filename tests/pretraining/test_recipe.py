@@ -44,6 +44,12 @@ def test_all_mistakes_are_said_at_once() -> None:
     assert str(caught.value).startswith("3 problems in the recipe:")
 
 
+@pytest.mark.parametrize("templates", ["a {}.", [3]])
+def test_what_is_no_list_of_texts_is_refused_as_such(templates: object) -> None:
+    with pytest.raises(ConfigError, match="templates: expected a list of str, found "):
+        recipe_of({"drawings": 1, "templates": templates})
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [

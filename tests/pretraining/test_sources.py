@@ -12,7 +12,7 @@ from PIL import Image
 from fl2ora.experiment.errors import UserError
 from fl2ora.pretraining import views
 from fl2ora.pretraining.pictures import read_picture
-from fl2ora.pretraining.sources import METADATA, CaptionedFolder, Streams
+from fl2ora.pretraining.sources import METADATA, CaptionedFolder, Clothes, Streams
 
 TEMPLATES = ("an emoji of {}.", "{}.")
 
@@ -30,7 +30,7 @@ def test_pictures_are_drawn_with_their_own_captions(tmp_path: Path) -> None:
     assert source.captions() == {
         template.format(text) for template in TEMPLATES for text in ("dark", "night", "red")
     }
-    ((images, texts),) = source.draw(300, Streams(0, 0))
+    images, texts = source.draw(300, Streams(0, 0))
     assert images.shape == (300, 3, 8, 8)
     assert images.dtype == torch.uint8
     assert set(texts) == source.captions()
@@ -40,9 +40,31 @@ def test_pictures_are_drawn_with_their_own_captions(tmp_path: Path) -> None:
     assert 100 < int(of_red.sum()) < 200  # pictures are as likely, however many lines they have
 
 
+def test_clothes_are_mirrored_by_halves_and_moved_by_up_to_two_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = torch.zeros((60_000, 1, 9, 9), dtype=torch.uint8)
+    left[:, :, 4, 2] = 255  # mirrored it stands at column 6
+    labels = torch.zeros(60_000, dtype=torch.int64)
+    monkeypatch.setattr("fl2ora.pretraining.sources.read_pair", lambda *_: (left, labels))
+    source = Clothes(tmp_path)
+    moves = set()
+    for step in range(40):
+        images, texts = source.draw(50, Streams(0, step))
+        assert set(texts) <= source.captions()
+        _, _, rows, columns = images.nonzero(as_tuple=True)
+        assert len(set(rows.tolist())) == 1  # a batch moves as one
+        low, high = columns.min().item(), columns.max().item()
+        assert high - low == 4
+        assert set(columns.tolist()) == {low, high}
+        assert 10 < (columns == low).sum().item() < 40
+        moves.add((rows[0].item() - 4, low - 2))
+    assert {max(abs(x), abs(y)) for x, y in moves} == {0, 1, 2}
+
+
 def test_a_batch_follows_seed_and_number_alone(tmp_path: Path) -> None:
     source = CaptionedFolder(write(tmp_path, "file_name,text\na.png,x\nb.png,y\n"), TEMPLATES, 8)
-    drawn = [source.draw(20, Streams(seed, step))[0] for seed, step in ((0, 3), (0, 3), (0, 4))]
+    drawn = [source.draw(20, Streams(seed, step)) for seed, step in ((0, 3), (0, 3), (0, 4))]
     assert torch.equal(drawn[0][0], drawn[1][0])
     assert drawn[0][1] == drawn[1][1]
     assert not torch.equal(drawn[0][0], drawn[2][0])
@@ -71,7 +93,7 @@ def test_quotes_other_columns_and_empty_lines_are_read(tmp_path: Path) -> None:
     lines = '"file_name",size,"text"\na.png,1,"x, y"\n\nb.png,2,"{z}"\n'
     source = CaptionedFolder(write(tmp_path, lines), ["{x} {}", "{0}{}"], 8)
     assert source.captions() == {"{x} x, y", "{x} {z}", "{0}x, y", "{0}{z}"}
-    assert set(source.draw(50, Streams(0))[0][1]) == source.captions()
+    assert set(source.draw(50, Streams(0))[1]) == source.captions()
 
 
 def picture(folder: Path, image: Image.Image, **options: object) -> list[list[list[int]]]:
