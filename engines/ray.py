@@ -181,16 +181,19 @@ def _toml(values: dict[str, Value]) -> str:
 
 
 def _app_folder(scratch: Path) -> Path:
-    """Return a folder ``flwr run`` accepts: the checkout, or a copy of the installed rooms."""
-    root = code_root()
-    if (root / "pyproject.toml").exists():
-        return root
-    app = scratch / "fl2ora"
+    """Return a copy of the rooms that ``flwr run`` accepts.
+
+    In a checkout it would look at every file there is, of environments and runs too.
+    """
+    root, app = code_root(), scratch / "fl2ora"
+    checkout = (root / "pyproject.toml").exists()
+    package = root / "fl2ora" if checkout else root
+    settings = root / "pyproject.toml" if checkout else root / "experiment" / "app.toml"
     for room in ROOMS:
         shutil.copytree(root / room, app / room, ignore=shutil.ignore_patterns("__pycache__"))
     (app / "fl2ora").mkdir()
-    shutil.copy(root / "__init__.py", app / "fl2ora" / "__init__.py")
-    shutil.copy(root / "experiment" / "app.toml", app / "pyproject.toml")
+    shutil.copy(package / "__init__.py", app / "fl2ora" / "__init__.py")
+    shutil.copy(settings, app / "pyproject.toml")
     # The bundle's whitelist names them, and Flower wants every name to match; a wheel has neither.
     (app / "README.md").write_text("# fl2ora\n", encoding="utf-8")
     (app / "LICENSE").write_text("Apache-2.0\n", encoding="utf-8")

@@ -131,18 +131,18 @@ def shape_polygons(name: str) -> list[Points]:
 
 def _signed_distance(polygons: list[Points], points: Points) -> Points:
     """Return the distance of ``points`` ``(M, 2)`` to the outline, ``(M,)``, negative inside."""
-    start = np.concatenate(polygons)
-    stop = np.concatenate([np.roll(polygon, -1, axis=0) for polygon in polygons])
-    edge = stop - start
-    offset = points[:, None, :] - start
-    along = (offset * edge).sum(-1) / (edge * edge).sum(-1)
-    nearest = offset - np.clip(along, 0, 1)[..., None] * edge
-    distance: Points = np.sqrt((nearest * nearest).sum(-1).min(axis=1))
-    x, y = points[:, :1], points[:, 1:]
-    spans = (start[:, 1] > y) != (stop[:, 1] > y)
-    rise = np.where(edge[:, 1] == 0, 1.0, edge[:, 1])
-    left_of = x < start[:, 0] + (y - start[:, 1]) * edge[:, 0] / rise
-    inside = (spans & left_of).sum(axis=1) % 2 == 1
+    start = np.concatenate(polygons).T[:, :, None]  # (2, E, 1)
+    stop = np.concatenate([np.roll(polygon, -1, axis=0) for polygon in polygons]).T[:, :, None]
+    (edge_x, edge_y), (start_x, start_y), (x, y) = stop - start, start, points.T
+    from_x, from_y = x - start_x, y - start_y  # (E, M)
+    along = (from_x * edge_x + from_y * edge_y) / (edge_x * edge_x + edge_y * edge_y)
+    np.clip(along, 0, 1, out=along)
+    near_x, near_y = from_x - along * edge_x, from_y - along * edge_y
+    distance: Points = np.sqrt((near_x * near_x + near_y * near_y).min(axis=0))
+    spans = (start_y > y) != (stop[1] > y)
+    rise = np.where(edge_y == 0, 1.0, edge_y)
+    left_of = x < start_x + from_y * edge_x / rise
+    inside = (spans & left_of).sum(axis=0) % 2 == 1
     return np.where(inside, -distance, distance)
 
 

@@ -106,3 +106,23 @@ def _imports(source: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.append(node.module)
     return found
+
+
+def test_a_checkout_is_bundled_without_its_environment_and_runs(tmp_path: Path) -> None:
+    """Flower looks at every file of the folder it is given, of which a checkout may have many."""
+    app = ray_engine._app_folder(tmp_path)
+    assert app.is_relative_to(tmp_path)
+    assert {path.name for path in app.iterdir()} == {
+        *ROOMS, "fl2ora", "pyproject.toml", "README.md", "LICENSE"
+    }  # fmt: skip
+    assert (app / "pyproject.toml").read_bytes() == (ROOT / "pyproject.toml").read_bytes()
+    copied = zipfile.ZipFile(io.BytesIO(build_fab_from_disk(app)))
+    whole = zipfile.ZipFile(io.BytesIO(build_fab_from_disk(ROOT)))
+    differing = {
+        name
+        for name in {*copied.namelist(), *whole.namelist()}
+        if name not in copied.namelist()
+        or name not in whole.namelist()
+        or copied.read(name) != whole.read(name)
+    }
+    assert {name for name in differing if not name.startswith(".info")} == {"README.md", "LICENSE"}
