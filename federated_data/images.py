@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -142,12 +143,16 @@ class JoinedRows:
     """Images of several pools, one after the other, copied only where they are asked for.
 
     Args:
-        parts: at least one; of equal ``(C, H, W)``.
+        parts: at least one; of equal ``(C, H, W)``. Neighbours of one pool become one: thousands of
+            clients may have a part each.
     """
 
     def __init__(self, parts: Sequence[ImageRows]) -> None:
-        self._parts = parts
-        self._ends = np.cumsum([len(part) for part in parts]).tolist()
+        groups = [list(same) for _, same in groupby(parts, key=lambda part: id(part.pool))]
+        self._parts = [
+            ImageRows(same[0].pool, torch.cat([part.numbers for part in same])) for same in groups
+        ]
+        self._ends = np.cumsum([len(part) for part in self._parts]).tolist()
 
     @property
     def shape(self) -> torch.Size:
