@@ -24,7 +24,6 @@ SWEEPS = (
     "methods",
     "losses",
     "losses-class-specific",
-    "lora-aggregators",
     "longer",
     "rates",
     "transfer",
