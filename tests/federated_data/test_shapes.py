@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.datasets.base import Dataset
@@ -16,6 +17,7 @@ from fl2ora.federated_data.datasets.shapes_outlines import (
     EXTENT,
     RESOLUTION,
     SHAPE_NAMES,
+    _signed_distance,
     distance_table,
     sample_distance,
     shape_polygons,
@@ -104,6 +106,22 @@ def test_distances_of_known_outlines() -> None:
     assert table[square, middle, middle] == pytest.approx(-0.8, abs=step)
     assert table[ring, middle, middle] == pytest.approx(0.52, abs=step)  # the hole is outside
     assert table[square, 0, 0] == pytest.approx((EXTENT - 0.8) * 2**0.5, abs=1e-5)
+
+
+def test_distances_to_a_square_with_a_square_hole() -> None:
+    """Against the closed form of a box: each polygon is closed by an edge of its own."""
+    square = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+    points = np.random.default_rng(0).uniform(-2, 2, (500, 2))
+
+    def box(half: float) -> NDArray[np.float64]:
+        beyond = np.abs(points) - half
+        outside = np.hypot(*np.maximum(beyond, 0).T)
+        distance: NDArray[np.float64] = outside + np.minimum(beyond.max(axis=1), 0)
+        return distance
+
+    expected = np.maximum(box(1.0), -box(0.4))
+    found = _signed_distance([square, 0.4 * square], points)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_shapes_fit_their_table_and_have_an_inside() -> None:

@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.study import pictures
-from benchmarks.study.analysis import _metrics, interval, tables
+from benchmarks.study.analysis import _metrics, interval, results, tables
+from finished_runs import finished_sweep
 from fl2ora.calibration.predictions import Scores
+from fl2ora.reporting.collected_runs import collect
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 10 10">{}</svg>'
 SQUARE = '<rect width="5" height="10" fill="#ff0000"/>'
@@ -118,6 +120,18 @@ def test_metrics_of_four_images_by_hand() -> None:
     assert found["ece"] == pytest.approx((0.8 + 1.2) / 4)
     assert found["over"] == pytest.approx(0.65 - 0.75)
     assert found["nll"] == 2.5
+    assert found["smooth_ece"] < found["ece"] - 0.01  # gaps of both signs, smoothed together
+
+
+def test_the_smooth_ece_of_one_confidence_is_its_gap() -> None:
+    scores = Scores(
+        confidence=np.full(10, 0.7),
+        correct=np.repeat([1.0, 0.0], [3, 7]),
+        predicted=np.zeros(10, np.int64),
+        nll=np.ones(10),
+        brier=np.zeros(10),
+    )
+    assert _metrics(scores)["smooth_ece"] == pytest.approx(0.7 - 0.3, abs=1e-3)
 
 
 def test_an_interval_is_students() -> None:
@@ -132,11 +146,38 @@ def test_tables_pair_each_run_with_its_own_zero_shot() -> None:
     table = pd.DataFrame(
         {
             "sweep": "methods", "method": ["lora", "lora"], "shots": "4", "skew": "0.1",
-            "strategy": None, "loss": None, "learning-rate": 0.1, "protocol": None,
-            "seed": [0, 1], "part": "server-test", "accuracy": 0.5, "smooth_ece": final,
-            "ece": 0.1, "over": 0.05, "nll": 1.0, "zero_smooth_ece": zero,
+            "training": None, "strategy": None, "loss": None, "learning-rate": 0.1,
+            "protocol": None, "seed": [0, 1], "part": "server-test", "accuracy": 0.5, "smooth_ece": final,
+            "ece": 0.1, "over": 0.05, "nll": [1.0, 1.5], "zero_smooth_ece": zero,
         }
     )  # fmt: skip
-    assert "| 2 | 15.0 | 50.0 ± 0.0 | 17.0 ± 8.5 | +2.0 [-10.7, +14.7] |" in tables(
-        pd.concat([table, table.assign(method="coop")])
+    found = tables(pd.concat([table, table.assign(method="coop")]))
+    numbers = (
+        "15.0 | 50.0 ± 0.0 | 17.0 ± 8.5 | +2.0 [-10.7, +14.7] | 10.0 ± 0.0 | 5.0 ± 0.0 | 1.250"
     )
+    assert [line for line in found.splitlines() if line.startswith("| ")] == [
+        "| method | runs | zero-shot smooth ECE | accuracy | smooth ECE | its change "
+        "| ECE | over | NLL |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| lora | 2 | {numbers} |",
+        f"| coop | 2 | {numbers} |",
+    ]
+
+
+def test_results_are_what_the_runs_have_written(tmp_path: Path) -> None:
+    """Every finished run of a sweep, with its metrics as it measured them: after, and before."""
+    finished_sweep(tmp_path / "losses", seeds=2)
+    (tmp_path / "rates").mkdir()
+    cell = {"name": "cells/0-0", "state": "waiting"}
+    (tmp_path / "rates" / "sweep.json").write_text(json.dumps({"cells": [cell]}))
+    found = results(tmp_path)
+    assert found["sweep"].tolist() == ["losses"] * len(found)
+    assert found["part"].unique().tolist() == ["server-test"]
+    assert len(found.drop_duplicates(["method", "loss", "seed"])) == len(found) == 7  # one failed
+    for row, run in zip(found.to_dict("records"), collect([tmp_path / "losses"]).runs, strict=True):
+        assert (row["method"], row["loss"]) == (run.config["method"], run.config["loss"])
+        assert (row["seed"], row["learning-rate"]) == (run.seed, run.config["learning-rate"])
+        measured = run.metrics[run.metrics["source"] == "server-test"].set_index("round")
+        for prefix, number in (("", 2), ("zero_", 0)):
+            for name in ("accuracy", "ece", "nll"):
+                assert row[prefix + name] == pytest.approx(measured.loc[number, name], rel=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,19 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
-from fl2ora.clip_tuning.tiny_clip import new_model, new_tokenizer
+from fl2ora.clip_tuning.preprocessing import Preprocessing
+from fl2ora.clip_tuning.tiny_clip import new_model, new_preprocessor, new_tokenizer
 from fl2ora.commands.app import cli
 from fl2ora.experiment.errors import UserError
-from fl2ora.pretraining.pairs import Pairs, distinct
-from fl2ora.pretraining.pretrain import PROGRESS, RECORD, pretrain
+from fl2ora.pretraining.pairs import Pairs, batches, distinct
+from fl2ora.pretraining.pretrain import PROGRESS, RECORD, Pretrained, _sources, pretrain
 from fl2ora.pretraining.recipe import Recipe, recipe_of
-from fl2ora.pretraining.training import Training
+from fl2ora.pretraining.sources import CaptionedFolder, Clothes, Drawings
+from fl2ora.pretraining.training import Training, contrastive_loss, encode
+from miniature_fashion import write_miniature
 from runs import run_small
 
 CONTENT = {
@@ -58,6 +63,62 @@ def test_one_that_was_cut_off_ends_as_one_that_was_not(
     assert not (tmp_path / "cut" / PROGRESS).exists()
     record = json.loads((tmp_path / "cut" / RECORD).read_text())
     assert record["recipe"]["steps"] == 6
+
+
+def test_seed_rate_and_sizes_of_the_recipe_are_those_of_the_model(tmp_path: Path) -> None:
+    """With a rate of nearly nothing the seed's first weights stay, and the first loss is theirs."""
+    sizes = {"vocabulary": 310, "context": 12, "steps": 1, "learning-rate": 1e-9, "seed": 5}
+    recipe = recipe_of({**CONTENT, **sizes})
+    done = pretrain(recipe, tmp_path / "x")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "x")
+    assert (len(tokenizer), tokenizer.model_max_length) == (310, 12)
+    model = new_model(tokenizer, 5, recipe.architecture())
+    found = load_file(tmp_path / "x" / "model.safetensors")
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-7)
+    preprocessing = Preprocessing.from_config(new_preprocessor(16), 16)
+    first = distinct(next(batches([(Drawings(), 16)], preprocessing, seed=5)), tokenizer)
+    features = encode(model.train(), tokenizer, first)
+    expected = contrastive_loss(*features, first.caption_of, model.logit_scale)
+    assert done.loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_batch_is_drawn_from_the_recipe_s_sources(tmp_path: Path) -> None:
+    write_miniature(tmp_path)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,x\n")
+    shares = {"drawings": 0.25, "clothes": 0.125, "batch-size": 16, "templates": ["my {}!"]}
+    folders = {"fashion-mnist": str(tmp_path), "captioned": str(tmp_path)}
+    found = _sources(recipe_of({**CONTENT, **shares, **folders}))
+    assert [(type(source), count) for source, count in found] == [
+        (Drawings, 4), (Clothes, 2), (CaptionedFolder, 10)
+    ]  # fmt: skip
+    clothes, captioned = found[1][0].pictures(), found[2][0]
+    assert clothes is not None
+    assert clothes[300, 0, 0, :2].tolist() == [1, 44]  # number 300 of the miniature's images
+    assert captioned.captions() == {"my x!"}
+
+
+def test_the_loss_that_is_told_at_the_end_is_the_mean_of_fifty_steps(tmp_path: Path) -> None:
+    losses: list[float] = []
+    recipe = recipe_of({**CONTENT, "steps": 55, "batch-size": 4})
+    done = pretrain(recipe, tmp_path, lambda step, loss: losses.append(loss))
+    assert len(losses) == 55
+    assert done.loss == pytest.approx(sum(losses[5:]) / 50, rel=1e-12)
+    assert json.loads((tmp_path / RECORD).read_text())["loss"] == done.loss
+
+
+def test_a_kill_while_it_saves_leaves_what_can_be_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fl2ora.pretraining.pretrain.SAVE_EVERY", 1)
+    recipe = recipe_of(CONTENT)
+    cut_after(2, recipe, tmp_path)
+    (tmp_path / f".{PROGRESS}.part").write_bytes(b"half")
+    seen: list[int] = []
+    pretrain(recipe, tmp_path, lambda step, loss: seen.append(step))
+    assert seen == [3, 4, 5, 6]
+    assert not (tmp_path / f".{PROGRESS}.part").exists()
 
 
 def test_another_recipe_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +200,10 @@ def test_what_cannot_be_replaced_is_refused_before_training(
     monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
     with pytest.raises(UserError, match="expected a folder within one that can be written to"):
         pretrain(recipe_of(CONTENT), tmp_path)
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(UserError, match="expected a folder within one that can be written to"):
+        pretrain(recipe_of(CONTENT), tmp_path / "new" / "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_captions_of_the_same_tokens_are_one() -> None:
@@ -170,6 +235,28 @@ def test_the_command_makes_a_model_that_a_run_tunes(tmp_path: Path) -> None:
     assert (run / "global.safetensors").exists()
 
 
+def test_the_command_tells_the_mean_loss_of_each_25_steps_and_the_threads_to_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(recipe: Recipe, output: Path, told: Callable[[int, float], None]) -> Pretrained:
+        for step in range(1, recipe.steps + 1):
+            told(step, float(step))
+        return Pretrained(1234, recipe.steps, 7.0, 90.0)
+
+    threads: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+    monkeypatch.setattr("fl2ora.pretraining.pretrain.pretrain", train)
+    (tmp_path / "recipe.toml").write_text("drawings = 1\nsteps = 60\n")
+    words = ["pretrain", str(tmp_path / "recipe.toml"), "--output", "x", "--threads", "3"]
+    found = CliRunner().invoke(cli, words, catch_exceptions=False).output.splitlines()
+    assert found[:3] == [
+        "step 25 of 60: loss 13.000", "step 50 of 60: loss 38.000", "step 60 of 60: loss 55.500"
+    ]  # fmt: skip
+    assert found[3].startswith("1,234 parameters, loss 7.000, 1.5 minutes.")
+    assert f"--set model={Path.cwd() / 'x'}'" in found[3]
+    assert threads == [3]
+
+
 def test_updates_are_bounded_and_only_matrices_decay(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = new_tokenizer(["a cat.", "a dog."], 300)
     model = new_model(tokenizer, 0, recipe_of(CONTENT).architecture())
@@ -188,6 +275,8 @@ def test_updates_are_bounded_and_only_matrices_decay(monkeypatch: pytest.MonkeyP
     pairs = Pairs(pixels, ["a cat.", "a dog."], torch.tensor([0, 1, 1, 0]))
     Training(model, tokenizer, steps=20, learning_rate=0.5).run(iter([pairs] * 20))
     assert max(norm for norm, *_ in seen) <= 1 + 1e-4
-    assert [rate for _, rate, _ in seen].index(max(rate for _, rate, _ in seen)) == 1  # a tenth
+    rates = [rate for _, rate, _ in seen]
+    assert rates.index(max(rates)) == 1  # a tenth
+    assert max(rates) == pytest.approx(0.5)
     assert seen[0][2] == {0: 0.0, 1: 0.0, 2: 0.05, 4: 0.05}
     assert model.logit_scale.item() == pytest.approx(math.log(100))

@@ -89,8 +89,8 @@ def test_a_folder_that_is_not_right_is_refused(tmp_path: Path, lines: str, found
         CaptionedFolder(write(tmp_path, lines), TEMPLATES, 8)
 
 
-def test_quotes_other_columns_and_empty_lines_are_read(tmp_path: Path) -> None:
-    lines = '"file_name",size,"text"\na.png,1,"x, y"\n\nb.png,2,"{z}"\n'
+def test_quotes_other_columns_spaces_and_a_mark_of_the_byte_order_are_read(tmp_path: Path) -> None:
+    lines = '\ufeff"file_name",size,"text"\na.png,1,"x, y"\n\nb.png,2, {z} \n'
     source = CaptionedFolder(write(tmp_path, lines), ["{x} {}", "{0}{}"], 8)
     assert source.captions() == {"{x} x, y", "{x} {z}", "{0}x, y", "{0}{z}"}
     assert set(source.draw(50, Streams(0))[1]) == source.captions()
@@ -182,6 +182,18 @@ def test_a_turn_and_a_scale_move_a_point_to_where_geometry_puts_it(
     rows, columns = (found > found.median()).nonzero().float().mean(0).tolist()
     expected = (50 - 20 * np.sin(np.pi / 12), 50 + 20 * np.cos(np.pi / 12))
     np.testing.assert_allclose((rows, columns), expected, atol=0.4)
+
+
+def test_a_move_is_a_share_of_half_a_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen through a window that has moved right and down, what was in the middle is left above."""
+    monkeypatch.setattr(views, "SCALES", (1.0, 1.0))
+    monkeypatch.setattr(views, "LARGEST_TURN", 0.0)
+    monkeypatch.setattr(torch, "rand", lambda size, generator: torch.ones(size))
+    images = torch.zeros(1, 3, 101, 101)
+    images[:, :, 48:53, 48:53] = 1.0
+    found = views.varied(images, torch.Generator())[0, 0].float()
+    rows, columns = (found > found.median()).nonzero().float().mean(0).tolist()
+    np.testing.assert_allclose((rows, columns), 50 - 0.15 * 50.5, atol=0.5)
 
 
 def test_a_fifth_of_the_views_have_one_tint() -> None:
