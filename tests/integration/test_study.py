@@ -147,7 +147,8 @@ def test_tables_pair_each_run_with_its_own_zero_shot() -> None:
         {
             "sweep": "methods", "method": ["lora", "lora"], "shots": "4", "skew": "0.1",
             "training": None, "strategy": None, "loss": None, "learning-rate": 0.1,
-            "protocol": None, "seed": [0, 1], "part": "server-test", "accuracy": 0.5, "smooth_ece": final,
+            "protocol": None, "seed": [0, 1], "part": "server-test", "accuracy": 0.5,
+            "smooth_ece": final,
             "ece": 0.1, "over": 0.05, "nll": [1.0, 1.5], "zero_smooth_ece": zero,
         }
     )  # fmt: skip
