@@ -116,6 +116,7 @@ def test_a_checkout_is_bundled_without_its_environment_and_runs(tmp_path: Path) 
         *ROOMS, "fl2ora", "pyproject.toml", "README.md", "LICENSE"
     }  # fmt: skip
     assert (app / "pyproject.toml").read_bytes() == (ROOT / "pyproject.toml").read_bytes()
+    assert not list(app.rglob("__pycache__"))
     copied = zipfile.ZipFile(io.BytesIO(build_fab_from_disk(app)))
     whole = zipfile.ZipFile(io.BytesIO(build_fab_from_disk(ROOT)))
     differing = {

@@ -18,7 +18,7 @@ from fl2ora.clip_tuning.preprocessing import Preprocessing
 from fl2ora.clip_tuning.tiny_clip import new_model, new_preprocessor, new_tokenizer
 from fl2ora.federated_data.datasets.fashion_mnist import FashionMNIST
 from fl2ora.federated_data.datasets.shapes import HELD_BACK_STYLES, SEEN_STYLES, Shapes
-from fl2ora.pretraining.check import ZeroShot, markdown_table, zero_shot
+from fl2ora.pretraining.check import ZeroShot, markdown_table, zero_shot, zero_shot_table
 from fl2ora.pretraining.embedded import embedded_batches, main
 from fl2ora.pretraining.pairs import Pairs
 from fl2ora.pretraining.sources import Clothes, Drawings
@@ -134,6 +134,17 @@ def test_zero_shot_of_a_model_that_cannot_tell_is_chance() -> None:
     clip = Clip("untrained", model, tokenizer, PREPROCESSING)
     found = zero_shot(clip, Shapes(styles="neon", test=64), "neon", batch_size=40)
     assert found == ZeroShot("neon", accuracy=1 / 16, confidence=1 / 16, ece=0.0)
+
+
+def test_every_style_is_measured_on_so_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(clip: object, dataset: Shapes, domain: str) -> tuple[str, int]:
+        return domain, len(dataset.split("test"))
+
+    monkeypatch.setattr("fl2ora.pretraining.check.zero_shot", count)
+    tokenizer = new_tokenizer(["a cat."])
+    clip = Clip("untrained", new_model(tokenizer, seed=0), tokenizer, PREPROCESSING)
+    styles = (*SEEN_STYLES, *HELD_BACK_STYLES)
+    assert zero_shot_table(clip, images=32) == [(style, 32) for style in styles]
 
 
 def test_table_says_what_was_seen() -> None:

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from fl2ora.clip_tuning.preprocessing import Preprocessing
+from fl2ora.clip_tuning.preprocessor_file import FILE
 from fl2ora.clip_tuning.tiny_clip import new_model, new_preprocessor, new_tokenizer
 from fl2ora.commands.app import cli
 from fl2ora.experiment.errors import UserError
@@ -72,6 +73,7 @@ def test_seed_rate_and_sizes_of_the_recipe_are_those_of_the_model(tmp_path: Path
     done = pretrain(recipe, tmp_path / "x")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "x")
     assert (len(tokenizer), tokenizer.model_max_length) == (310, 12)
+    assert json.loads((tmp_path / "x" / FILE).read_text()) == new_preprocessor(16)
     model = new_model(tokenizer, 5, recipe.architecture())
     found = load_file(tmp_path / "x" / "model.safetensors")
     for name, value in model.state_dict().items():
@@ -81,6 +83,16 @@ def test_seed_rate_and_sizes_of_the_recipe_are_those_of_the_model(tmp_path: Path
     features = encode(model.train(), tokenizer, first)
     expected = contrastive_loss(*features, first.caption_of, model.logit_scale)
     assert done.loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_batches_differ_and_each_is_that_of_its_number() -> None:
+    preprocessing = Preprocessing.from_config(new_preprocessor(16), 16)
+    all_of_them = batches([(Drawings(), 8)], preprocessing, seed=0)
+    first, second = next(all_of_them), next(all_of_them)
+    again = next(batches([(Drawings(), 8)], preprocessing, seed=0, first=1))
+    assert not torch.equal(first.pixels, second.pixels)
+    assert torch.equal(second.pixels, again.pixels)
+    assert second.captions == again.captions
 
 
 def test_a_batch_is_drawn_from_the_recipe_s_sources(tmp_path: Path) -> None:

@@ -44,6 +44,11 @@ def test_all_mistakes_are_said_at_once() -> None:
     assert str(caught.value).startswith("3 problems in the recipe:")
 
 
+def test_a_rate_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="learning-rate: expected more than 0 and at most 10"):
+        recipe_of({"drawings": 1, "learning-rate": 0.0})
+
+
 @pytest.mark.parametrize("templates", ["a {}.", [3]])
 def test_what_is_no_list_of_texts_is_refused_as_such(templates: object) -> None:
     with pytest.raises(ConfigError, match="templates: expected a list of str, found "):
@@ -64,6 +69,7 @@ def test_what_is_no_list_of_texts_is_refused_as_such(templates: object) -> None:
         ({"drawings": 1, "captioned": "x"}, "captioned: drawings and clothes leave no image"),
         ({"drawings": 1e-3, "captioned": "x"}, "drawings: expected 0 or a share of at least one"),
         ({"captioned": "a\0b"}, "captioned: expected a path without control characters"),
+        ({"drawings": 1, "fashion-mnist": "a\0b"}, "fashion-mnist: expected a path without"),
         ({"drawings": 1, "templates": []}, "templates: expected texts with one {}"),
     ],
 )

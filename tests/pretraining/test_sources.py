@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from fl2ora.experiment.errors import UserError
+from fl2ora.federated_data.datasets.fashion_mnist import FashionMNIST
+from fl2ora.federated_data.datasets.shapes import SEEN_STYLES
+from fl2ora.federated_data.datasets.shapes_outlines import SHAPE_NAMES
 from fl2ora.pretraining import views
 from fl2ora.pretraining.pictures import read_picture
-from fl2ora.pretraining.sources import METADATA, CaptionedFolder, Clothes, Streams
+from fl2ora.pretraining.sources import METADATA, CaptionedFolder, Clothes, Drawings, Streams
 
 TEMPLATES = ("an emoji of {}.", "{}.")
 
@@ -60,6 +64,39 @@ def test_clothes_are_mirrored_by_halves_and_moved_by_up_to_two_pixels(
         assert 10 < (columns == low).sum().item() < 40
         moves.add((rows[0].item() - 4, low - 2))
     assert {max(abs(x), abs(y)) for x, y in moves} == {0, 1, 2}
+
+
+def test_clothes_are_called_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = torch.arange(60_000) % 10
+    images = (20 * labels).to(torch.uint8)[:, None, None, None].expand(-1, 1, 3, 3)
+    monkeypatch.setattr("fl2ora.pretraining.sources.read_pair", lambda *_: (images, labels))
+    drawn, texts = Clothes(tmp_path).draw(200, Streams(0, 0))
+    for image, text in zip(drawn, texts, strict=True):
+        assert FashionMNIST.class_names[int(image[0, 0, 0]) // 20] in text
+
+
+def test_drawings_are_called_by_their_shape_and_style(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(style: str, labels: Tensor, generator: torch.Generator) -> Tensor:
+        image = torch.stack([labels, torch.full_like(labels, SEEN_STYLES.index(style))], 1)
+        return image[:, :, None, None]
+
+    monkeypatch.setattr("fl2ora.pretraining.sources.draw_shapes", draw)
+    images, texts = Drawings().draw(400, Streams(0, 0))
+    named = 0
+    for (shape, style), text in zip(images.flatten(1).tolist(), texts, strict=True):
+        assert SHAPE_NAMES[shape] in text
+        told = text.removeprefix("a ").replace(SHAPE_NAMES[shape], "").strip(" ,.")
+        if told in SEEN_STYLES:
+            assert told == SEEN_STYLES[style]
+            named += 1
+    assert named > 20  # a tenth of the captions
+
+
+def test_a_line_that_stands_there_twice_is_drawn_twice_as_often(tmp_path: Path) -> None:
+    lines = "file_name,text\na.png,x\na.png,y\na.png,x\n"
+    source = CaptionedFolder(write(tmp_path, lines), ["{}"], side=4)
+    _, texts = source.draw(900, Streams(0, 0))
+    assert 550 < texts.count("x") < 650
 
 
 def test_a_batch_follows_seed_and_number_alone(tmp_path: Path) -> None:
@@ -117,6 +154,12 @@ def test_palettes_and_what_is_to_be_turned_are_read(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6  # to be turned clockwise by a quarter
     assert picture(tmp_path, image, exif=turned) == [[red, red], [green, green]]
+
+
+def test_a_picture_of_floating_point_numbers_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "x.tif")
+    with pytest.raises(UserError, match=r"x\.tif: expected a picture, found one of floating"):
+        read_picture(tmp_path / "x.tif", 2)
 
 
 def test_pictures_with_too_many_pixels_or_a_broken_head_are_refused(
