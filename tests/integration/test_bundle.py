@@ -49,9 +49,11 @@ def test_installed_wheel_can_be_bundled(tmp_path: Path, monkeypatch: pytest.Monk
         shutil.copytree(ROOT / room, installed / room)
     shutil.copy(ROOT / "fl2ora" / "__init__.py", installed / "__init__.py")
     shutil.copy(ROOT / "pyproject.toml", installed / "experiment" / "app.toml")
+    (installed / "messages" / "__pycache__").mkdir(exist_ok=True)
     monkeypatch.setattr(ray_engine, "code_root", lambda: installed)
     app = ray_engine._app_folder(tmp_path)
     assert app != ROOT
+    assert not list(app.rglob("__pycache__"))
     files = zipfile.ZipFile(io.BytesIO(build_fab_from_disk(app))).namelist()
     assert "fl2ora/__init__.py" in files
     assert "server_app/app.py" in files
@@ -116,7 +118,6 @@ def test_a_checkout_is_bundled_without_its_environment_and_runs(tmp_path: Path) 
         *ROOMS, "fl2ora", "pyproject.toml", "README.md", "LICENSE"
     }  # fmt: skip
     assert (app / "pyproject.toml").read_bytes() == (ROOT / "pyproject.toml").read_bytes()
-    assert not list(app.rglob("__pycache__"))
     copied = zipfile.ZipFile(io.BytesIO(build_fab_from_disk(app)))
     whole = zipfile.ZipFile(io.BytesIO(build_fab_from_disk(ROOT)))
     differing = {
