@@ -41,8 +41,13 @@ def pretrain(
 
     torch.set_num_threads(threads)
     recent: list[float] = []
+    begun = False
 
     def told(step: int, loss: float) -> None:
+        nonlocal begun
+        if not begun and step > 1:
+            console.print(f"goes on after step {step - 1:,}")
+        begun = True
         recent.append(loss)
         if step % _TOLD_EVERY == 0 or step == recipe.steps:
             mean = sum(recent) / len(recent)

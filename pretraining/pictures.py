@@ -33,6 +33,6 @@ def read_picture(path: Path, side: int) -> Tensor:
             picture = eight_bits(picture)
         square = picture.convert("RGBA").resize((side, side), Image.Resampling.BICUBIC)
     except Exception as error:  # decoders raise all kinds
-        said = str(error) or type(error).__name__
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(f"{path}: expected a picture, found {said}") from None
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)

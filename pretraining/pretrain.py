@@ -110,7 +110,7 @@ def pretrain(
     )
     with whole_folder(output) as folder:
         write_model(folder, model, tokenizer, preprocessor)
-        record = {"recipe": json.loads(text), "loss": done.loss, "torch": torch.__version__}
+        record = {"recipe": recipe.flat(), "loss": done.loss, "torch": torch.__version__}
         (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     return done
 

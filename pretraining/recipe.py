@@ -50,6 +50,10 @@ class Recipe(BaseModel):
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 256
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
 
+    def flat(self) -> dict[str, Any]:
+        """Return the recipe's keys and values, as a file of it has them."""
+        return {name.replace("_", "-"): value for name, value in self.model_dump().items()}
+
     def architecture(self) -> Architecture:
         """Return the sizes of the towers."""
         return Architecture(**{n: getattr(self, n) for n in Architecture.__dataclass_fields__})

@@ -218,7 +218,8 @@ def _read_metadata(folder: Path) -> dict[str, list[str]]:
                     _check_name(folder, name, where)
                 texts.setdefault(name, []).append(text)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+        said = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: expected pictures' names and captions, found: {said}") from None
     if not texts:
         raise UserError(f"{path}: expected a line for each picture, found none")
     return texts

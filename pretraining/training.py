@@ -171,7 +171,10 @@ class Training:
                 described = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{path}: expected a safetensors file, found {error}") from None
+            raise UserError(
+                f"{path}: expected a safetensors file, found {error}; "
+                "remove the folder to begin anew"
+            ) from None
         if described.get("recipe") != recipe:
             raise UserError(
                 f"{path}: expected the recipe that was begun, found that it has changed, or its "

@@ -151,7 +151,7 @@ def _find(folder: Path, name: str) -> Path:
             return path
     found = "no such folder" if not folder.is_dir() else "neither"
     raise UserError(
-        f"folder: expected {name} or {name}.gz in {folder}, found {found}; "
+        f"{folder}: expected a folder with {name} or {name}.gz, found {found}; "
         "get the files with `apt-get install dataset-fashion-mnist` (Debian, into "
         "/usr/share/datasets/fashion-mnist), or name any folder with the four IDX files"
     )

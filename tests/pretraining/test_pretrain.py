@@ -63,7 +63,7 @@ def test_one_that_was_cut_off_ends_as_one_that_was_not(
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not (tmp_path / "cut" / PROGRESS).exists()
     record = json.loads((tmp_path / "cut" / RECORD).read_text())
-    assert record["recipe"]["steps"] == 6
+    assert recipe_of(record["recipe"]) == recipe
 
 
 def test_seed_rate_and_sizes_of_the_recipe_are_those_of_the_model(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_damaged_beginning_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(UserError, match=r"found it damaged \(.*remove the folder"):
             pretrain(recipe, tmp_path)
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match="expected a safetensors file"):
+    with pytest.raises(UserError, match=r"expected a safetensors file, .*; remove the folder"):
         pretrain(recipe, tmp_path)
 
 
@@ -251,11 +251,11 @@ def test_the_command_tells_the_mean_loss_of_each_25_steps_and_the_threads_to_tor
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train(recipe: Recipe, output: Path, told: Callable[[int, float], None]) -> Pretrained:
-        for step in range(1, recipe.steps + 1):
+        for step in range(first, recipe.steps + 1):
             told(step, float(step))
         return Pretrained(1234, recipe.steps, 7.0, 90.0)
 
-    threads: list[int] = []
+    first, threads = 1, list[int]()
     monkeypatch.setattr("torch.set_num_threads", threads.append)
     monkeypatch.setattr("fl2ora.pretraining.pretrain.pretrain", train)
     (tmp_path / "recipe.toml").write_text("drawings = 1\nsteps = 60\n")
@@ -267,6 +267,9 @@ def test_the_command_tells_the_mean_loss_of_each_25_steps_and_the_threads_to_tor
     assert found[3].startswith("1,234 parameters, loss 7.000, 1.5 minutes.")
     assert f"--set model={Path.cwd() / 'x'}'" in found[3]
     assert threads == [3]
+    first = 51
+    found = CliRunner().invoke(cli, words, catch_exceptions=False).output.splitlines()
+    assert found[:2] == ["goes on after step 50", "step 60 of 60: loss 55.500"]
 
 
 def test_updates_are_bounded_and_only_matrices_decay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,7 +178,7 @@ def test_pictures_with_too_many_pixels_or_a_broken_head_are_refused(
 
 
 def test_a_folder_without_captions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"metadata\.csv: cannot be read"):
+    with pytest.raises(UserError, match=r"metadata\.csv: expected .*, found: No such file"):
         CaptionedFolder(tmp_path, TEMPLATES, 8)
 
 
