@@ -201,7 +201,7 @@ def _read_metadata(folder: Path) -> dict[str, list[str]]:
                 if (found := head.count(column)) != 1:
                     raise UserError(
                         f"{path}: expected the columns {', '.join(_COLUMNS)}, found "
-                        f"{f'{found} times' if found else 'no'} {column}"
+                        f"{f'{found} times' if found else 'no'} {column} in {shown(','.join(head))}"
                     )
             for cells in filter(None, lines):
                 where = f"{path}, line {lines.line_num}"

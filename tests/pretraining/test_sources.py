@@ -110,7 +110,7 @@ def test_a_batch_follows_seed_and_number_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "found"),
     [
-        ("file,text\na.png,x\n", "expected the columns file_name, text, found no file_name"),
+        ("file;text\na.png;x\n", "the columns file_name, text, found no file_name in 'file;text'"),
         ("file_name,text\n", "expected a line for each picture, found none"),
         ("file_name,text\na.png,\n", "line 2: expected a file and a text"),
         ("file_name,text\n../a.png,x\n", "line 2: expected a file in the folder, found '../a.png'"),
