@@ -4,7 +4,7 @@ r"""The study of docs/study.md, from archives of emoji to its tables: one comman
     npm pack --pack-destination study/archives openmoji emoji-datasource-google \
         emoji-datasource-twitter @lobehub/fluent-emoji-3d @iconify-json/noto-v1 \
         @iconify-json/emojione-v1
-    pip install '.[study]'
+    pip install -c constraints.txt -e '.[study]'
     python -m benchmarks.study
 
 What is there already is not made again: the pictures, the model, and every run that is done. The
