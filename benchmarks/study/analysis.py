@@ -24,6 +24,7 @@ SWEEPS = (
     "methods",
     "losses",
     "losses-class-specific",
+    "lora-aggregators",
     "longer",
     "rates",
     "transfer",

@@ -94,5 +94,5 @@ def test_every_cell_of_the_study_can_be_built(
         Jobs(tmp_path).check(sweep.cells(), sweep.select)
         cells[file.stem] = len(sweep.cells())
     wanted = {"methods": 80, "losses": 80, "rates": 50, "transfer": 24, "methods-drawings": 80}
-    wanted |= {"losses-class-specific": 80, "longer": 18}
+    wanted |= {"losses-class-specific": 80, "lora-aggregators": 20, "longer": 18}
     assert cells == wanted
