@@ -67,7 +67,7 @@ def workers(
     ways = {}
     for count, taken in found.items():
         wall, own, others = (statistics.median(column) for column in zip(*taken, strict=True))
-        ways[count] = own + others / count
+        ways[count] = (own + others) / count  # here are evaluation's threads, as many
         print(
             f"{count} at once, a round: {wall:.2f} s of the clock, {own:.2f} s of the processor in "
             f"the run's process, {others:.2f} s in others; longest way {ways[count]:.2f} s"
@@ -82,8 +82,6 @@ def _spent(root: Path, count: int, rounds: int) -> tuple[float, float, float]:
     run(8, root, dataset=data, num_rounds=rounds, workers=count, eval_batch_size=64)
     after = time.monotonic(), time.process_time(), _children()
     wall, own, others = (b - a for a, b in zip(before, after, strict=True))
-    if count > 1:  # evaluation is here, in as many threads
-        return wall, own / count, others
     return wall, own, others
 
 
