@@ -27,6 +27,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.round import vit_b_16
+from fl2ora.clip_tuning.model_folder import write_model
 from fl2ora.engines.private_superlink import PrivateSuperLink, free_port, stop, tool
 from fl2ora.experiment.config import RunConfig, Value
 from fl2ora.federated_data.datasets.shapes import Shapes
@@ -112,14 +113,12 @@ def _node(superlink: PrivateSuperLink, command: str, home: Path, index: int) -> 
 def write_vit_b_16(folder: Path) -> str:
     """Write a CLIP of ViT-B/16's shapes with random weights; return the folder's path."""
     clip, (mean, deviation) = vit_b_16(list(Shapes.class_names)), ([0.5] * 3, [0.25] * 3)
-    clip.model.save_pretrained(folder)
-    clip.tokenizer.save_pretrained(folder)
     described = {
         **{f"do_{step}": True for step in ("resize", "center_crop", "normalize", "rescale")},
         **{"image_mean": mean, "image_std": deviation, "resample": 3, "rescale_factor": 1 / 255},
         **{"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}},
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(described))
+    write_model(folder, clip.model, clip.tokenizer, described)
     return str(folder)
 
 

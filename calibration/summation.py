@@ -28,7 +28,8 @@ def sums_of(blocks: Iterable[Block], spec: StatsSpec) -> dict[str, Floats]:
         if len(waiting) == BLOCKS_AT_ONCE:  # binning few rows is all overhead
             _add_scores(total, concatenate_scores(waiting), spec)
             waiting.clear()
-    _add_scores(total, concatenate_scores(waiting), spec)
+    if waiting:
+        _add_scores(total, concatenate_scores(waiting), spec)
     return total
 
 

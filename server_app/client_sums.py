@@ -29,8 +29,6 @@ class ClientSums(Mapping[str, CalibrationStats]):
     def __getitem__(self, client: str) -> CalibrationStats:
         """Return the sums of one client."""
         rows, labels = self._logits[client], self._data[client].labels
-        if not len(rows):
-            return CalibrationStats.zero(self._spec)
         return CalibrationStats.from_logits(rows, labels, self._spec)
 
     def __iter__(self) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from fl2ora.reporting.collected_runs import FinishedRun, collect
 from fl2ora.reporting.logits import SavedLogits
 from fl2ora.reporting.reliability_rows import stats_of_scores
 from fl2ora.reporting.saved_scores import saved_scores
+from fl2ora.reporting.sweep_folder import DONE, SWEEP_FILE, SweepRecord
 
 SWEEPS = (
     "methods",
@@ -51,7 +51,7 @@ def results(folder: Path) -> pd.DataFrame:
     rows = [
         {"sweep": sweep, **row}
         for sweep in SWEEPS
-        if _has_run(folder / sweep / "sweep.json")
+        if _has_run(folder / sweep)
         for run in collect([folder / sweep]).runs
         for row in _rows(run)
     ]
@@ -60,11 +60,11 @@ def results(folder: Path) -> pd.DataFrame:
     )
 
 
-def _has_run(record: Path) -> bool:
+def _has_run(sweep: Path) -> bool:
     """Return whether a cell of a sweep is done."""
-    if not record.exists():
+    if not (sweep / SWEEP_FILE).exists():
         return False
-    return any(cell["state"] == "done" for cell in json.loads(record.read_text())["cells"])
+    return any(cell.state == DONE for cell in SweepRecord.load(sweep).cells)
 
 
 def _rows(run: FinishedRun) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from benchmarks.study.analysis import _metrics, interval, results, tables
 from finished_runs import finished_sweep
 from fl2ora.calibration.predictions import Scores
 from fl2ora.reporting.collected_runs import collect
+from fl2ora.reporting.sweep_folder import OPEN, CellRecord, SweepRecord
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 10 10">{}</svg>'
 SQUARE = '<rect width="5" height="10" fill="#ff0000"/>'
@@ -169,8 +170,8 @@ def test_results_are_what_the_runs_have_written(tmp_path: Path) -> None:
     """Every finished run of a sweep, with its metrics as it measured them: after, and before."""
     finished_sweep(tmp_path / "losses", seeds=2)
     (tmp_path / "rates").mkdir()
-    cell = {"name": "cells/0-0", "state": "waiting"}
-    (tmp_path / "rates" / "sweep.json").write_text(json.dumps({"cells": [cell]}))
+    cell = CellRecord({}, seed=0, folder="cells/0-0", state=OPEN)
+    SweepRecord({}, "", [], [cell], []).save(tmp_path / "rates")
     found = results(tmp_path)
     assert found["sweep"].tolist() == ["losses"] * len(found)
     assert found["part"].unique().tolist() == ["server-test"]
