@@ -16,6 +16,7 @@ from fl2ora.clip_tuning.prefix.digest import digest
 from fl2ora.clip_tuning.prefix.image_prefix import ImagePrefix, lasting
 from fl2ora.clip_tuning.prompt_parts import PromptPart, drops_out, encode_parts, parts_of
 from fl2ora.clip_tuning.prompts import fill_templates, tokenise
+from fl2ora.clip_tuning.towers import image_from_states, image_states
 from fl2ora.clip_tuning.tuned import TunedModule
 
 
@@ -60,7 +61,7 @@ class ClipClassifier(TunedModule):
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Return ``(B, D)`` unit features of ``pixels (B, 3, H, W)``."""
-        return unit(self.clip.get_image_features(pixel_values=pixels).pooler_output)
+        return unit(image_from_states(self.clip, image_states(self.clip, pixels, 0), 0))
 
     def encode_classes(self) -> Tensor:
         """Return ``(K, D)`` unit features of the classes' prompts."""

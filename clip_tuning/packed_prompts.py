@@ -29,13 +29,16 @@ class PackedPrompts(NamedTuple):
         positions: ``(G, T)``, its position in its prompt.
         mask: ``(G, 1, T, T)`` or ``(1, 1, T, T)``, True where a token may look; None where all
             look at all.
-        ends: ``(N,)``, which of the ``G * T`` places is the end of a prompt.
+        ends: ``(G, E)``, which of the ``G * T`` places are ends of prompts; a tree with fewer
+            than E has its first place for the others.
+        picks: ``(N,)``, which of the ``G * E`` ends is that of a prompt.
     """
 
     tokens: Tensor
     positions: Tensor
     mask: Tensor | None
     ends: Tensor
+    picks: Tensor
 
 
 @dataclass
@@ -48,6 +51,7 @@ class _Tree:
         looks: for each token, the places it may look at.
         row: the last prompt's keys.
         path: the last prompt's places.
+        ends: the places where prompts end, and which of them comes how late.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -55,6 +59,7 @@ class _Tree:
     looks: list[list[int]] = field(default_factory=list)
     row: list[int] = field(default_factory=list)
     path: list[int] = field(default_factory=list)
+    ends: dict[int, int] = field(default_factory=dict)
 
     def shared(self, row: list[int]) -> int:
         """Return how many tokens ``row`` begins with that the last prompt begins with."""
@@ -62,7 +67,7 @@ class _Tree:
         return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(row), len(self.row)))
 
     def add(self, row: list[int], first: int) -> int:
-        """Add a prompt whose tokens are numbered from ``first``; return the place of its end."""
+        """Add a prompt whose tokens are numbered from ``first``; return which end is its own."""
         known = self.shared(row)
         self.path = self.path[:known]
         for position in range(known, len(row)):
@@ -71,7 +76,7 @@ class _Tree:
             self.positions.append(position)
             self.looks.append(list(self.path))
         self.row = row
-        return self.path[-1]
+        return self.ends.setdefault(self.path[-1], len(self.ends))
 
 
 def pack(keys: Tensor, ends: Tensor, shared: bool = True, most: int = _MOST) -> PackedPrompts:
@@ -89,8 +94,10 @@ def pack(keys: Tensor, ends: Tensor, shared: bool = True, most: int = _MOST) -> 
         "a cat ." and "a dog .", with 9 for the padding; only the "a" is common:
 
         >>> packed = pack(torch.tensor([[1, 5, 2, 9], [1, 6, 2, 9]]), torch.tensor([2, 2]))
-        >>> packed.tokens.tolist(), packed.positions.tolist(), packed.ends.tolist()
-        ([[0, 1, 2, 5, 6]], [[0, 1, 2, 1, 2]], [2, 4])
+        >>> packed.tokens.tolist(), packed.positions.tolist()
+        ([[0, 1, 2, 5, 6]], [[0, 1, 2, 1, 2]])
+        >>> packed.ends.tolist(), packed.picks.tolist()
+        ([[2, 4]], [0, 1])
         >>> packed.mask[0, 0, 4].tolist()
         [True, False, False, True, True]
     """
@@ -114,15 +121,22 @@ def pack(keys: Tensor, ends: Tensor, shared: bool = True, most: int = _MOST) -> 
     for tree, seen in zip(trees, mask, strict=True):
         for place, looks in enumerate(tree.looks):
             seen[place, looks] = True
-    tokens, positions = (
-        torch.tensor([each + [0] * (size - len(each)) for each in lists])
-        for lists in zip(*((tree.tokens, tree.positions) for tree in trees), strict=True)
+    ends = _filled([[*tree.ends] for tree in trees])
+    picks = torch.tensor([tree * ends.shape[1] + end for tree, end in placed])
+    parts = (
+        _filled([tree.tokens for tree in trees]),
+        _filled([tree.positions for tree in trees]),
+        mask[:, None],
+        ends + size * torch.arange(len(trees))[:, None],
+        picks,
     )
-    places = torch.tensor([tree * size + place for tree, place in placed])
-    device = keys.device
-    return PackedPrompts(
-        tokens.to(device), positions.to(device), mask[:, None].to(device), places.to(device)
-    )
+    return PackedPrompts(*(part.to(keys.device) for part in parts))
+
+
+def _filled(rows: list[list[int]]) -> Tensor:
+    """Return rows of different lengths as a matrix, with zeros at their ends."""
+    longest = max(map(len, rows))
+    return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
 
 
 def whole(ids: Tensor, ends: Tensor, causal: bool = True) -> PackedPrompts:
@@ -131,4 +145,5 @@ def whole(ids: Tensor, ends: Tensor, causal: bool = True) -> PackedPrompts:
     tokens = torch.arange(count * length, device=device).view(count, length)
     positions = torch.arange(length, device=device).expand(count, length)
     mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
-    return PackedPrompts(tokens, positions, mask if causal else None, tokens[:, 0] + ends)
+    found, picks = tokens[:, :1] + ends[:, None], torch.arange(count, device=device)
+    return PackedPrompts(tokens, positions, mask if causal else None, found, picks)

@@ -8,15 +8,14 @@ arXiv 2210.03117): what the last block made of a prompt is replaced by the next 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import CLIPModel, SiglipModel
 
+from fl2ora.clip_tuning.last_block import last_block
 from fl2ora.clip_tuning.packed_prompts import PackedPrompts, pack, whole
+from fl2ora.clip_tuning.recomputation import recompute
 
 TOWERS = ("vision", "text")
 
@@ -34,26 +33,14 @@ def width(clip: CLIPModel | SiglipModel, tower: str) -> int:
 
 
 def recompute_activations(clip: CLIPModel | SiglipModel) -> None:
-    """Let all blocks of both towers keep only their inputs and compute the rest again in backward.
-
-    Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174), while a block is in training mode.
-    Dropout draws the same values again. transformers' own switch would also make the embeddings
-    require gradients, so that frozen towers and blocks before the first tuned one got a backward.
+    """Let all blocks of both towers recompute their activations; see ``recompute``.
 
     Args:
         clip: wrapped by peft or not.
     """
     for tower in TOWERS:
         for block in blocks(clip, tower):
-            block.forward = partial(_recomputed, block, block.forward)
-
-
-def _recomputed(
-    block: nn.Module, forward: Callable[..., object], *inputs: object, **options: Any
-) -> object:
-    if not block.training:
-        return forward(*inputs, **options)
-    return checkpoint(forward, *inputs, use_reentrant=False, **options)
+            recompute(block)
 
 
 def check_insertable(clip: CLIPModel | SiglipModel) -> None:
@@ -87,13 +74,16 @@ def encode_text(
     """
     hidden = embeddings.flatten(0, 1)[packed.tokens]
     hidden = hidden + clip.text_model.embeddings.position_embedding(packed.positions)
-    mask = _mask(packed, hidden)
-    for index, block in enumerate(blocks(clip, "text")):
-        if inserted and index in inserted:
-            owners = packed.tokens // embeddings.shape[1]
-            hidden = _with_first(hidden, inserted[index], packed.positions, owners)
-        hidden = block(hidden, mask)
-    return _pool_text(clip, hidden, packed.ends)
+    mask, owners = _mask(packed, hidden), packed.tokens // embeddings.shape[1]
+
+    def enter(index: int, hidden: Tensor) -> Tensor:
+        if not inserted or index not in inserted:
+            return hidden
+        return _with_first(hidden, inserted[index], packed.positions, owners)
+
+    some = blocks(clip, "text")
+    hidden = _through(some[:-1], hidden, mask, enter)
+    return _end_text(clip, enter(len(some) - 1, hidden), mask, packed)
 
 
 def _with_first(hidden: Tensor, prompts: Tensor, positions: Tensor, owners: Tensor) -> Tensor:
@@ -125,29 +115,26 @@ def text_states(
     embeddings = clip.text_model.embeddings
     hidden: Tensor = embeddings.token_embedding(ids.flatten()[packed.tokens])
     hidden = hidden + embeddings.position_embedding(packed.positions)
-    return _through(blocks(clip, "text")[:first], hidden, packed)
+    return _through(blocks(clip, "text")[:first], hidden, _mask(packed, hidden))
 
 
 def text_from_states(
     clip: CLIPModel | SiglipModel, hidden: Tensor, packed: PackedPrompts, first: int
 ) -> Tensor:
     """Return ``(N, D)`` projected features, not normalised, from states before block ``first``."""
-    hidden = _through(blocks(clip, "text")[first:], hidden, packed)
-    return _pool_text(clip, hidden, packed.ends)
+    mask = _mask(packed, hidden)
+    return _end_text(clip, _through(blocks(clip, "text")[first:-1], hidden, mask), mask, packed)
 
 
-def _through(some: nn.ModuleList, hidden: Tensor, packed: PackedPrompts) -> Tensor:
-    """Return what ``some`` blocks of the text tower make of ``hidden (G, T, d)``."""
-    mask = _mask(packed, hidden) if len(some) else None
-    for block in some:
-        hidden = block(hidden, mask)
-    return hidden
-
-
-def _pool_text(clip: CLIPModel | SiglipModel, hidden: Tensor, ends: Tensor) -> Tensor:
-    pooled = hidden.flatten(0, 1)[ends]
+def _end_text(
+    clip: CLIPModel | SiglipModel, hidden: Tensor, mask: Tensor | None, packed: PackedPrompts
+) -> Tensor:
+    """Return ``(N, D)`` projected features from states ``(G, T, d)`` before the last block."""
+    last = blocks(clip, "text")[-1]
+    ends = last_block(last, hidden, mask, lambda states: states.flatten(0, 1)[packed.ends])
+    pooled = clip.text_model.final_layer_norm(ends.flatten(0, 1)[packed.picks])
     project = clip.text_model.head if _is_siglip(clip) else clip.text_projection
-    features: Tensor = project(clip.text_model.final_layer_norm(pooled))
+    features: Tensor = project(pooled)
     return features
 
 
@@ -163,18 +150,20 @@ def encode_image(
             patches, behind the positions and before the first normalisation; those of index i
             replace the last n tokens before block i.
     """
-    vision = clip.vision_model
+    vision, prompts = clip.vision_model, dict(inserted or {})
     hidden = vision.embeddings(pixels)
     patches = hidden.shape[1]
-    prompts = dict(inserted or {})
     if 0 in prompts:
         hidden = _with_last(hidden, prompts.pop(0))
-    hidden = vision.pre_layrnorm(hidden)
-    for index, block in enumerate(blocks(clip, "vision")):
-        if index in prompts:
-            hidden = _with_last(hidden[:, :patches], prompts[index])
-        hidden = block(hidden, None)
-    return _pool_image(clip, hidden)
+
+    def enter(index: int, hidden: Tensor) -> Tensor:
+        if index not in prompts:
+            return hidden
+        return _with_last(hidden[:, :patches], prompts[index])
+
+    some = blocks(clip, "vision")
+    hidden = _through(some[:-1], vision.pre_layrnorm(hidden), None, enter)
+    return _end_image(clip, enter(len(some) - 1, hidden))
 
 
 def image_states(clip: CLIPModel | SiglipModel, pixels: Tensor, first: int) -> Tensor:
@@ -183,26 +172,36 @@ def image_states(clip: CLIPModel | SiglipModel, pixels: Tensor, first: int) -> T
     hidden: Tensor = vision.embeddings(pixels)
     if not _is_siglip(clip):
         hidden = vision.pre_layrnorm(hidden)
-    for block in blocks(clip, "vision")[:first]:
-        hidden = block(hidden, None)
-    return hidden
+    return _through(blocks(clip, "vision")[:first], hidden, None)
 
 
 def image_from_states(clip: CLIPModel | SiglipModel, hidden: Tensor, first: int) -> Tensor:
     """Return ``(B, D)`` projected features, not normalised, from states before block ``first``."""
-    for block in blocks(clip, "vision")[first:]:
-        hidden = block(hidden, None)
-    return _pool_image(clip, hidden)
+    return _end_image(clip, _through(blocks(clip, "vision")[first:-1], hidden, None))
 
 
-def _pool_image(clip: CLIPModel | SiglipModel, hidden: Tensor) -> Tensor:
-    vision = clip.vision_model
+def _end_image(clip: CLIPModel | SiglipModel, hidden: Tensor) -> Tensor:
+    """Return ``(B, D)`` projected features from states ``(B, L, d)`` before the last block."""
+    vision, last = clip.vision_model, blocks(clip, "vision")[-1]
     features: Tensor
-    if _is_siglip(clip):
-        features = vision.head(vision.post_layernorm(hidden))
+    if _is_siglip(clip):  # its head attends to all
+        features = vision.head(vision.post_layernorm(last(hidden, None)))
     else:
-        features = clip.visual_projection(vision.post_layernorm(hidden[:, 0]))
+        pooled = last_block(last, hidden, None, lambda states: states[:, :1])
+        features = clip.visual_projection(vision.post_layernorm(pooled[:, 0]))
     return features
+
+
+def _through(
+    some: nn.ModuleList,
+    hidden: Tensor,
+    mask: Tensor | None,
+    enter: Callable[[int, Tensor], Tensor] = lambda _, hidden: hidden,
+) -> Tensor:
+    """Return what ``some`` blocks make of ``hidden``, with ``enter`` before each."""
+    for index, block in enumerate(some):
+        hidden = block(enter(index, hidden), mask)
+    return hidden
 
 
 def _is_siglip(clip: CLIPModel | SiglipModel) -> bool:

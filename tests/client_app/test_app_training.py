@@ -91,7 +91,7 @@ def test_nucfl_compares_with_the_adapter_received_before(tmp_path: Path) -> None
     """In the first round there is none, so the term is 0; afterwards the client remembers."""
     folder = run_small(
         tmp_path, clients=2, num_rounds=ROUNDS, eval_every=ROUNDS, loss="cross_entropy + nucfl",
-        local_epochs=3, batch_size=8,
+        local_epochs=3, batch_size=8, learning_rate=0.01,
     )  # fmt: skip
     terms = {
         server_round: [

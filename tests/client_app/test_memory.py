@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
-from fl2ora.clip_tuning import towers
+from fl2ora.clip_tuning import recomputation
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
@@ -116,7 +116,7 @@ def test_recomputing_keeps_less(
         _saved_bytes(_build(tiny_clip_folder, method, flag), data, precision)
         for flag in (False, True)
     )
-    assert 0 < recomputed < 0.5 * plain
+    assert 0 < recomputed < 0.6 * plain
 
 
 def test_recomputing_is_for_training_alone(
@@ -192,5 +192,5 @@ def _count_checkpoints(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         calls.append(function)
         return checkpoint(function, *inputs, **options)
 
-    monkeypatch.setattr(towers, "checkpoint", counting)
+    monkeypatch.setattr(recomputation, "checkpoint", counting)
     return calls

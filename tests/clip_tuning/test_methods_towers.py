@@ -64,7 +64,7 @@ def _inputs(clip: Clip, tower: str, run: Any) -> list[Tensor]:
     """Return what enters each block of a tower while ``run`` runs."""
     seen: list[Tensor] = []
     hooks = [
-        block.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
+        block.layer_norm1.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
         for block in blocks(clip.model, tower)
     ]
     run()

@@ -60,6 +60,11 @@ def _read(packed: PackedPrompts, keys: Tensor, end: int) -> tuple[list[int], lis
     return keys.flatten()[tokens].tolist(), packed.positions[tree][looks].tolist()
 
 
+def _places(packed: PackedPrompts) -> list[int]:
+    """Return for each prompt the place of its end."""
+    return packed.ends.flatten()[packed.picks].tolist()
+
+
 @settings(deadline=None)
 @given(prompts(), st.sampled_from([1, 4, 128]), st.booleans())
 def test_every_place_looks_at_its_own_prompt_up_to_itself(
@@ -68,7 +73,7 @@ def test_every_place_looks_at_its_own_prompt_up_to_itself(
     keys, ends = given_prompts
     packed = pack(keys, ends, shared, most)
     assert packed.mask is not None
-    for row, last, end in zip(keys.tolist(), ends.tolist(), packed.ends.tolist(), strict=True):
+    for row, last, end in zip(keys.tolist(), ends.tolist(), _places(packed), strict=True):
         assert _read(packed, keys, end) == (row[: last + 1], list(range(last + 1)))
         tree, place = divmod(end, packed.tokens.shape[1])
         for before in packed.mask[tree, 0, place].nonzero().flatten().tolist():
@@ -90,6 +95,20 @@ def test_a_shared_beginning_is_there_once_and_only_if_asked(
 
 
 @settings(deadline=None)
+@given(prompts(), st.sampled_from([1, 4, 128]))
+def test_ends_are_in_the_rows_of_their_trees_and_each_is_there_once(
+    given_prompts: tuple[Tensor, Tensor], most: int
+) -> None:
+    packed = pack(*given_prompts, most=most)
+    (trees, size), places = packed.tokens.shape, {*_places(packed)}
+    own = [{place for place in places if place // size == tree} for tree in range(trees)]
+    assert packed.ends.shape == (trees, max(map(len, own)))
+    for tree, row in enumerate(packed.ends.tolist()):
+        assert {*row[: len(own[tree])]} == own[tree]
+        assert {*row[len(own[tree]) :]} <= {tree * size}
+
+
+@settings(deadline=None)
 @given(prompts(), st.integers(1, 12))
 def test_a_tree_has_no_more_tokens_than_asked_but_for_one_longer_prompt(
     given_prompts: tuple[Tensor, Tensor], most: int
@@ -107,7 +126,7 @@ def test_prompts_are_left_as_they_are_where_trees_save_less_than_a_fifth(
     keys, ends = torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([tokens - 1])
     packed, as_it_is = pack(keys, ends), whole(keys, ends)
     assert packed.tokens.shape == ((1, 4) if packs else (1, 5))
-    assert torch.equal(packed.ends, as_it_is.ends)
+    assert _places(packed) == _places(as_it_is) == [tokens - 1]
 
 
 def _answer(classifier: ClipClassifier, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -164,7 +183,7 @@ def tokens_seen(monkeypatch: pytest.MonkeyPatch) -> Callable[[ClipClassifier], i
 
     def count(classifier: ClipClassifier) -> int:
         seen: list[int] = []
-        last = blocks(classifier.clip, "text")[-1]
+        last = blocks(classifier.clip, "text")[-1].layer_norm1
         hook = last.register_forward_pre_hook(lambda _, args: seen.append(args[0][..., 0].numel()))
         with classifier.as_client({}):
             classifier.run(torch.zeros(2, 3, 32, 32))

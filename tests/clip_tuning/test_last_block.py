@@ -1,0 +1,133 @@
+"""The last block of a tower for some tokens: what a whole block returns of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+
+from fl2ora.clip_tuning.last_block import last_block
+from fl2ora.clip_tuning.towers import blocks
+
+WIDTH, TOKENS = 16, 5
+LAYERS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
+
+
+def _block(kind: str = "clip", attention: str = "sdpa", **options: Any) -> Any:
+    sizes = {"hidden_size": WIDTH, "intermediate_size": 24, "num_attention_heads": 2}
+    sizes |= {"num_hidden_layers": 1, "bos_token_id": 0, "eos_token_id": 1, **options}
+    torch.manual_seed(0)
+    model: CLIPModel | SiglipModel
+    if kind == "clip":
+        model = CLIPModel(CLIPConfig(text_config=sizes, vision_config=sizes))
+    else:
+        model = SiglipModel(SiglipConfig(text_config=sizes, vision_config=sizes))
+    model.set_attn_implementation(attention)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return blocks(model, "text")[-1]
+
+
+def _states(rows: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(rows, TOKENS, WIDTH, generator=generator).requires_grad_()
+
+
+def _first(states: Tensor) -> Tensor:
+    return states[:, :1]
+
+
+def _some(states: Tensor) -> Tensor:
+    """Return other two tokens of every row."""
+    return states.flatten(0, 1)[torch.tensor([[4, 1], [7, 7], [10, 14]])]
+
+
+def _causal(rows: int) -> Tensor:
+    return torch.full((rows, 1, TOKENS, TOKENS), -torch.inf).triu(1)
+
+
+def _answers(block: Any, states: Tensor, found: Tensor) -> list[Tensor]:
+    """Return what was found, and the gradients of the states and of every parameter."""
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(2))
+    given = [states, *block.parameters()]
+    return [found.detach(), *torch.autograd.grad((found * weights).sum(), given)]
+
+
+@pytest.mark.parametrize("pick", [_first, _some])
+@pytest.mark.parametrize("mask", [None, _causal(1), _causal(3)], ids=["none", "one", "each"])
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_values_and_gradients_are_those_of_the_whole_block(
+    attention: str, kind: str, mask: Tensor | None, pick: Any
+) -> None:
+    block, states = _block(kind, attention), _states()
+    found = _answers(block, states, last_block(block, states, mask, pick))
+    wanted = _answers(block, states, pick(block(states, mask)))
+    for one, other in zip(found, wanted, strict=True):
+        largest = float(other.abs().max())
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * max(1.0, largest))
+    assert float(wanted[0].std()) > 0.1
+
+
+def _with_dropout(block: Any, layer: str) -> Any:
+    parent, _, name = layer.rpartition(".")
+    module = block.get_submodule(parent)
+    setattr(module, name, nn.Sequential(nn.Dropout(0.5), getattr(module, name)))
+    return block
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_dropout_draws_what_it_draws_in_a_whole_block(layer: str) -> None:
+    block, states = _with_dropout(_block(), layer).train(), _states()
+    torch.manual_seed(3)
+    found = last_block(block, states, None, _some)
+    after = torch.rand(3)
+    torch.manual_seed(3)
+    wanted = _some(block(states, None))
+    torch.testing.assert_close(found, wanted)
+    assert torch.equal(after, torch.rand(3))
+    torch.manual_seed(4)
+    assert not torch.allclose(last_block(block, states, None, _some), wanted)
+
+
+def test_dropout_of_the_attention_draws_what_it_draws_in_a_whole_block() -> None:
+    block, states = _block(attention_dropout=0.5).train(), _states()
+    torch.manual_seed(3)
+    found = last_block(block, states, None, _first)
+    torch.manual_seed(3)
+    torch.testing.assert_close(found, _first(block(states, None)))
+    torch.testing.assert_close(
+        last_block(block.eval(), states, None, _first), _first(block(states, None))
+    )
+
+
+@pytest.mark.parametrize(
+    ("dropout", "training", "queries", "keys", "rest"),
+    [
+        (None, True, 3, 15, 3),
+        ("self_attn.q_proj", True, 15, 15, 3),
+        ("self_attn.q_proj", False, 3, 15, 3),
+        ("self_attn.v_proj", True, 3, 15, 3),
+        ("mlp.fc1", True, 15, 15, 15),
+        ("mlp.fc1", False, 3, 15, 3),
+    ],
+)
+def test_tokens_that_each_layer_sees(
+    dropout: str | None, training: bool, queries: int, keys: int, rest: int
+) -> None:
+    """Of three rows of five tokens, of which one is read."""
+    block, seen = _block().train(training), dict.fromkeys(LAYERS, 0)
+    if dropout:
+        _with_dropout(block, dropout)
+        block.train(training)
+    for name in LAYERS:
+
+        def count(_: nn.Module, given: tuple[Tensor, ...], name: str = name) -> None:
+            seen[name] += given[0][..., 0].numel()
+
+        block.get_submodule(name).register_forward_pre_hook(count)
+    last_block(block, _states(), None, _first)
+    assert list(seen.values()) == [queries, keys, rest, rest, rest]
