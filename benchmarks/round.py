@@ -11,8 +11,8 @@ step, in turn, and the table has medians:
 - ``careful``: transformers and peft as a careful person would write it: prompts tokenised once and
   padded to the longest, features of classes and images, cross-entropy, SGD;
 - ``released``: as ``careful``, but in every step all prompts are tokenised anew, 77 tokens long;
-- ``limit``: the arithmetic of the needed tokens, by the rate that matrix products of these shapes
-  reach in this process.
+- ``limit``: the matrix products that the step needs, each timed by itself in this process; see
+  ``needed_products``.
 
 Seconds are of the processor, so that other work on the machine counts for little.
 """
@@ -33,11 +33,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
+from benchmarks.needed_products import Product, Tower, needed, seconds
 from benchmarks.tuning_cost import PLAN, TEMPLATES, random_images
 from fl2ora.client_app.training import local_train
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.preprocessing import Preprocessing
+from fl2ora.clip_tuning.processor import use_processor
 from fl2ora.clip_tuning.prompts import fill_templates, tokenise
 from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.images import LabelledImages
@@ -57,9 +59,8 @@ def main(
     ] = True,
 ) -> None:
     """Print the table."""
-    torch.set_num_threads(1)
-    rate = matrix_rate()
-    print(f"Matrix products: {rate / 1e9:.1f} GFLOP/s.\n")
+    use_processor(1)
+    print(f"Matrix products: {matrix_rate() / 1e9:.1f} GFLOP/s.\n")
     print(
         "| tuning | classes | batch | ours s | careful s | ours / careful | released / ours | ",
         end="",
@@ -68,10 +69,10 @@ def main(
     for kind in tuning or ("lora", "dropout", "coop"):
         for size in batch or (32, 8):
             for count in classes or (10, 100, 1000):
-                print(row(kind, count, size, repeats, rate, released), flush=True)
+                print(row(kind, count, size, repeats, released), flush=True)
 
 
-def row(kind: str, count: int, size: int, repeats: int, rate: float, released: bool) -> str:
+def row(kind: str, count: int, size: int, repeats: int, released: bool) -> str:
     """Return one line of the table."""
     names = class_names(count)
     clip, data = vit_b_16(names), random_images(size)
@@ -88,10 +89,10 @@ def row(kind: str, count: int, size: int, repeats: int, rate: float, released: b
                 found.append(time.process_time() - started)
     mine, careful, *rest = map(statistics.median, times)
     slow = f"{rest[0] / mine:.2f}" if rest else "-"
-    least = needed_flops(clip, kind, names, size) / rate
+    limit = least(clip, kind, names, size)
     return (
         f"| {kind} | {count} | {size} | {mine:.2f} | {careful:.2f} | {mine / careful:.2f} | "
-        f"{slow} | {least:.2f} | {least / mine:.2f} |"
+        f"{slow} | {limit:.2f} | {limit / mine:.2f} |"
     )
 
 
@@ -155,24 +156,24 @@ def with_context(model: CLIPModel, ids: Tensor, context: Tensor) -> Tensor:
     return model.text_projection(pooled)  # type: ignore[no-any-return]
 
 
-def needed_flops(clip: Clip, kind: str, names: list[str], size: int) -> float:
-    """Return the multiplications and additions of a step, times those of a backward to inputs.
-
-    Linear layers of all blocks: 12 d^2 a token, and attention, 2 d L; forward, and once more for
-    the gradient of the inputs, which needs attention twice. What LoRA adds is left out.
-    """
+def least(clip: Clip, kind: str, names: list[str], size: int) -> float:
+    """Return the seconds of the products that a step needs."""
     ids = tokenise(clip.tokenizer, fill_templates(names, TEMPLATES), 77)
     end = clip.model.config.text_config.eos_token_id
     rows = [row[: row.index(end) + 1] for row in ids.tolist()]
-    text = sum(map(len, rows))
+    tokens = sum(map(len, rows))
     if kind != "dropout":
-        text = len({tuple(row[: i + 1]) for row in rows for i in range(len(row))})
+        tokens = len({tuple(row[: i + 1]) for row in rows for i in range(len(row))})
+    images, texts = (
+        Tower(768, size * 197, size, attention=(size, 197)),
+        Tower(512, tokens, len(ids)),
+    )
     if kind == "coop":
-        text += 16 - 4
-    images = size * 197
-    vision = 12 * images * (2 * 12 * 768**2 + 4 * 768 * 197)
-    vision_back = 0 if kind == "coop" else 12 * images * (2 * 12 * 768**2 + 8 * 768 * 197)
-    return float(vision + vision_back + 2 * 12 * text * 2 * 12 * 512**2)
+        images = images._replace(backward=False, lora=False)
+        texts = texts._replace(tokens=tokens + 16 - 4, inputs=True, lora=False)
+    products = needed(images) + needed(texts)
+    products[Product((size * 196, 768), (768, 768), "right")] += 1  # the patches
+    return sum(count * seconds(product) for product, count in products.items())
 
 
 def matrix_rate() -> float:

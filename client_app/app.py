@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
@@ -12,6 +11,7 @@ from fl2ora.client_app import tasks
 from fl2ora.client_app.node import Node
 from fl2ora.client_app.node_config import node_name
 from fl2ora.client_app.state import ClientState
+from fl2ora.clip_tuning.processor import use_processor
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.fingerprint import code_fingerprint, code_root, library_versions
 from fl2ora.messages.calibrate import decode_calibrate, encode_sums
@@ -78,7 +78,5 @@ def calibrate(message: Message, context: Context) -> Message:
 def node_of(context: Context, message: Message) -> Node:
     """Return the node that a message came to, in the classes of the run; its threads are used."""
     node = Node.from_configs(context.run_config, context.node_config, context.node_id)
-    # Not those of the machine: with another number, torch adds in another order.
-    if torch.get_num_threads() != node.config.threads:
-        torch.set_num_threads(node.config.threads)
+    use_processor(node.config.threads)
     return replace(node, classes=decode_classes(message), left_out=decode_left_out(message))

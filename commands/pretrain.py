@@ -35,11 +35,10 @@ def pretrain(
     folder = Path(made_absolute(str(output)))
     console = console_for(stderr=False)
     # Imported here so that a mistake in the file is answered before torch is loaded.
-    import torch
-
+    from fl2ora.clip_tuning.processor import use_processor
     from fl2ora.pretraining.pretrain import pretrain as train
 
-    torch.set_num_threads(threads)
+    use_processor(threads)
     recent: list[float] = []
     begun = False
 

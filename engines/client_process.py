@@ -27,6 +27,7 @@ import torch
 
 from fl2ora.client_app.app import app
 from fl2ora.client_app.node import Node
+from fl2ora.clip_tuning.processor import use_processor
 from fl2ora.engines.answering import answered
 from fl2ora.engines.client_frames import Frames, answer_frames, read_task, receive, send
 from fl2ora.experiment.config import Value
@@ -114,7 +115,7 @@ def _warm_up(run: dict[str, Any]) -> None:
 def _answer(end: int, threads: int) -> None:
     """Answer tasks until there are no more."""
     try:
-        torch.set_num_threads(threads)
+        use_processor(threads)
         channel = Connection(end)
         tasks: queue.Queue[Frames] = queue.Queue()
         threading.Thread(target=_listen, args=(channel, tasks), daemon=True).start()

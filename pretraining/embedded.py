@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from fl2ora.clip_tuning.architecture import IMAGE_SIDE
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.embedded import load_embedded, save_embedded
 from fl2ora.clip_tuning.preprocessing import Preprocessing
+from fl2ora.clip_tuning.processor import use_processor
 from fl2ora.clip_tuning.tiny_clip import new_model, new_preprocessor, new_tokenizer
 from fl2ora.federated_data.datasets.fashion_mnist import FashionMNIST
 from fl2ora.pretraining.check import markdown_table, zero_shot_table
@@ -64,7 +64,7 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 2,
 ) -> None:
     """Train the embedded CLIP, write it, and print how it does without any tuning."""
-    torch.set_num_threads(threads)
+    use_processor(threads)
     started = time.perf_counter()
     clothes = FashionMNIST(str(fashion_mnist), validation=1)  # only the test split is used
     preprocessor = new_preprocessor()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import torch
 from flwr.serverapp import Grid
 
 from fl2ora.clip_tuning.adapter import Adapter, AdapterError, check_like
 from fl2ora.clip_tuning.build import zero_shot_classifier
 from fl2ora.clip_tuning.learning_rates import learning_rate_for
+from fl2ora.clip_tuning.processor import use_processor
 from fl2ora.experiment.blame import blaming
 from fl2ora.experiment.config import RunConfig
 from fl2ora.experiment.errors import RunInterruptedError, UserError
@@ -50,7 +50,7 @@ def run_experiment(grid: Grid, config: RunConfig, run_id: int) -> Path:
         LoggedRecord(folder, config.num_rounds) as tracker,
     ):
         try:
-            torch.set_num_threads(config.threads)
+            use_processor(config.threads)
             run, state = _begin(grid, config, plugins, folder, tracker, past)
             state = _rounds(run, state)
             outcome = finish(run, state, plugins)

@@ -1,0 +1,107 @@
+"""The matrix products that a training step cannot do without, and how long they take here.
+
+Of every block: queries, keys, values, output and MLP; the attention of images, which is more than
+a tenth of their work; LoRA's own factors. Forward, and backward to what is tuned and to what lies
+before it. In a tower's last block all but keys and values are needed of one token of an image or
+text. Norms, activations, softmax and the attention of texts are left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import NamedTuple
+
+import torch
+
+BLOCKS, HEADS, HEAD, RANK = 12, 12, 64, 2  # of ViT-B/16, and of LoRA
+
+
+class Product(NamedTuple):
+    """A matrix product: shapes of both sides in memory, and which of them is transposed."""
+
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    transposed: str = ""
+
+
+class Tower(NamedTuple):
+    """What a step asks of a tower.
+
+    Attributes:
+        width: d.
+        tokens: needed of all blocks but the last.
+        read: tokens that are read of the last block.
+        backward: whether anything before its end is tuned.
+        inputs: whether the gradient of what enters the first block is needed.
+        lora: whether q, k and v have LoRA's factors.
+        attention: images and tokens of each, between which attention is counted.
+    """
+
+    width: int
+    tokens: int
+    read: int
+    backward: bool = True
+    inputs: bool = False
+    lora: bool = True
+    attention: tuple[int, int] | None = None
+
+
+def needed(tower: Tower) -> Counter[Product]:
+    """Return how often each product is needed in a step."""
+    found: Counter[Product] = Counter()
+    for block in range(BLOCKS):
+        last, through = block == BLOCKS - 1, block > 0 or tower.inputs
+        rest, d = tower.read if last else tower.tokens, tower.width
+        for rows in (rest, tower.tokens, tower.tokens):  # queries, keys, values
+            found += _linear(rows, d, d, tower.backward and through)
+            if tower.lora:
+                found += _factors(rows, d, through)
+        for inner, outer in ((d, d), (d, 4 * d), (4 * d, d)):
+            found += _linear(rest, inner, outer, tower.backward)
+        if tower.attention and not last:
+            found += _attention(*tower.attention, tower.backward)
+    return found
+
+
+def _linear(rows: int, inner: int, outer: int, backward: bool) -> Counter[Product]:
+    found = Counter([Product((rows, inner), (outer, inner), "right")])
+    if backward:
+        found[Product((rows, outer), (outer, inner))] += 1
+    return found
+
+
+def _factors(rows: int, d: int, through: bool) -> Counter[Product]:
+    """Of ``s B A x``: forward, gradients of both factors, and of x."""
+    found = Counter([Product((rows, d), (RANK, d), "right")])
+    found[Product((rows, RANK), (d, RANK), "right")] += 1
+    found[Product((rows, d), (d, RANK))] += 1
+    found[Product((rows, RANK), (rows, d), "left")] += 1
+    found[Product((rows, d), (rows, RANK), "left")] += 1
+    if through:
+        found[Product((rows, RANK), (RANK, d))] += 1
+    return found
+
+
+def _attention(images: int, tokens: int, backward: bool) -> Counter[Product]:
+    """Two products forward, four backward; half of them sum over tokens."""
+    states, weights = (images * HEADS, tokens, HEAD), (images * HEADS, tokens, tokens)
+    found = Counter({Product(states, states, "right"): 1, Product(weights, states): 1})
+    if backward:
+        found[Product(states, states, "right")] += 1
+        found[Product(weights, states)] += 1
+        found[Product(weights, states, "left")] += 2
+    return found
+
+
+def seconds(product: Product, repeats: int = 7) -> float:
+    """Return the processor's seconds of one product, the least of some, into memory at hand."""
+    left, right = torch.randn(product.left), torch.randn(product.right)
+    left = left.mT if product.transposed == "left" else left
+    right = right.mT if product.transposed == "right" else right
+    found, times = left @ right, []
+    for _ in range(repeats):
+        started = time.process_time()
+        torch.matmul(left, right, out=found)
+        times.append(time.process_time() - started)
+    return min(times)
