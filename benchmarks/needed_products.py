@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-BLOCKS, HEADS, HEAD, RANK = 12, 12, 64, 2  # of ViT-B/16, and of LoRA
+HEADS, HEAD, RANK = 12, 64, 2  # of ViT-B/16's image tower, and of LoRA
 
 
 class Product(NamedTuple):
@@ -30,6 +30,7 @@ class Tower(NamedTuple):
 
     Attributes:
         width: d.
+        blocks: how many there are.
         tokens: needed of all blocks but the last.
         read: tokens that are read of the last block.
         backward: whether anything before its end is tuned.
@@ -39,6 +40,7 @@ class Tower(NamedTuple):
     """
 
     width: int
+    blocks: int
     tokens: int
     read: int
     backward: bool = True
@@ -50,8 +52,8 @@ class Tower(NamedTuple):
 def needed(tower: Tower) -> Counter[Product]:
     """Return how often each product is needed in a step."""
     found: Counter[Product] = Counter()
-    for block in range(BLOCKS):
-        last, through = block == BLOCKS - 1, block > 0 or tower.inputs
+    for block in range(tower.blocks):
+        last, through = block == tower.blocks - 1, block > 0 or tower.inputs
         rest, d = tower.read if last else tower.tokens, tower.width
         for rows in (rest, tower.tokens, tower.tokens):  # queries, keys, values
             found += _linear(rows, d, d, tower.backward and through)

@@ -47,7 +47,7 @@ def _picked(
     keys, values = attention.k_proj(normed), attention.v_proj(normed)
     if mask is not None:
         mask = pick(mask[:, 0].expand(len(hidden), -1, -1))[:, None]
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+    attend = ALL_ATTENTION_FUNCTIONS.get(
         attention.config._attn_implementation, eager_attention_forward
     )
     heads = [
