@@ -72,10 +72,10 @@ def test_values_and_gradients_are_those_of_the_whole_block(
     assert float(wanted[0].std()) > 0.1
 
 
-def _with_dropout(block: Any, layer: str) -> Any:
+def _with_dropout(block: Any, layer: str, share: float = 0.5) -> Any:
     parent, _, name = layer.rpartition(".")
     module = block.get_submodule(parent)
-    setattr(module, name, nn.Sequential(nn.Dropout(0.5), getattr(module, name)))
+    setattr(module, name, nn.Sequential(nn.Dropout(share), getattr(module, name)))
     return block
 
 
@@ -105,24 +105,23 @@ def test_dropout_of_the_attention_draws_what_it_draws_in_a_whole_block() -> None
 
 
 @pytest.mark.parametrize(
-    ("dropout", "training", "queries", "keys", "rest"),
+    ("dropout", "share", "training", "queries", "keys", "rest"),
     [
-        (None, True, 3, 15, 3),
-        ("self_attn.q_proj", True, 15, 15, 3),
-        ("self_attn.q_proj", False, 3, 15, 3),
-        ("self_attn.v_proj", True, 3, 15, 3),
-        ("mlp.fc1", True, 15, 15, 15),
-        ("mlp.fc1", False, 3, 15, 3),
+        ("self_attn.q_proj", 0.0, True, 3, 15, 3),
+        ("self_attn.q_proj", 0.5, True, 15, 15, 3),
+        ("self_attn.q_proj", 0.5, False, 3, 15, 3),
+        ("self_attn.v_proj", 0.5, True, 3, 15, 3),
+        ("mlp.fc1", 0.0, True, 3, 15, 3),
+        ("mlp.fc1", 0.5, True, 15, 15, 15),
+        ("mlp.fc1", 0.5, False, 3, 15, 3),
     ],
 )
 def test_tokens_that_each_layer_sees(
-    dropout: str | None, training: bool, queries: int, keys: int, rest: int
+    dropout: str, share: float, training: bool, queries: int, keys: int, rest: int
 ) -> None:
     """Of three rows of five tokens, of which one is read."""
-    block, seen = _block().train(training), dict.fromkeys(LAYERS, 0)
-    if dropout:
-        _with_dropout(block, dropout)
-        block.train(training)
+    block, seen = _with_dropout(_block(), dropout, share), dict.fromkeys(LAYERS, 0)
+    block.train(training)
     for name in LAYERS:
 
         def count(_: nn.Module, given: tuple[Tensor, ...], name: str = name) -> None:

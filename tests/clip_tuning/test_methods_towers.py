@@ -13,7 +13,7 @@ from fl2ora.clip_tuning.clip import Clip, load_clip
 from fl2ora.clip_tuning.context import NOISE, ContextClassifier
 from fl2ora.clip_tuning.packed_prompts import whole
 from fl2ora.clip_tuning.prompt_layout import ContextSettings, Layout, lay_out
-from fl2ora.clip_tuning.towers import blocks, encode_image, encode_text
+from fl2ora.clip_tuning.towers import TOWERS, blocks, encode_image, encode_text, width
 from fl2ora.experiment.errors import UserError
 
 TEXTS = ["a cat", "a photo of a rather long name", ""]
@@ -114,6 +114,41 @@ def test_deep_text_prompts_replace_what_follows_the_start(tiny_clip: Clip, per_t
     assert torch.equal(second[:, :1], after[:, :1])
     assert torch.equal(second[:, 1:2], prompts.expand(3, -1, -1))
     assert torch.equal(second[:, 2:], after[:, 2:])
+
+
+@torch.no_grad()
+def test_prompts_enter_blocks_in_the_middle_too() -> None:
+    """Of the embedded model, whose towers have three and four blocks."""
+    clip = load_clip("embedded")
+    ids, ends = _tokens(clip)
+    embeddings, packed = clip.model.text_model.embeddings.token_embedding(ids), whole(ids, ends)
+    text, image = (
+        torch.randn(1, width(clip.model, "text")),
+        torch.randn(2, width(clip.model, "vision")),
+    )
+    seen = _inputs(clip, "text", lambda: encode_text(clip.model, embeddings, packed, {1: text}))
+    assert [torch.equal(each[:, 1:2], text.expand(3, -1, -1)) for each in seen] == [
+        False,
+        True,
+        False,
+    ]
+    inserted = {0: image, 1: image}
+    seen = _inputs(clip, "vision", lambda: encode_image(clip.model, _pixels(), inserted))
+    found = [torch.equal(each[:, -2:], image.expand(3, -1, -1)) for each in seen]
+    assert found == [False, True, False, False]
+
+
+@torch.no_grad()
+def test_the_last_mlp_sees_the_tokens_that_are_read_alone(clip: Clip) -> None:
+    seen: list[int] = []
+    for tower in TOWERS:
+        last = blocks(clip.model, tower)[-1].mlp
+        last.register_forward_pre_hook(lambda _, args: seen.append(args[0][..., 0].numel()))
+    encode_image(clip.model, _pixels())
+    ids, ends = _tokens(clip)
+    embeddings = clip.model.text_model.embeddings.token_embedding(ids)
+    encode_text(clip.model, embeddings, whole(ids, ends))
+    assert seen == [3, 3]
 
 
 def _shown(clip: Clip, layout: Layout) -> list[str]:
