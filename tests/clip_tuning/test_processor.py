@@ -6,13 +6,17 @@ import ctypes
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from fl2ora.client_app import app
 from fl2ora.clip_tuning import processor
 from fl2ora.clip_tuning.processor import use_processor
+from fl2ora.server_app import federated_run
+from runs import run_small
 
 Calls = list[tuple[int, int]]
 TRIM, MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
@@ -94,3 +98,12 @@ def test_memory_that_was_freed_is_used_again(numbers: int) -> None:
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
     assert max(map(int, found.stdout.split()[-20:])) < 100
+
+
+def test_server_and_nodes_of_a_run_tell_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, list[int]] = {"server": [], "node": []}
+    monkeypatch.setattr(federated_run, "use_processor", told["server"].append)
+    monkeypatch.setattr(app, "use_processor", told["node"].append)
+    run_small(tmp_path, clients=2, num_rounds=1)
+    assert told["server"] == [1]
+    assert {*told["node"]} == {1}
