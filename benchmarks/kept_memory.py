@@ -1,6 +1,6 @@
 """What it saves to keep the memory that a step has freed, and how much more memory that takes.
 
-    python -m benchmarks.kept_memory
+    python -m benchmarks.kept_memory measure
 
 The embedded model's default run of five rounds in one process, and LoRA's step of 32 images with
 ViT-B/16's shapes; each way in a process of its own, in turn, on one thread. Seconds of the
