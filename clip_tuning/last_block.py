@@ -31,7 +31,7 @@ def last_block(
         pick: from ``(G, T, n)`` the E tokens of each row that are read, ``(G, E, n)``.
     """
     attention = block.self_attn
-    if _drops_out(attention.out_proj, block.mlp) or (attention.training and attention.dropout):
+    if dropout_is_on(attention.out_proj, block.mlp) or (attention.training and attention.dropout):
         return pick(block(hidden, mask))
     found: Tensor = recomputed(block, _picked, block, hidden, mask, pick)
     return found
@@ -42,7 +42,7 @@ def _picked(
 ) -> Tensor:
     attention = block.self_attn
     normed = block.layer_norm1(hidden)
-    whole = _drops_out(attention.q_proj)
+    whole = dropout_is_on(attention.q_proj)
     queries = pick(attention.q_proj(normed)) if whole else attention.q_proj(pick(normed))
     keys, values = attention.k_proj(normed), attention.v_proj(normed)
     if mask is not None:
@@ -60,7 +60,7 @@ def _picked(
     return result
 
 
-def _drops_out(*modules: nn.Module) -> bool:
+def dropout_is_on(*modules: nn.Module) -> bool:
     """Whether any of them has dropout that is on."""
     layers = [each for module in modules for each in module.modules()]
     return any(isinstance(each, nn.Dropout) and each.training and each.p > 0 for each in layers)

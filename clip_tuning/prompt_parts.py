@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import Dropout
 from transformers import CLIPModel, SiglipModel
 
+from fl2ora.clip_tuning.last_block import dropout_is_on
 from fl2ora.clip_tuning.packed_prompts import PackedPrompts
 from fl2ora.clip_tuning.towers import pack_ids, text_from_states, text_states
 
@@ -52,6 +52,4 @@ def encode_parts(clip: CLIPModel | SiglipModel, parts: Iterable[PromptPart]) -> 
 def drops_out(clip: CLIPModel | SiglipModel) -> bool:
     """Whether dropout is on in the text tower, so that equal tokens get other states."""
     tower, attention = clip.text_model, clip.config.text_config.attention_dropout
-    layers = [module for module in tower.modules() if isinstance(module, Dropout)]
-    on = any(layer.training and layer.p > 0 for layer in layers)
-    return bool(on or (tower.training and attention > 0))
+    return bool(dropout_is_on(tower) or (tower.training and attention > 0))

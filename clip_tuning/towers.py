@@ -74,11 +74,12 @@ def encode_text(
     """
     hidden = embeddings.flatten(0, 1)[packed.tokens]
     hidden = hidden + clip.text_model.embeddings.position_embedding(packed.positions)
-    mask, owners = _mask(packed, hidden), packed.tokens // embeddings.shape[1]
+    mask = _mask(packed, hidden)
 
     def enter(index: int, hidden: Tensor) -> Tensor:
         if not inserted or index not in inserted:
             return hidden
+        owners = packed.tokens // embeddings.shape[1]
         return _with_first(hidden, inserted[index], packed.positions, owners)
 
     some = blocks(clip, "text")
@@ -115,7 +116,8 @@ def text_states(
     embeddings = clip.text_model.embeddings
     hidden: Tensor = embeddings.token_embedding(ids.flatten()[packed.tokens])
     hidden = hidden + embeddings.position_embedding(packed.positions)
-    return _through(blocks(clip, "text")[:first], hidden, _mask(packed, hidden))
+    mask = _mask(packed, hidden) if first else None
+    return _through(blocks(clip, "text")[:first], hidden, mask)
 
 
 def text_from_states(
