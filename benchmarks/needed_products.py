@@ -74,12 +74,13 @@ def _linear(rows: int, inner: int, outer: int, backward: bool) -> Counter[Produc
 
 
 def _factors(rows: int, d: int, through: bool) -> Counter[Product]:
-    """Of ``s B A x``: forward, gradients of both factors, and of x."""
-    found = Counter([Product((rows, d), (RANK, d), "right")])
+    """Of ``s B A x``, each in the order in which it is fastest.
+
+    Forward by A and by B; the gradient of what is between them, those of both, and that of x.
+    """
+    found = Counter({Product((rows, d), (RANK, d), "right"): 2})
     found[Product((rows, RANK), (d, RANK), "right")] += 1
-    found[Product((rows, d), (d, RANK))] += 1
-    found[Product((rows, RANK), (rows, d), "left")] += 1
-    found[Product((rows, d), (rows, RANK), "left")] += 1
+    found[Product((rows, RANK), (rows, d), "left")] += 2
     if through:
         found[Product((rows, RANK), (RANK, d))] += 1
     return found

@@ -5,25 +5,27 @@
 
 ViT-B/16 shapes in float32 with random weights, one thread; names have as many tokens as CLIP's own
 tokenizer makes of ImageNet's names (two or three on average, nine at most). Each way takes the same
-step, in turn, and the table has medians:
+step, its second one, in a process of its own, in turn; the table has medians:
 
 - ``ours``: ``local_train`` on one batch, everything included;
 - ``careful``: transformers and peft as a careful person would write it: prompts tokenised once and
   padded to the longest, features of classes and images, cross-entropy, SGD;
 - ``released``: as ``careful``, but in every step all prompts are tokenised anew, 77 tokens long;
-- ``limit``: the matrix products that the step needs, each timed by itself in this process; see
+- ``limit``: the matrix products that the step needs, each timed by itself in one process; see
   ``needed_products``.
 
-Seconds are of the processor, so that other work on the machine counts for little.
+Seconds are of the processor, so that other work on the machine counts for little, and once of the
+clock; GiB are the most memory that the process ever had, libraries and weights included.
 """
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Callable
-from typing import Annotated
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
@@ -41,6 +43,7 @@ from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.preprocessing import Preprocessing
 from fl2ora.clip_tuning.processor import use_processor
 from fl2ora.clip_tuning.prompts import fill_templates, tokenise
+from fl2ora.clip_tuning.quick_gelu import keep_less
 from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.images import LabelledImages
 
@@ -62,11 +65,8 @@ def main(
     """Print the table."""
     use_processor(1)
     print(f"Matrix products: {matrix_rate() / 1e9:.1f} GFLOP/s.\n")
-    print(
-        "| tuning | classes | batch | ours s | careful s | ours / careful | released / ours | ",
-        end="",
-    )
-    print("limit s | limit / ours |\n|---|" + "---:|" * 8, flush=True)
+    print("| tuning | classes | batch | ours s | wall s | GiB | careful s | GiB | ", end="")
+    print("ours / careful | released / ours | limit s | limit / ours |\n|---|" + "---:|" * 11)
     for kind in tuning or ("lora", "dropout", "coop"):
         for size in batch or (32, 8):
             for count in classes or (10, 100, 1000):
@@ -76,33 +76,65 @@ def main(
 def row(kind: str, count: int, size: int, repeats: int, released: bool, blocks: int) -> str:
     """Return one line of the table."""
     names = class_names(count)
-    clip, data = vit_b_16(names, blocks), random_images(size)
-    data = LabelledImages(data.images, torch.arange(size) % count, data.domains)
+    clip = vit_b_16(names, blocks)
     limit = least(clip, kind, names, size)  # and again after the steps: a machine varies
-    ways = [ours(clip, kind, names, data), bare(clip, kind, names, data, False)]
-    if released and kind != "coop":
-        ways.append(bare(clip, kind, names, data, True))
-    times: list[list[float]] = [[] for _ in ways]
-    for repeat in range(repeats + 1):
-        for way, found in zip(ways, times, strict=True):
-            started = time.process_time()
-            way()
-            if repeat:  # the first one warms up
-                found.append(time.process_time() - started)
-    mine, careful, *rest = map(statistics.median, times)
-    slow = f"{rest[0] / mine:.2f}" if rest else "-"
+    ways = ["ours", "careful", *(["released"] if released and kind != "coop" else [])]
+    steps: dict[str, list[Step]] = {way: [] for way in ways}
+    for way in ways * repeats:
+        steps[way].append(step_of(way, kind, count, size, blocks))
+    mine, careful, *rest = map(median, steps.values())
+    slow = f"{rest[0].seconds / mine.seconds:.2f}" if rest else "-"
     limit = min(limit, least(clip, kind, names, size))
     return (
-        f"| {kind} | {count} | {size} | {mine:.2f} | {careful:.2f} | {mine / careful:.2f} | "
-        f"{slow} | {limit:.2f} | {limit / mine:.2f} |"
+        f"| {kind} | {count} | {size} | {mine.seconds:.2f} | {mine.wall:.2f} | {mine.peak:.1f} | "
+        f"{careful.seconds:.2f} | {careful.peak:.1f} | {mine.seconds / careful.seconds:.2f} | "
+        f"{slow} | {limit:.2f} | {limit / mine.seconds:.2f} |"
     )
+
+
+class Step(NamedTuple):
+    """What a step took: the processor's seconds, those of the clock, and at most so many GiB."""
+
+    seconds: float
+    wall: float
+    peak: float
+
+
+def median(steps: list[Step]) -> Step:
+    """Return the median of each part."""
+    return Step(*map(statistics.median, zip(*steps, strict=True)))
+
+
+def step_of(*given: str | int) -> Step:
+    """Return what one step takes in a process of its own; see ``_measure``."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure, given)
+
+
+def _measure(way: str, kind: str, count: int, size: int, blocks: int) -> Step:
+    """Take a step to warm up and a step."""
+    torch.set_num_threads(1)
+    names, data = class_names(count), random_images(size)
+    clip = vit_b_16(names, blocks)
+    data = LabelledImages(data.images, torch.arange(size) % count, data.domains)
+    if way == "ours":
+        use_processor(1)  # as every command of fl2ora that computes
+        step = ours(clip, kind, names, data)
+    else:
+        step = bare(clip, kind, names, data, way == "released")
+    step()
+    processor, clock = time.process_time(), time.perf_counter()
+    step()
+    times = time.process_time() - processor, time.perf_counter() - clock
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return Step(*times, int(status.split("VmHWM:")[1].split()[0]) / 2**20)
 
 
 def ours(clip: Clip, kind: str, names: list[str], data: LabelledImages) -> Callable[[], object]:
     """Return one step of ``local_train``."""
-    own = Clip(clip.name, copy.deepcopy(clip.model), clip.tokenizer, clip.preprocessing)
+    keep_less(clip.model)  # as ``load_clip`` does
     specs = {"lora": "lora(dropout=0.0)", "dropout": "lora", "coop": "coop"}
-    classifier = load(specs[kind], TuningMethod).attach(own, names, TEMPLATES)
+    classifier = load(specs[kind], TuningMethod).attach(clip, names, TEMPLATES)
     return lambda: local_train(classifier, data, PLAN)
 
 
@@ -110,7 +142,7 @@ def bare(
     clip: Clip, kind: str, names: list[str], data: LabelledImages, released: bool
 ) -> Callable[[], object]:
     """Return one step with transformers and peft alone."""
-    model, texts = copy.deepcopy(clip.model), fill_templates(names, TEMPLATES)
+    model, texts = clip.model, fill_templates(names, TEMPLATES)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)))
     dropout = 0.25 if kind == "dropout" else 0.0
     if kind == "coop":

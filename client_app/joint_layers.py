@@ -18,6 +18,9 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, CLIPModel, SiglipModel
 
+from fl2ora.clip_tuning.dropout import Dropout, keep_mask
+from fl2ora.clip_tuning.low_rank import LowRankLinear
+
 _NAME = "fl2ora_joint"
 
 
@@ -47,10 +50,16 @@ def joint_layers(clip: CLIPModel | SiglipModel, streams: Streams) -> Iterator[No
     AttentionInterface.register(_NAME, _attend)
     configs = [clip.config.vision_config, clip.config.text_config]
     before = [config._attn_implementation for config in configs]
-    layers = [m for m in clip.modules() if isinstance(m, nn.Dropout) and m.p > 0 and m.training]
-    for layer in layers:
-        # An attribute of the instance, which stands before the class's method.
-        layer.forward = partial(_drop, layer.p, streams)  # type: ignore[method-assign]
+    # An attribute of the instance stands before the class's method.
+    layers: list[nn.Module] = []
+    for layer in clip.modules():
+        if isinstance(layer, nn.Dropout) and layer.p > 0 and layer.training:
+            layer.forward = partial(_drop, layer, streams)  # type: ignore[method-assign]
+        elif isinstance(layer, LowRankLinear):
+            layer.forward = layer.as_peft_does  # type: ignore[method-assign]
+        else:
+            continue
+        layers.append(layer)
     for config in configs:
         config._attn_implementation = _NAME
     try:
@@ -62,8 +71,9 @@ def joint_layers(clip: CLIPModel | SiglipModel, streams: Streams) -> Iterator[No
             config._attn_implementation = name
 
 
-def _drop(share: float, streams: Streams, values: Tensor) -> Tensor:
-    given = values, streams.each, share, streams.generators
+def _drop(layer: nn.Dropout, streams: Streams, values: Tensor) -> Tensor:
+    ours = isinstance(layer, Dropout) and values.device.type == "cpu"
+    given = values, streams.each, layer.p, streams.generators, ours
     found: Tensor = _Dropout.apply(*given)  # type: ignore[no-untyped-call]
     return found
 
@@ -136,7 +146,11 @@ class _Dropout(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        values: Tensor, each: Tensor, share: float, generators: Sequence[torch.Generator]
+        values: Tensor,
+        each: Tensor,
+        share: float,
+        generators: Sequence[torch.Generator],
+        ours: bool,
     ) -> Tensor:
         """Never called: ``each`` is always mapped over."""
         raise AssertionError("dropout outside of a joint pass")
@@ -153,12 +167,16 @@ class _Dropout(torch.autograd.Function):
         each: Tensor,
         share: float,
         generators: Sequence[torch.Generator],
+        ours: bool,
     ) -> tuple[Tensor, int]:
-        """Draw each client's own mask."""
+        """Draw each client's own mask, as our ``Dropout`` or torch's does."""
         values = _first(values, dims[0], info.batch_size)
         kept = torch.empty(values.shape, dtype=values.dtype, device=values.device)
         for mask, generator in zip(kept, generators, strict=True):
-            mask.bernoulli_(1 - share, generator=generator)
+            if ours:
+                mask.copy_(keep_mask(mask.shape, share, generator))
+            else:
+                mask.bernoulli_(1 - share, generator=generator)
         return values * kept.div_(1 - share), 0
 
 

@@ -22,6 +22,7 @@ from fl2ora.clip_tuning.model_folder import without_progress_bars, write_model
 from fl2ora.clip_tuning.model_names import source_of, well_known
 from fl2ora.clip_tuning.preprocessing import Augmentation, Preprocessing
 from fl2ora.clip_tuning.preprocessor_file import FILE
+from fl2ora.clip_tuning.quick_gelu import keep_less
 from fl2ora.experiment.errors import UserError
 from fl2ora.experiment.image_fit import Fit
 
@@ -72,6 +73,7 @@ def load_clip(name: str) -> Clip:
     else:
         model, tokenizer, preprocessor = _load_pretrained(name)
     model.eval().requires_grad_(False)
+    keep_less(model)
     size, family = model.config.vision_config.image_size, family_of(model.config.model_type)
     return Clip(name, model, tokenizer, _preprocessing(name, preprocessor, size, family))
 

@@ -19,6 +19,7 @@ from transformers import CLIPModel, SiglipModel
 from fl2ora.clip_tuning.adapter import Adapter, load_adapter
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip
+from fl2ora.clip_tuning.low_rank import compute_faster
 from fl2ora.clip_tuning.methods.base import Rates, TuningMethod
 from fl2ora.clip_tuning.prefix.upper_blocks import UpperBlocksClassifier
 from fl2ora.clip_tuning.selection import TOWER_CHOICES, chosen_blocks, chosen_towers, parse_blocks
@@ -113,6 +114,7 @@ class LoRA(TuningMethod):
         classifier = UpperBlocksClassifier(clip, class_names, templates)
         with _naming(self.start):
             peft_model = get_peft_model(clip.model, config)
+        compute_faster(peft_model)
         classifier.clip = peft_model
         tuned = {
             _travelling(name): parameter

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from fl2ora.calibration.losses.base import Loss, LossContext
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
+from fl2ora.client_app import joint_layers
 from fl2ora.client_app.joint_training import Result, train_jointly
 from fl2ora.client_app.local_round import LocalRound
 from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.tasks import build_loss
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
+from fl2ora.clip_tuning import dropout, low_rank
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.own_copy import check_joint, own_copy
@@ -144,6 +146,22 @@ def test_one_clients_dropout_does_not_depend_on_who_is_beside_it() -> None:
     assert not isinstance(kept, Exception)
     changed = again[1][0].adapter
     assert any(not torch.equal(changed[name], kept[0].adapter[name]) for name in changed)
+
+
+def test_loras_dropout_is_drawn_one_way_in_a_layer_alone_and_for_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On Intel's processors torch's own draws are others, as they are here of what is patched."""
+
+    def drawn(shape: torch.Size, share: float, generator: torch.Generator | None = None) -> Tensor:
+        return torch.rand(shape, generator=generator) > share
+
+    for module in (dropout, joint_layers, low_rank):
+        monkeypatch.setattr(module, "keep_mask", drawn)
+    model = classifier("lora")
+    expected, found = alone(model, plans()), together(model, plans())
+    for mine, theirs in zip(found, expected, strict=True):
+        assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,141 @@
+"""peft's LoRA on a linear layer, computed faster on a CPU: the same function and the same draws.
+
+Left to itself, autograd computes products with a factor ``B (o, r)`` of small r in orders in which
+a matrix library takes 6 to 16 times as long as in others, and passes over all states for every
+scaling, sum and mask: a fifth of the time of a layer of 768 x 768.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from fl2ora.clip_tuning.dropout import Dropout, keep_mask
+
+_ROWS = 256  # of states, which stay in a processor's cache
+
+
+class LowRankLinear(Linear):  # type: ignore[misc]  # peft has no types
+    """peft's ``lora.Linear`` with a faster way for its plain case on a CPU.
+
+    All else is left to peft: DoRA, several adapters, autocast, merged weights, other devices.
+    """
+
+    def forward(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
+        """Return ``x W^T + c + s drop(x) A^T B^T`` of ``x (..., i)``, as peft does."""
+        if args or options or not self._is_plain(x):
+            return self.as_peft_does(x, *args, **options)
+        name, base = self.active_adapters[0], self.get_base_layer()
+        dropout = self.lora_dropout[name]
+        share = dropout.p if isinstance(dropout, Dropout) and dropout.training else 0.0
+        factors = self.lora_A[name].weight, self.lora_B[name].weight
+        given = (x, base.weight, base.bias, *factors, self.scaling[name], share)
+        found: Tensor = _LowRank.apply(*given)  # type: ignore[no-untyped-call]
+        return found
+
+    def as_peft_does(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
+        """Return the same by peft's own code."""
+        found: Tensor = super().forward(x, *args, **options)
+        return found
+
+    def _is_plain(self, x: Tensor) -> bool:
+        names, base = self.active_adapters, self.get_base_layer()
+        if self.disable_adapters or self.merged or len(names) != 1 or type(base) is not nn.Linear:
+            return False
+        name = names[0]
+        if name not in self.lora_A or name in self.lora_variant or self.lora_bias[name]:
+            return False
+        tensors = x, base.weight, self.lora_A[name].weight
+        return (
+            base.bias is not None
+            and not base.weight.requires_grad
+            and not base.bias.requires_grad
+            and not torch.is_autocast_enabled("cpu")
+            and isinstance(self.lora_dropout[name], (Dropout, nn.Identity))
+            and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+        )
+
+
+def compute_faster(model: nn.Module) -> None:
+    """Make every ``lora.Linear`` of a peft model a ``LowRankLinear``, and its dropout ours.
+
+    Parameters, their names and what peft saves stay as they are.
+    """
+    layers: list[Any] = list(model.modules())
+    for layer in layers:
+        if type(layer) is not Linear:
+            continue
+        layer.__class__ = LowRankLinear
+        dropouts = layer.lora_dropout
+        for name, dropout in dropouts.items():
+            if type(dropout) is nn.Dropout:
+                dropouts[name] = Dropout(dropout.p).train(dropout.training)
+
+
+class _LowRank(torch.autograd.Function):
+    """``x W^T + c + s drop(x) A^T B^T``; W and c are frozen."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
+        share: float,
+    ) -> Tensor:
+        """Of ``x (..., i)``, ``weight (o, i)``, ``bias (o,)``, ``a (r, i)`` and ``b (o, r)``."""
+        states, scale = x.reshape(-1, x.shape[-1]), scale / (1 - share)
+        mask = keep_mask(states.shape, share) if share else None
+        low = torch.cat([part @ a.T for part in _kept(states, mask)]).mul_(scale)
+        ctx.save_for_backward(states, weight, a, b, low, mask)
+        ctx.scale, ctx.shape = scale, x.shape
+        found = nn.functional.linear(x, weight, bias)
+        return found.reshape(-1, len(b)).addmm_(low, b.T).view(found.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of x, A and B, from the one of what ``forward`` returned."""
+        states, weight, a, b, low, mask = ctx.saved_tensors
+        gradient = gradient.reshape(-1, gradient.shape[-1])
+        of_low = (gradient @ b.T.contiguous().T).mul_(ctx.scale)
+        of_a = torch.zeros_like(a)
+        for part, kept in zip(_rows(of_low, mask), _kept(states, mask), strict=True):
+            of_a.addmm_(part.T, kept)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = gradient @ weight
+            _add_kept(of_x, of_low, a, mask)
+            of_x = of_x.view(ctx.shape)
+        return of_x, None, None, of_a, (low.T @ gradient).T, None, None
+
+
+def _add_kept(total: Tensor, low: Tensor, a: Tensor, mask: Tensor | None) -> None:
+    """Add ``low a`` to ``total`` where the mask is true."""
+    if mask is None:
+        total.addmm_(low, a)
+        return
+    for rows, part, kept in zip(*(_rows(each, mask) for each in (total, low, mask)), strict=True):
+        rows += (part @ a).mul_(kept)
+
+
+def _kept(states: Tensor, mask: Tensor | None) -> Iterator[Tensor]:
+    """Yield rows of ``states``, with zeros where the mask is false."""
+    if mask is None:
+        yield states
+    else:
+        for rows, kept in zip(_rows(states, mask), _rows(mask, mask), strict=True):
+            yield rows * kept
+
+
+def _rows(states: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+    """Return parts to go through one by one where there is a mask, else all at once."""
+    return (states,) if mask is None else states.split(_ROWS)

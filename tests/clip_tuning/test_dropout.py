@@ -1,0 +1,61 @@
+"""Dropout that draws the same on every processor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fl2ora.clip_tuning.dropout import Dropout, keep_mask
+
+
+@pytest.mark.parametrize("share", [0.25, 0.1, 1 / 3, 0.7, 0.999, 1e-9])
+@pytest.mark.parametrize("shape", [(3, 5), (65_536,), (130, 1_009)], ids=str)
+def test_a_mask_is_where_float64_numbers_of_one_stream_are_below_what_is_kept(
+    share: float, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(4)
+    numbers = torch.rand(shape, dtype=torch.float64)
+    following = torch.rand(3)
+    torch.manual_seed(4)
+    mask = keep_mask(torch.Size(shape), share)
+    assert mask.dtype == torch.bool
+    assert torch.equal(mask, numbers < 1 - share)
+    assert torch.equal(torch.rand(3), following)
+
+
+def test_a_mask_from_a_generator_leaves_the_global_stream_alone() -> None:
+    torch.manual_seed(1)
+    following = torch.rand(3)
+    torch.manual_seed(1)
+    mask = keep_mask(torch.Size((40, 30)), 0.25, torch.Generator().manual_seed(7))
+    assert torch.equal(torch.rand(3), following)
+    torch.manual_seed(7)
+    assert torch.equal(mask, keep_mask(torch.Size((40, 30)), 0.25))
+
+
+def test_no_values_have_an_empty_mask() -> None:
+    assert keep_mask(torch.Size((0, 3)), 0.5).shape == (0, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_is_kept_is_scaled_up_and_the_rest_is_zero(dtype: torch.dtype) -> None:
+    values = torch.randn(200, 50, dtype=dtype)
+    torch.manual_seed(2)
+    found = Dropout(0.2)(values)
+    torch.manual_seed(2)
+    mask = keep_mask(values.shape, 0.2)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, torch.where(mask, values / 0.8, 0.0))
+    assert abs(float(mask.double().mean()) - 0.8) < 4 * (0.2 * 0.8 / 10_000) ** 0.5
+
+
+@pytest.mark.parametrize(("share", "training"), [(0.0, True), (0.5, False)])
+def test_without_dropout_values_stay_and_nothing_is_drawn(share: float, training: bool) -> None:
+    values, before = torch.randn(4, 3), torch.get_rng_state()
+    assert torch.equal(Dropout(share).train(training)(values), values)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_other_devices_have_torchs_own() -> None:
+    found = Dropout(0.5)(torch.empty(4, 3, device="meta"))
+    assert found.device.type == "meta"
