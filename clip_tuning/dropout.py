@@ -18,8 +18,7 @@ class Dropout(nn.Dropout):
         """Return ``input`` with a share of it zero and the rest scaled up, in training."""
         if not self.training or self.p == 0 or input.device.type != "cpu":
             return super().forward(input)
-        # Of this, backward keeps booleans alone.
-        return torch.where(keep_mask(input.shape, self.p), input, 0.0) / (1 - self.p)
+        return input * keep_mask(input.shape, self.p).to(input.dtype).div_(1 - self.p)
 
 
 def keep_mask(shape: torch.Size, share: float, generator: torch.Generator | None = None) -> Tensor:
@@ -37,8 +36,10 @@ def keep_mask(shape: torch.Size, share: float, generator: torch.Generator | None
     tensor([[False,  True,  True],
             [False,  True, False]])
     """
+    if shape.numel() <= _AT_ONCE:
+        return torch.rand(shape, dtype=torch.float64, generator=generator) < 1 - share
     mask = torch.empty(shape, dtype=torch.bool)
-    numbers = torch.empty(min(mask.numel(), _AT_ONCE), dtype=torch.float64)
+    numbers = torch.empty(_AT_ONCE, dtype=torch.float64)
     for part in mask.view(-1).split(_AT_ONCE):
         torch.lt(numbers[: len(part)].uniform_(generator=generator), 1 - share, out=part)
     return mask

@@ -18,17 +18,19 @@ from torch.autograd.function import once_differentiable
 from fl2ora.clip_tuning.dropout import Dropout, keep_mask
 
 _ROWS = 256  # of states, which stay in a processor's cache
+_WORTH = 2**16  # numbers in x, below which starting more functions costs more than it saves
 
 
 class LowRankLinear(Linear):  # type: ignore[misc]  # peft has no types
     """peft's ``lora.Linear`` with a faster way for its plain case on a CPU.
 
-    All else is left to peft: DoRA, several adapters, autocast, merged weights, other devices.
+    All else is left to peft: few states, DoRA, several adapters, autocast, merged weights, other
+    devices.
     """
 
     def forward(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
         """Return ``x W^T + c + s drop(x) A^T B^T`` of ``x (..., i)``, as peft does."""
-        if args or options or not self._is_plain(x):
+        if x.numel() < _WORTH or args or options or not self._is_plain(x):
             return self.as_peft_does(x, *args, **options)
         name, base = self.active_adapters[0], self.get_base_layer()
         dropout = self.lora_dropout[name]

@@ -14,6 +14,7 @@ from fl2ora.calibration.losses.base import Loss, LossContext
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
+from fl2ora.clip_tuning import low_rank, quick_gelu
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.experiment.seeds import derive_seed
@@ -63,6 +64,20 @@ def plain_loop(
                 velocities[index] = change
                 weight.data -= 0.1 * change
     return model.export()
+
+
+@pytest.mark.parametrize("method", ["lora(targets='q,k,v,o,fc1,fc2')", "lora_residual", "full"])
+def test_an_update_is_the_same_whichever_way_layers_are_computed(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below a number of states, LoRA and the activation are computed as peft and transformers do."""
+    updates = []
+    for smallest in (0, 2**40):
+        for module in (low_rank, quick_gelu):
+            monkeypatch.setattr(module, "_WORTH", smallest)
+        updates.append(local_train(classifier(method), DATA, PLAN)[0].adapter)
+    assert_close(*updates, atol=1e-5)
+    assert any(not torch.equal(updates[0][name], updates[1][name]) for name in updates[0])
 
 
 def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], atol: float) -> None:

@@ -49,6 +49,11 @@ def _states(*shape: int) -> Tensor:
     return torch.randn(*shape, INNER, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.fixture(autouse=True)
+def _few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(low_rank, "_WORTH", 0)
+
+
 @pytest.fixture
 def own_way(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that grows with every layer that our own code computes."""
@@ -146,6 +151,19 @@ def test_all_but_the_plain_case_is_left_to_peft(case: str, own_way: list[int]) -
     for mine, expected in zip(_answers(model, x), _answers(theirs, x), strict=True):
         assert torch.equal(mine, expected)
     assert not own_way
+
+
+def test_few_states_are_left_to_peft(own_way: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model()
+    theirs = copy.deepcopy(model)
+    compute_faster(model)
+    monkeypatch.setattr(low_rank, "_WORTH", 9 * INNER)
+    x = _states(8).requires_grad_()
+    for mine, expected in zip(_answers(model, x), _answers(theirs, x), strict=True):
+        assert torch.equal(mine, expected)
+    assert not own_way
+    model(_states(9))
+    assert own_way
 
 
 def test_autocast_is_left_to_peft(own_way: list[int]) -> None:

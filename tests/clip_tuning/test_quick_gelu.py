@@ -9,20 +9,34 @@ from torch.func import vmap
 from transformers import CLIPConfig, CLIPModel
 from transformers.activations import QuickGELUActivation
 
+from fl2ora.clip_tuning import quick_gelu
 from fl2ora.clip_tuning.clip import load_clip
 from fl2ora.clip_tuning.quick_gelu import QuickGELU, keep_less
 from fl2ora.clip_tuning.towers import blocks
 
+LARGE = quick_gelu._WORTH
 VALUES = torch.cat([torch.linspace(-30, 30, 121), torch.randn(200)])
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("smallest", [0, LARGE])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_it_is_transformers_activation_bit_for_bit(dtype: torch.dtype) -> None:
+def test_it_is_transformers_activation_bit_for_bit(
+    dtype: torch.dtype, smallest: int, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick_gelu, "_WORTH", smallest)
     values = VALUES.to(dtype)
-    assert torch.equal(QuickGELU()(values), QuickGELUActivation()(values))
+    before = values.clone()
+    with torch.set_grad_enabled(training):
+        assert torch.equal(QuickGELU()(values), QuickGELUActivation()(values))
+    assert torch.equal(values, before)
 
 
-def test_its_gradient_is_the_one_of_its_formula() -> None:
+@pytest.mark.parametrize("smallest", [0, LARGE])
+def test_its_gradient_is_the_one_of_its_formula(
+    smallest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick_gelu, "_WORTH", smallest)
     values = VALUES.double().requires_grad_()
     assert torch.autograd.gradcheck(QuickGELU(), values)
     sigmoid = torch.sigmoid(1.702 * values.detach())
@@ -38,13 +52,15 @@ def test_it_keeps_its_input_alone() -> None:
         kept.append(tensor)
         return tensor
 
-    values = torch.randn(5, 3).requires_grad_()
+    values = torch.randn(LARGE).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         QuickGELU()(values)
     assert [tensor.data_ptr() for tensor in kept] == [values.data_ptr()]
 
 
-def test_it_is_mapped_over_clients() -> None:
+@pytest.mark.parametrize("smallest", [0, LARGE])
+def test_it_is_mapped_over_clients(smallest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quick_gelu, "_WORTH", smallest)
     values = torch.randn(3, 4, 5).requires_grad_()
     found, expected = vmap(QuickGELU())(values), QuickGELUActivation()(values)
     assert torch.equal(found, expected)
