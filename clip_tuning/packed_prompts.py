@@ -8,6 +8,7 @@ own prompt's tokens only. Features and gradients are those of the prompts one by
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -88,7 +89,7 @@ def pack(keys: Tensor, ends: Tensor, shared: bool = True, most: int = _MOST) -> 
         ends: ``(N,)`` position of each prompt's end.
         shared: whether a common beginning is there once. It must not be where states differ in
             spite of equal keys: with dropout, and with vectors of a class's own put in later.
-        most: tokens of a tree; a longer prompt has a tree of its own.
+        most: tokens of a tree, unless a prompt is longer.
 
     Example:
         "a cat ." and "a dog .", with 9 for the padding; only the "a" is common:
@@ -107,13 +108,7 @@ def pack(keys: Tensor, ends: Tensor, shared: bool = True, most: int = _MOST) -> 
     rows = [row[: last + 1] for row, last in zip(keys.tolist(), lasts, strict=True)]
     if not shared:
         rows = [[_OWN - index, *row[1:]] for index, row in enumerate(rows)]
-    trees, placed = [_Tree()], [(0, 0)] * len(rows)
-    for index in sorted(range(len(rows)), key=rows.__getitem__):
-        tree, row = trees[-1], rows[index]
-        if tree.tokens and len(tree.tokens) + len(row) - tree.shared(row) > most:
-            tree = _Tree()
-            trees.append(tree)
-        placed[index] = len(trees) - 1, tree.add(row, index * keys.shape[1])
+    trees, placed = _evened(rows, keys.shape[1], most)
     size = max(len(tree.tokens) for tree in trees)
     if len(trees) * size > _WORTH * keys.numel():
         return whole(keys, ends)
@@ -131,6 +126,35 @@ def pack(keys: Tensor, ends: Tensor, shared: bool = True, most: int = _MOST) -> 
         picks,
     )
     return PackedPrompts(*(part.to(keys.device) for part in parts))
+
+
+def _evened(
+    rows: list[list[int]], length: int, most: int
+) -> tuple[list[_Tree], list[tuple[int, int]]]:
+    """Return as few trees as ``_laid`` does, and those as small as so many can be.
+
+    All are padded to the largest, so that an emptier last one would cost as much as a full one.
+    """
+    sizes, count = range(max(map(len, rows)), most), len(_laid(rows, length, most)[0])
+    index = bisect_left(sizes, True, key=lambda size: len(_laid(rows, length, size)[0]) <= count)
+    return _laid(rows, length, sizes.start + index)
+
+
+def _laid(
+    rows: list[list[int]], length: int, most: int
+) -> tuple[list[_Tree], list[tuple[int, int]]]:
+    """Return trees, each as full as it gets, and the tree and the end of each of ``rows``.
+
+    Rows are of texts of ``length`` tokens, padding included, by which tokens are numbered.
+    """
+    trees, placed = [_Tree()], [(0, 0)] * len(rows)
+    for index in sorted(range(len(rows)), key=rows.__getitem__):
+        tree, row = trees[-1], rows[index]
+        if tree.tokens and len(tree.tokens) + len(row) - tree.shared(row) > most:
+            tree = _Tree()
+            trees.append(tree)
+        placed[index] = len(trees) - 1, tree.add(row, index * length)
+    return trees, placed
 
 
 def _filled(rows: list[list[int]]) -> Tensor:

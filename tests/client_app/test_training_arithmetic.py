@@ -70,7 +70,7 @@ def plain_loop(
 def test_an_update_is_the_same_whichever_way_layers_are_computed(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Below a number of states, LoRA and the activation are computed as peft and transformers do."""
+    """With few states, LoRA and the activation are computed as peft and transformers do."""
     updates = []
     for smallest in (0, 2**40):
         for module in (low_rank, quick_gelu):

@@ -118,6 +118,34 @@ def test_a_tree_has_no_more_tokens_than_asked_but_for_one_longer_prompt(
     assert pack(keys, ends, most=most).tokens.shape[1] <= max(most, longest)
 
 
+@settings(deadline=None)
+@given(prompts(), st.integers(1, 12), st.booleans())
+def test_trees_are_as_few_as_they_can_be_and_no_larger_than_so_many_must_be(
+    given_prompts: tuple[Tensor, Tensor], most: int, shared: bool
+) -> None:
+    keys, ends = given_prompts
+    rows = [row[: last + 1] for row, last in zip(keys.tolist(), ends.tolist(), strict=True)]
+    most = max(most, *map(len, rows))
+    if not shared:
+        rows = [[("own", index), *row[1:]] for index, row in enumerate(rows)]  # type: ignore[list-item]
+    rows = sorted(rows) if shared else rows
+
+    def tokens(some: list[list[int]]) -> int:
+        return len({tuple(row[: i + 1]) for row in some for i in range(len(row))})
+
+    def fewest(size: int) -> int:
+        """Return into how many parts that stand together the rows can be cut, by all ways."""
+        found = [0]
+        for end in range(1, len(rows) + 1):
+            starts = [start for start in range(end) if tokens(rows[start:end]) <= size]
+            found.append(min((found[start] for start in starts), default=len(rows)) + 1)
+        return found[-1]
+
+    trees, size = pack(keys, ends, shared, most).tokens.shape
+    assert trees == fewest(most)
+    assert size == min(s for s in range(1, most + 1) if fewest(s) == trees)
+
+
 @pytest.mark.parametrize(("tokens", "packs"), [(4, True), (5, False)])
 def test_prompts_are_left_as_they_are_where_trees_save_less_than_a_fifth(
     tokens: int, packs: bool, monkeypatch: pytest.MonkeyPatch
