@@ -109,15 +109,18 @@ class _LowRank(torch.autograd.Function):
         states, weight, a, b, low, mask = ctx.saved_tensors
         gradient = gradient.reshape(-1, gradient.shape[-1])
         of_low = (gradient @ b.T.contiguous().T).mul_(ctx.scale)
-        of_a = torch.zeros_like(a)
-        for part, kept in zip(_rows(of_low, mask), _kept(states, mask), strict=True):
-            of_a.addmm_(part.T, kept)
-        of_x = None
-        if ctx.needs_input_grad[0]:
+        needs, of_x, of_a, of_b = ctx.needs_input_grad, None, None, None
+        if needs[0]:
             of_x = gradient @ weight
             _add_kept(of_x, of_low, a, mask)
             of_x = of_x.view(ctx.shape)
-        return of_x, None, None, of_a, (low.T @ gradient).T, None, None
+        if needs[3]:
+            of_a = torch.zeros_like(a)
+            for part, kept in zip(_rows(of_low, mask), _kept(states, mask), strict=True):
+                of_a.addmm_(part.T, kept)
+        if needs[4]:
+            of_b = (low.T @ gradient).T
+        return of_x, None, None, of_a, of_b, None, None
 
 
 def _add_kept(total: Tensor, low: Tensor, a: Tensor, mask: Tensor | None) -> None:

@@ -17,7 +17,7 @@ from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.tasks import build_loss
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
-from fl2ora.clip_tuning import dropout, low_rank
+from fl2ora.clip_tuning import dropout, low_rank, quick_gelu
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.own_copy import check_joint, own_copy
@@ -85,6 +85,7 @@ def together(model: ClipClassifier, todo: list[TrainingPlan], table: bool = Fals
     results = train_jointly(model, rounds)
     assert all(torch.equal(value, start[name]) for name, value in model.export().items())
     assert not any(module.training for module in model.modules())
+    assert not any("forward" in vars(module) for module in model.modules())
     return results
 
 
@@ -133,6 +134,18 @@ def test_every_client_gets_what_it_gets_alone(method: str) -> None:
         assert_close(mine, theirs)
         assert not isinstance(mine, Exception)
         assert any(not torch.equal(mine[0].adapter[name], moved[name]) for name in moved)
+
+
+@pytest.mark.parametrize("method", ["lora", "lora_residual(dropout=0.0)"])
+def test_a_client_gets_alone_what_it_gets_beside_others_if_its_layers_are_computed_faster(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (low_rank, quick_gelu):
+        monkeypatch.setattr(module, "_WORTH", 0)
+    model = classifier(method)
+    expected, found = alone(model, plans()), together(model, plans())
+    for mine, theirs in zip(found, expected, strict=True):
+        assert_close(mine, theirs)
 
 
 def test_one_clients_dropout_does_not_depend_on_who_is_beside_it() -> None:

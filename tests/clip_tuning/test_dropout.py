@@ -23,14 +23,15 @@ def test_a_mask_is_where_float64_numbers_of_one_stream_are_below_what_is_kept(
     assert torch.equal(torch.rand(3), following)
 
 
-def test_a_mask_from_a_generator_leaves_the_global_stream_alone() -> None:
+@pytest.mark.parametrize("rows", [40, 3_000])
+def test_a_mask_from_a_generator_leaves_the_global_stream_alone(rows: int) -> None:
     torch.manual_seed(1)
     following = torch.rand(3)
     torch.manual_seed(1)
-    mask = keep_mask(torch.Size((40, 30)), 0.25, torch.Generator().manual_seed(7))
+    mask = keep_mask(torch.Size((rows, 30)), 0.25, torch.Generator().manual_seed(7))
     assert torch.equal(torch.rand(3), following)
     torch.manual_seed(7)
-    assert torch.equal(mask, keep_mask(torch.Size((40, 30)), 0.25))
+    assert torch.equal(mask, keep_mask(torch.Size((rows, 30)), 0.25))
 
 
 def test_no_values_have_an_empty_mask() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
@@ -20,6 +21,8 @@ from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.adapter import num_parameters
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.clip import Clip, load_clip
+from fl2ora.clip_tuning.dropout import Dropout
+from fl2ora.clip_tuning.low_rank import LowRankLinear
 from fl2ora.clip_tuning.methods.logit_scale import LogitScale
 from fl2ora.clip_tuning.methods.lora import LoRA
 from fl2ora.clip_tuning.prediction import predict
@@ -146,6 +149,13 @@ def test_first_logits_equal_zero_shot(tiny_clip: Clip, tiny_clip_folder: Path) -
     export = classifier.export()
     assert all(bool((t == 0).all()) == ("lora_B" in name) for name, t in export.items())
     assert torch.equal(_logits(classifier), _logits(_zero_shot(tiny_clip_folder)))
+
+
+def test_every_tuned_layer_is_one_that_is_computed_faster(tiny_clip: Clip) -> None:
+    layers = [m for m in _attach(tiny_clip).modules() if isinstance(m, LoraLayer)]
+    assert layers
+    assert {type(layer) for layer in layers} == {LowRankLinear}
+    assert {type(d) for layer in layers for d in layer.lora_dropout.values()} == {Dropout}
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,30 @@ def test_a_layer_is_the_frozen_one_and_the_product_of_the_factors_in_float64() -
         torch.testing.assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("frozen", ["lora_A", "lora_B"])
+def test_a_frozen_factor_has_no_gradient_and_the_others_are_the_same(frozen: str) -> None:
+    model, x = _model(0.25), _states(300).requires_grad_()
+    compute_faster(model)
+    output, of_x, *of_factors = _answers(model, x)
+    (kept,) = (
+        f for f, name in zip(of_factors, ("lora_A", "lora_B"), strict=True) if name != frozen
+    )
+    getattr(_layer(model), frozen).requires_grad_(False)
+    for mine, expected in zip(_answers(model, x), (output, of_x, kept), strict=True):
+        assert torch.equal(mine, expected)
+
+
+def test_no_gradient_is_computed_of_states_that_need_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(low_rank, "_add_kept", lambda *given: calls.append(1))
+    model = _model()
+    compute_faster(model)
+    _answers(model, _states(4))
+    assert not calls
+    _answers(model, _states(4).requires_grad_())
+    assert calls
+
+
 def test_draws_are_those_of_our_dropout_and_end_with_training() -> None:
     model, x = _model(0.5), _states(50)
     compute_faster(model)
@@ -127,6 +151,27 @@ def _trained_base(model: Any) -> None:
     _layer(model).base_layer.weight.requires_grad_()
 
 
+def _trained_bias(model: Any) -> None:
+    _layer(model).base_layer.bias.requires_grad_()
+
+
+class _Twice(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def _other_base(model: Any) -> None:
+    _layer(model).base_layer.__class__ = _Twice
+
+
+def _other_dropout(model: Any) -> None:
+    _layer(model).lora_dropout["default"] = nn.AlphaDropout(0.5)
+
+
+def _no_adapter(model: Any) -> None:
+    _layer(model)._active_adapter = ["another"]
+
+
 LEFT_TO_PEFT: dict[str, tuple[dict[str, Any], Callable[[Any], object]]] = {
     "DoRA": ({"use_dora": True}, lambda model: None),
     "bias of B": ({"lora_bias": True}, lambda model: None),
@@ -136,6 +181,10 @@ LEFT_TO_PEFT: dict[str, tuple[dict[str, Any], Callable[[Any], object]]] = {
     "disabled": ({}, lambda model: _layer(model).enable_adapters(False)),
     "two adapters": ({}, _two_adapters),
     "trained weight": ({}, _trained_base),
+    "trained bias": ({}, _trained_bias),
+    "another kind of layer": ({}, _other_base),
+    "another kind of dropout": ({}, _other_dropout),
+    "an adapter of other layers": ({}, _no_adapter),
 }
 
 
