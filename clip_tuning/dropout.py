@@ -16,7 +16,7 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input`` with a share of it zero and the rest scaled up, in training."""
-        if not self.training or self.p == 0 or input.device.type != "cpu":
+        if not self.training or self.p in (0, 1) or input.device.type != "cpu":
             return super().forward(input)
         return input * keep_mask(input.shape, self.p).to(input.dtype).div_(1 - self.p)
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from fl2ora.clip_tuning.derivatives import differentiated
 from fl2ora.clip_tuning.dropout import Dropout, keep_mask
 
 _ROWS = 256  # of states, which stay in a processor's cache
@@ -25,7 +25,7 @@ class LowRankLinear(Linear):  # type: ignore[misc]  # peft has no types
     """peft's ``lora.Linear`` with a faster way for its plain case on a CPU.
 
     All else is left to peft: few states, DoRA, several adapters, autocast, merged weights, other
-    devices.
+    devices. In the faster way hooks of the layers inside are not called.
     """
 
     def forward(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -97,23 +97,27 @@ class _LowRank(torch.autograd.Function):
         states, scale = x.reshape(-1, x.shape[-1]), scale / (1 - share)
         mask = keep_mask(states.shape, share) if share else None
         low = torch.cat([part @ a.T for part in _kept(states, mask)]).mul_(scale)
-        ctx.save_for_backward(states, weight, a, b, low, mask)
-        ctx.scale, ctx.shape = scale, x.shape
-        found = nn.functional.linear(x, weight, bias)
-        return found.reshape(-1, len(b)).addmm_(low, b.T).view(found.shape)
+        ctx.save_for_backward(x, weight, bias, a, b, low, mask)
+        ctx.scale = scale
+        found = nn.functional.linear(x, weight, bias).contiguous()
+        found.view(-1, len(b)).addmm_(low, b.T)
+        return found
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x, A and B, from the one of what ``forward`` returned."""
-        states, weight, a, b, low, mask = ctx.saved_tensors
-        gradient = gradient.reshape(-1, gradient.shape[-1])
-        of_low = (gradient @ b.T.contiguous().T).mul_(ctx.scale)
+        x, weight, bias, a, b, low, mask = ctx.saved_tensors
         needs, of_x, of_a, of_b = ctx.needs_input_grad, None, None, None
+        if torch.is_grad_enabled():  # for a derivative of the derivative
+            kept = x if mask is None else x * mask.view(x.shape)
+            found = nn.functional.linear(x, weight, bias) + ctx.scale * kept @ a.T @ b.T
+            return differentiated(found, (x, weight, bias, a, b, None, None), needs, gradient)
+        states, gradient = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+        of_low = (gradient @ b.T.contiguous().T).mul_(ctx.scale)
         if needs[0]:
             of_x = gradient @ weight
             _add_kept(of_x, of_low, a, mask)
-            of_x = of_x.view(ctx.shape)
+            of_x = of_x.view(x.shape)
         if needs[3]:
             of_a = torch.zeros_like(a)
             for part, kept in zip(_rows(of_low, mask), _kept(states, mask), strict=True):

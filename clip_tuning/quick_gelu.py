@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from transformers.activations import QuickGELUActivation
+
+from fl2ora.clip_tuning.derivatives import differentiated
 
 _SLOPE = 1.702
 _WORTH = 2**16  # numbers, below which a function in Python costs more than it saves
@@ -53,8 +54,10 @@ class _QuickGELU(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor | None:
         (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for a derivative of the derivative
+            again = x * torch.sigmoid(_SLOPE * x)
+            return differentiated(again, (x,), ctx.needs_input_grad, gradient)[0]
         found: Tensor = torch.ops.aten.silu_backward(gradient, _SLOPE * x)
         return found

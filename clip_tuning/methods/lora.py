@@ -210,6 +210,8 @@ def _read_config(folder: Path) -> LoraConfig:
     scales = {"lora_alpha": config.lora_alpha, **config.alpha_pattern}
     for name, alpha in scales.items():
         number(f"start: {folder / _CONFIG}: {name}", alpha, above=0)
+    dropout = config.lora_dropout
+    number(f"start: {folder / _CONFIG}: lora_dropout", dropout, at_least=0, below=1)
     for name in _ELSEWHERE:
         if (value := getattr(config, name, None)) and value != "none":
             raise ValueError(

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
-from fl2ora.clip_tuning import recomputation
+from fl2ora.clip_tuning import low_rank, quick_gelu, recomputation
 from fl2ora.clip_tuning.adapter import Adapter
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
@@ -104,6 +104,19 @@ def test_recomputing_gives_the_same_update(
     recomputed = _train(_build(tiny_clip_folder, method, True), data, precision)
     assert all(torch.equal(plain[name], recomputed[name]) for name in plain)
     assert any(not torch.equal(plain[name], start[name]) for name in plain)
+
+
+@pytest.mark.parametrize("method", ["lora(dropout=0.5)", "full"])
+def test_recomputing_gives_the_same_update_if_layers_are_computed_faster(
+    tiny_clip_folder: Path, random_images: Maker, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (low_rank, quick_gelu):
+        monkeypatch.setattr(module, "_WORTH", 0)
+    data = random_images(20)
+    plain, recomputed = (
+        _train(_build(tiny_clip_folder, method, flag), data) for flag in (False, True)
+    )
+    assert all(torch.equal(plain[name], recomputed[name]) for name in plain)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

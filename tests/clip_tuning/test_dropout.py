@@ -57,6 +57,10 @@ def test_without_dropout_values_stay_and_nothing_is_drawn(share: float, training
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_of_all_that_is_dropped_nothing_is_left() -> None:
+    assert torch.equal(Dropout(1.0)(torch.ones(3)), torch.zeros(3))
+
+
 def test_other_devices_have_torchs_own() -> None:
     found = Dropout(0.5)(torch.empty(4, 3, device="meta"))
     assert found.device.type == "meta"

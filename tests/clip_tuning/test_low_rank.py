@@ -117,6 +117,40 @@ def test_a_frozen_factor_has_no_gradient_and_the_others_are_the_same(frozen: str
         assert torch.equal(mine, expected)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+@pytest.mark.parametrize("gradient", [True, False], ids=["with gradient of x", "without"])
+def test_a_gradient_can_be_differentiated_again(dropout: float, gradient: bool) -> None:
+    model, x = _model(dropout), _states(2, 6).requires_grad_(gradient)
+    compute_faster(model)
+    layer = _layer(model)
+    answers = []
+    for way in (layer.forward, layer.as_peft_does):
+        torch.manual_seed(5)
+        given = [p for p in [x, *model.parameters()] if p.requires_grad]
+        slopes = torch.autograd.grad(way(x).square().sum(), given, create_graph=True)
+        penalty = sum(slope.square().sum() for slope in slopes)
+        answers.append([*slopes, *torch.autograd.grad(penalty, given)])
+    for mine, theirs in zip(*answers, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_layer_returns_may_be_changed_in_place() -> None:
+    model, x = _model(), _states(4).requires_grad_()
+    compute_faster(model)
+    (expected,) = torch.autograd.grad((2 * model(x)).sum(), x)
+    (found,) = torch.autograd.grad(model(x).mul_(2).sum(), x)
+    assert torch.equal(found, expected)
+
+
+def test_base_examples_of_a_batch_are_left_to_peft(own_way: list[int]) -> None:
+    model = _model().eval()
+    compute_faster(model)
+    x = _states(4)
+    found = _layer(model)(x, adapter_names=["__base__"] * 4)
+    assert torch.equal(found, _layer(model).base_layer(x))
+    assert not own_way
+
+
 def test_no_gradient_is_computed_of_states_that_need_none(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     monkeypatch.setattr(low_rank, "_add_kept", lambda *given: calls.append(1))
@@ -265,5 +299,7 @@ def test_a_step_keeps_states_once_and_a_mask_of_bytes() -> None:
     theirs = kept()
     compute_faster(model)
     states = x.untyped_storage().nbytes()
-    small = 4 * (1_000 * 3 + 3 * (INNER + OUTER) + OUTER * INNER)  # between the factors, and they
+    small = 4 * (
+        1_000 * 3 + 3 * (INNER + OUTER) + OUTER * (INNER + 1)
+    )  # between the factors, and they
     assert kept() <= states + states / 4 + small < 0.75 * theirs

@@ -276,7 +276,9 @@ def test_a_start_whose_scale_is_nothing_is_refused(tiny_clip: Clip, tmp_path: Pa
     lora = LoRA()
     lora.save(_attach(tiny_clip, lora), tmp_path)
     settings = json.loads((tmp_path / "adapter_config.json").read_text())
-    for change in ({"lora_alpha": 0}, {"alpha_pattern": {"q_proj": 0.0}}):
+    for change in (
+        {"lora_alpha": 0}, {"alpha_pattern": {"q_proj": 0.0}}, {"lora_dropout": 1.0},
+    ):  # fmt: skip
         (tmp_path / "adapter_config.json").write_text(json.dumps({**settings, **change}))
         with pytest.raises(ValueError, match=r"start: .*adapter_config\.json: .*: expected a num"):
             _attach(tiny_clip, LoRA(start=str(tmp_path)))

@@ -39,10 +39,20 @@ def test_its_gradient_is_the_one_of_its_formula(
     monkeypatch.setattr(quick_gelu, "_WORTH", smallest)
     values = VALUES.double().requires_grad_()
     assert torch.autograd.gradcheck(QuickGELU(), values)
+    assert torch.autograd.gradgradcheck(QuickGELU(), values)
     sigmoid = torch.sigmoid(1.702 * values.detach())
     (found,) = torch.autograd.grad(QuickGELU()(values).sum(), values)
     expected = sigmoid * (1 + 1.702 * values.detach() * (1 - sigmoid))
     torch.testing.assert_close(found, expected)
+
+
+def test_a_penalty_on_its_slope_has_a_gradient() -> None:
+    values = torch.randn(LARGE).requires_grad_()
+    answers = []
+    for way in (QuickGELU(), QuickGELUActivation()):
+        (slope,) = torch.autograd.grad(way(values).sum(), values, create_graph=True)
+        answers.append(torch.autograd.grad(slope.square().sum(), values)[0])
+    torch.testing.assert_close(*answers)
 
 
 def test_it_keeps_its_input_alone() -> None:
