@@ -24,13 +24,15 @@ _WORTH = 2**16  # numbers in x, below which starting more functions costs more t
 class LowRankLinear(Linear):  # type: ignore[misc]  # peft has no types
     """peft's ``lora.Linear`` with a faster way for its plain case on a CPU.
 
-    All else is left to peft: few states, DoRA, several adapters, autocast, merged weights, other
-    devices. In the faster way hooks of the layers inside are not called.
+    All else is left to peft: evaluation, whose last digits so do not depend on how many images a
+    batch has; few states, DoRA, several adapters, autocast, merged weights, other devices. In the
+    faster way hooks of the layers inside are not called.
     """
 
     def forward(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
         """Return ``x W^T + c + s drop(x) A^T B^T`` of ``x (..., i)``, as peft does."""
-        if x.numel() < _WORTH or args or options or not self._is_plain(x):
+        trains = torch.is_grad_enabled() and x.numel() >= _WORTH
+        if not trains or args or options or not self._is_plain(x):
             return self.as_peft_does(x, *args, **options)
         name, base = self.active_adapters[0], self.get_base_layer()
         dropout = self.lora_dropout[name]

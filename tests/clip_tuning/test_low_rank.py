@@ -236,6 +236,15 @@ def test_all_but_the_plain_case_is_left_to_peft(case: str, own_way: list[int]) -
     assert not own_way
 
 
+def test_evaluation_is_left_to_peft(own_way: list[int]) -> None:
+    model = _model().eval()
+    theirs = copy.deepcopy(model)
+    compute_faster(model)
+    with torch.no_grad():
+        assert torch.equal(model(_states(9)), theirs(_states(9)))
+    assert not own_way
+
+
 def test_few_states_are_left_to_peft(own_way: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model()
     theirs = copy.deepcopy(model)
