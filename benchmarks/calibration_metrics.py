@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.process_memory import forget_peak, peak, resident
+
 Metrics = dict[str, float]
 Contender = Callable[[Any, Any], Metrics]
 
@@ -128,18 +130,6 @@ def _picked(summary: Metrics) -> Metrics:
     return {name: summary[name] for name in ("ece", "mce", "ace", "brier", "nll")}
 
 
-def _status_bytes(name: str) -> int:
-    """Return a figure of this process such as ``VmRSS`` (resident) or ``VmHWM`` (its peak)."""
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith(name))
-    return int(line.split()[1]) * 1024
-
-
-def _forget_peak() -> None:
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-
-
 def _in_child(
     name: str, probabilities: Any, labels: Any, threads: int, repeats: int, pipe: Any
 ) -> None:
@@ -148,14 +138,14 @@ def _in_child(
     torch.set_num_threads(threads)
     CONTENDERS[name](probabilities[:64], labels[:64] % 7)  # imports and first-call work
     int(probabilities.sum(dtype=np.float32) > 0)  # every page of the array is resident
-    _forget_peak()
-    before = _status_bytes("VmRSS")
+    forget_peak()
+    before = resident()
     runs = []
     for _ in range(repeats):
         wall, processor = time.perf_counter(), time.process_time()
         metrics = CONTENDERS[name](probabilities, labels)
         runs.append((time.process_time() - processor, time.perf_counter() - wall))
-    pipe.send(Result(*min(runs), max(0, _status_bytes("VmHWM") - before), metrics))
+    pipe.send(Result(*min(runs), max(0, peak() - before), metrics))
 
 
 def measure(name: str, probabilities: Any, labels: Any, threads: int, repeats: int) -> Result:

@@ -24,7 +24,6 @@ import statistics
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import torch
@@ -36,6 +35,7 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from benchmarks.needed_products import Product, Tower, needed, seconds
+from benchmarks.process_memory import peak
 from benchmarks.tuning_cost import PLAN, TEMPLATES, random_images
 from fl2ora.client_app.training import local_train
 from fl2ora.clip_tuning.clip import Clip
@@ -126,8 +126,7 @@ def _measure(way: str, kind: str, count: int, size: int, blocks: int) -> Step:
     processor, clock = time.process_time(), time.perf_counter()
     step()
     times = time.process_time() - processor, time.perf_counter() - clock
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return Step(*times, int(status.split("VmHWM:")[1].split()[0]) / 2**20)
+    return Step(*times, peak() / 2**30)
 
 
 def ours(clip: Clip, kind: str, names: list[str], data: LabelledImages) -> Callable[[], object]:

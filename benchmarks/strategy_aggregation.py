@@ -18,11 +18,11 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.process_memory import forget_peak, peak, resident
 from fl2ora.clip_tuning.adapter import Adapter, num_bytes
 from fl2ora.clip_tuning.factors import factors_of, pair_names, residual_names
 from fl2ora.experiment.plugins import load
@@ -99,26 +99,20 @@ def _begun(spec: str, start: Adapter, clients: int) -> tuple[Strategy, RoundPlan
     return strategy, strategy.plan(1, start, keys)
 
 
-def _status(name: str) -> int:
-    """Return a figure of /proc/self/status in bytes."""
-    text = Path("/proc/self/status").read_text()
-    return int(text.split(f"{name}:")[1].split()[0]) * 1024
-
-
 def _in_child(spec: str, clients: int, rank: int, repeats: int, threads: int, pipe: Any) -> None:
     torch.set_num_threads(threads)
     start, updates = draw(spec, rank)
     strategy, plan = _begun(spec, start, max(2, load(spec, Strategy).least_updates))
     strategy.aggregate(plan, stream(updates, len(plan.clients)))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _status("VmRSS")
+    forget_peak()
+    before = resident()
     seconds = []
     for _ in range(repeats):
         strategy, plan = _begun(spec, start, clients)
         begin = time.process_time()
         strategy.aggregate(plan, stream(updates, clients))
         seconds.append(time.process_time() - begin)
-    pipe.send((min(seconds), max(0, _status("VmHWM") - before)))
+    pipe.send((min(seconds), max(0, peak() - before)))
 
 
 def measure(

@@ -17,13 +17,13 @@ import ctypes
 import gc
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import torch
 import typer
 from transformers import CLIPConfig, CLIPModel
 
+from benchmarks.process_memory import forget_peak, peak, resident
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.training import local_train
@@ -33,6 +33,7 @@ from fl2ora.clip_tuning.clip import Clip, load_clip
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.prefix.features import prefix_features
 from fl2ora.clip_tuning.preprocessing import Preprocessing
+from fl2ora.clip_tuning.quick_gelu import keep_less
 from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.images import LabelledImages
 
@@ -113,15 +114,10 @@ def watched(work: Callable[[], T]) -> tuple[float, float]:
     """Return the processor's seconds for ``work`` and the most MB it took beyond those before."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now what is
-    before, started = _memory("VmRSS"), time.process_time()
+    forget_peak()
+    before, started = resident(), time.process_time()
     work()
-    return time.process_time() - started, _memory("VmHWM") - before
-
-
-def _memory(name: str) -> float:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+    return time.process_time() - started, (peak() - before) / 2**20
 
 
 def vit_b_16() -> Clip:
@@ -134,6 +130,7 @@ def vit_b_16() -> Clip:
     )
     torch.manual_seed(0)
     model = CLIPModel(shapes).eval().requires_grad_(False)
+    keep_less(model)  # as ``load_clip`` does
     return Clip("ViT-B/16", model, embedded.tokenizer, Preprocessing(224, 224))
 
 

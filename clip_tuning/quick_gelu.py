@@ -18,7 +18,7 @@ _SLOPE = 1.702
 _WORTH = 2**16  # numbers, below which a function in Python costs more than it saves
 
 
-class QuickGELU(nn.Module):
+class QuickGELU(QuickGELUActivation):  # type: ignore[misc]  # transformers has no types
     """``x sigmoid(1.702 x)``, equal to transformers' bit for bit.
 
     Hendrycks & Gimpel 2016, arXiv 1606.08415, section 2: an approximation of GELU.
@@ -27,10 +27,9 @@ class QuickGELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of ``x`` of any shape."""
         if not torch.is_grad_enabled():
-            return torch.sigmoid(_SLOPE * x).mul_(x)
-        if x.numel() < _WORTH:
-            return x * torch.sigmoid(_SLOPE * x)
-        found: Tensor = _QuickGELU.apply(x)  # type: ignore[no-untyped-call]
+            return _QuickGELU.forward(x)
+        way = super().forward if x.numel() < _WORTH else _QuickGELU.apply
+        found: Tensor = way(x)
         return found
 
 

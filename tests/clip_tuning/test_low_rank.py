@@ -308,7 +308,6 @@ def test_a_step_keeps_states_once_and_a_mask_of_bytes() -> None:
     theirs = kept()
     compute_faster(model)
     states = x.untyped_storage().nbytes()
-    small = 4 * (
-        1_000 * 3 + 3 * (INNER + OUTER) + OUTER * (INNER + 1)
-    )  # between the factors, and they
+    # What is between the factors, the factors, and the frozen weight and bias.
+    small = 4 * (1_000 * 3 + 3 * (INNER + OUTER) + OUTER * (INNER + 1))
     assert kept() <= states + states / 4 + small < 0.75 * theirs
