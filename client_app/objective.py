@@ -12,6 +12,7 @@ from fl2ora.client_app.precision import forward_in
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.forward_pass import ForwardPass
+from fl2ora.clip_tuning.recorded_pass import can_be_recorded, recorded_passes
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Objective:
         self._plan = plan
         self._reference = reference
         self._filler = filler
+        self._recorded = recorded_passes(classifier) if _records(classifier, plan) else None
 
     def __call__(self, batch: Batch) -> Evaluated:
         """Return the objective of ``batch``."""
@@ -81,6 +83,22 @@ class Objective:
 
     def forward(self, batch: Batch) -> ForwardPass:
         """Return what the classifier makes of ``batch``."""
-        known = self.known(batch)
-        with forward_in(self._plan.precision, batch.pixels.device):
+        known, precision, device = self.known(batch), self._plan.precision, batch.pixels.device
+        parts = None
+        if self._recorded is not None:
+            parts = self._recorded.parts(
+                batch.pixels,
+                batch.prefix,
+                (precision, self._plan.deterministic),
+                lambda: forward_in(precision, device, cache=False),
+            )
+        if parts is not None:
+            return ForwardPass(batch.pixels, *parts, zero_shot=known)
+        with forward_in(precision, device):
             return self._classifier.run(batch.pixels, batch.prefix, known)
+
+
+def _records(classifier: ClipClassifier, plan: TrainingPlan) -> bool:
+    """Whether passes are recorded; in float16 a pass may need several backward passes."""
+    wanted = plan.cuda_graphs and classifier.clip.device.type == "cuda"
+    return wanted and plan.precision != "float16" and can_be_recorded(classifier)

@@ -238,6 +238,7 @@ def training_plan(
         augmentation=config.augmentation,
         precision=config.precision,
         deterministic=config.deterministic,
+        cuda_graphs=config.cuda_graphs,
         round=task.round,
         num_rounds=task.num_rounds,
         seed=derive_seed(config.seed, "client", node.key, task.round),

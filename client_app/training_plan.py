@@ -27,7 +27,8 @@ class TrainingPlan:
         augmentation: of the images.
         precision: ``float32``; ``tf32`` for its products on a CUDA device; or ``bfloat16``,
             ``float16`` for autocast of the forward pass.
-        deterministic: the same bits for the same seed on a CUDA device too; slower there.
+        deterministic: the same bits for the same seed on a CUDA device too.
+        cuda_graphs: on a CUDA device, record passes and start them as one where that can be done.
         round: of the run, from 1.
         num_rounds: of the run.
         seed: of this client in this round; every random draw comes from it.
@@ -49,6 +50,7 @@ class TrainingPlan:
     augmentation: Augmentation = "none"
     precision: str = "float32"
     deterministic: bool = True
+    cuda_graphs: bool = True
     round: int = 1
     num_rounds: int = 1
     seed: int = 0

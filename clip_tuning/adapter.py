@@ -6,7 +6,7 @@ weights of CLIP never travel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,11 +31,21 @@ def as_adapter(tensors: Mapping[str, Tensor]) -> Adapter:
     Raises:
         TypeError: they are no tensors by name.
     """
-    as_tensors(tensors)
-    return {
-        name: tensors[name].detach().to("cpu", torch.float32, copy=True).contiguous()
-        for name in sorted(tensors)
-    }
+    names = sorted(as_tensors(tensors))
+    copies = moved_at_once([tensors[name] for name in names], torch.device("cpu"))
+    return {name: copy.contiguous() for name, copy in zip(names, copies, strict=True)}
+
+
+def moved_at_once(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Return detached float32 copies of ``tensors`` on ``device``.
+
+    Between a CUDA device and the processor they travel as one: each copy waits for the device.
+    """
+    if device.type == "cpu" and all(tensor.device == device for tensor in tensors):
+        return [tensor.detach().to(device, torch.float32, copy=True) for tensor in tensors]
+    flat = [tensor.detach().to(torch.float32).reshape(-1) for tensor in tensors]
+    parts = torch.cat(flat).to(device).split([tensor.numel() for tensor in tensors])
+    return [part.view(like.shape).clone() for part, like in zip(parts, tensors, strict=True)]
 
 
 def as_tensors(value: object) -> Adapter:

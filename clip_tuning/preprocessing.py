@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -157,10 +158,16 @@ class Preprocessing:
         return pad(pixels, (-left, right, -top, below))
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        mean = pixels.new_tensor(self.mean)[:, None, None]
-        std = pixels.new_tensor(self.std)[:, None, None]
+        mean, std = (_channels(values, pixels.device) for values in (self.mean, self.std))
         values = pixels if self.gain == 1 else pixels * self.gain
         return (values - mean) / std
+
+
+@lru_cache(maxsize=16)
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return ``(3, 1, 1)`` on a device; made for every batch, a GPU would have to wait for each."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
 
 
 def _to_rgb(images: Tensor) -> Tensor:

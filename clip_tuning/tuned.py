@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite, check_like
+from fl2ora.clip_tuning.adapter import Adapter, as_adapter, check_finite, check_like, moved_at_once
 
 
 class TunedModule(nn.Module):
@@ -133,6 +133,9 @@ class TunedModule(nn.Module):
 def _load(adapter: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], what: str) -> None:
     check_like(adapter, parameters, what)
     check_finite(adapter, what)
+    values = [adapter[name] for name in parameters]
+    if any(parameter.device.type == "cuda" for parameter in parameters.values()):
+        values = moved_at_once(values, next(iter(parameters.values())).device)
     with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(adapter[name])
+        for parameter, value in zip(parameters.values(), values, strict=True):
+            parameter.copy_(value)

@@ -125,7 +125,9 @@ class RunConfig(BaseModel):
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
     """number format in which the towers compute in training; what is tuned stays float32"""
     deterministic: bool = True
-    """whether training repeats bit by bit on a CUDA device too, which is slower there"""
+    """whether training repeats bit by bit on a CUDA device too"""
+    cuda_graphs: bool = True
+    """whether a CUDA device starts the passes of training as one; no number changes, more memory"""
     gradient_checkpointing: bool = False
     """whether the backward pass computes activations again, to save memory"""
     threads: int = Field(default=1, ge=1, le=1024)

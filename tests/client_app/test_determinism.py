@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend
 
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
-from fl2ora.client_app import determinism, training
+from fl2ora.client_app import training
 from fl2ora.client_app.determinism import repeatable
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.build import build_classifier
+from fl2ora.experiment.errors import UserError
 from fl2ora.federated_data.datasets.shapes import Shapes
 
 PLAN = TrainingPlan(CrossEntropy(), batch_size=8, learning_rate=0.1, client="a", seed=1)
@@ -26,21 +27,27 @@ def test_the_processor_is_left_as_it_is() -> None:
         assert torch.backends.cuda.flash_sdp_enabled() == fused
 
 
-def test_a_cuda_device_is_told_and_everything_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[SDPBackend] = []
-    real = determinism.sdpa_kernel
-
-    def watched(backend: SDPBackend) -> object:
-        asked.append(backend)
-        return real(backend)
-
-    monkeypatch.setattr(determinism, "sdpa_kernel", watched)
+def test_a_cuda_device_is_told_and_everything_is_put_back() -> None:
+    settings: Any = torch.utils.deterministic
     with repeatable(torch.device("cuda", 0)):
         assert torch.are_deterministic_algorithms_enabled()
-        assert asked == [SDPBackend.MATH]
+        # With warnings alone, torch's fused attention does not repeat.
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert not settings.fill_uninitialized_memory
     assert not torch.are_deterministic_algorithms_enabled()
+    assert settings.fill_uninitialized_memory
     with repeatable(torch.device("cuda"), wanted=False):
         assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_an_operation_that_cannot_repeat_is_refused_by_name() -> None:
+    device = torch.device("cuda")
+    refusal = "found put_, which does not; deterministic=false"
+    with pytest.raises(UserError, match=refusal), repeatable(device):
+        torch.zeros(2).put_(torch.tensor([0]), torch.ones(1))
+    assert not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(RuntimeError, match="anything else"), repeatable(device):
+        raise RuntimeError("anything else")
 
 
 @pytest.mark.parametrize("wanted", [True, False])
