@@ -50,6 +50,7 @@ def main(
     output: Annotated[Path | None, typer.Option(help="JSON file for the results.")] = None,
     images: Annotated[int, typer.Option(help="Training images of the timed client.")] = 512,
     batch: Annotated[int, typer.Option(help="Images of one batch when timed.")] = 32,
+    timed: Annotated[bool, typer.Option(help="Measure speed too.")] = True,
 ) -> None:
     """Print both tables; without a CUDA device there is nothing to do."""
     if not torch.cuda.is_available():
@@ -64,9 +65,10 @@ def main(
     }
     print(json.dumps(found, indent=1), flush=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    data = random_images(images)
-    found["speed"] = {spec: speed(clip, spec, data, batch) for spec in SPEED}
-    print(json.dumps(found["speed"], indent=1), flush=True)
+    if timed:
+        data = random_images(images)
+        found["speed"] = {spec: speed(clip, spec, data, batch) for spec in SPEED}
+        print(json.dumps(found["speed"], indent=1), flush=True)
     if output is not None:
         output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -132,17 +134,20 @@ def speed(clip: Clip, spec: str, data: LabelledImages, batch: int) -> dict[str, 
 
 
 def rate(work: Callable[[], object], images: int) -> tuple[float, float]:
-    """Return images a second of the better of two runs after one to warm up, and peak MiB."""
+    """Return images a second of the better of two runs, and MiB that torch has reserved.
+
+    One goes before, to warm up and to record (``TrainingPlan.cuda_graphs``).
+    """
+    torch.cuda.empty_cache()
     work()
     torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
     best = float("inf")
     for _ in range(2):
         started = time.perf_counter()
         work()
         torch.cuda.synchronize()
         best = min(best, time.perf_counter() - started)
-    return images / best, torch.cuda.max_memory_allocated() / 2**20
+    return images / best, torch.cuda.memory_reserved() / 2**20
 
 
 def classifier(clip: Clip, spec: str, device: str) -> ClipClassifier:

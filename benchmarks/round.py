@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from multiprocessing import get_context
 from typing import Annotated, NamedTuple
@@ -37,6 +38,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 from benchmarks.needed_products import Product, Tower, needed, seconds
 from benchmarks.process_memory import peak
 from benchmarks.tuning_cost import PLAN, TEMPLATES, random_images
+from fl2ora.client_app.precision import forward_in
 from fl2ora.client_app.training import local_train
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods.base import TuningMethod
@@ -138,14 +140,22 @@ def ours(clip: Clip, kind: str, names: list[str], data: LabelledImages) -> Calla
 
 
 def bare(
-    clip: Clip, kind: str, names: list[str], data: LabelledImages, released: bool
+    clip: Clip,
+    kind: str,
+    names: list[str],
+    data: LabelledImages,
+    released: bool,
+    precision: str = "float32",
 ) -> Callable[[], object]:
-    """Return one step with transformers and peft alone."""
-    model, texts = clip.model, fill_templates(names, TEMPLATES)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)))
+    """Return one step with transformers and peft alone, on the device of the model."""
+    model, device, texts = clip.model, clip.model.device, fill_templates(names, TEMPLATES)
+    mean, std = (
+        torch.tensor(values, device=device).view(3, 1, 1)
+        for values in ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
+    )
     dropout = 0.25 if kind == "dropout" else 0.0
     if kind == "coop":
-        context = torch.nn.Parameter(0.02 * torch.randn(16, 512))
+        context = torch.nn.Parameter(0.02 * torch.randn(16, 512, device=device))
         trained = [context]
     else:
         lora = LoraConfig(r=2, lora_alpha=1, use_rslora=True, lora_dropout=dropout)
@@ -153,21 +163,27 @@ def bare(
         model = get_peft_model(model, lora).train()  # type: ignore[assignment]
         trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.SGD(trained, lr=1e-4)
-    once = tokenise(clip.tokenizer, texts, 77)
+    once = tokenise(clip.tokenizer, texts, 77).to(device)
 
-    def step() -> None:
-        pixels = (data.images[:].float() / 255 - mean) / std
+    def logits() -> Tensor:
+        pixels = (data.images[:].to(device).float() / 255 - mean) / std
         with torch.set_grad_enabled(kind != "coop"):
             images = model.get_image_features(pixel_values=pixels).pooler_output
         if kind == "coop":
             features = with_context(model, once, context)
         else:
-            ids = tokenise(clip.tokenizer, texts, 77, "max_length") if released else once
+            ids = once
+            if released:
+                ids = tokenise(clip.tokenizer, texts, 77, "max_length").to(device)
             features = model.get_text_features(input_ids=ids).pooler_output
         scale = model.logit_scale.exp()
-        logits = scale * normalize(images, dim=-1) @ normalize(features, dim=-1).T
+        return scale * normalize(images, dim=-1) @ normalize(features, dim=-1).T
+
+    def step() -> None:
+        with forward_in(precision, device):
+            found = logits()
         optimiser.zero_grad()
-        cross_entropy(logits, data.labels).backward()
+        cross_entropy(found.float(), data.labels.to(device)).backward()
         optimiser.step()
 
     return step
@@ -181,7 +197,7 @@ def with_context(model: CLIPModel, ids: Tensor, context: Tensor) -> Tensor:
     shared = context.expand(len(ids), -1, -1)
     hidden = tower.embeddings(inputs_embeds=torch.cat([words[:, :1], shared, words[:, 1:]], dim=1))
     length = hidden.shape[1]
-    mask = torch.full((length, length), -torch.inf).triu(1)[None, None]
+    mask = torch.full((length, length), -torch.inf, device=ids.device).triu(1)[None, None]
     for block in tower.encoder.layers:
         hidden = block(hidden, mask)
     ends = (ids == model.config.text_config.eos_token_id).int().argmax(dim=-1) + len(context)
@@ -191,6 +207,12 @@ def with_context(model: CLIPModel, ids: Tensor, context: Tensor) -> Tensor:
 
 def least(clip: Clip, kind: str, names: list[str], size: int) -> float:
     """Return the seconds of the products that a step needs."""
+    found = products_of_step(clip, kind, names, size)
+    return sum(count * seconds(product) for product, count in found.items())
+
+
+def products_of_step(clip: Clip, kind: str, names: list[str], size: int) -> Counter[Product]:
+    """Return the products that a step needs, and how often."""
     ids = tokenise(clip.tokenizer, fill_templates(names, TEMPLATES), 77)
     end = clip.model.config.text_config.eos_token_id
     rows = [row[: row.index(end) + 1] for row in ids.tolist()]
@@ -205,7 +227,7 @@ def least(clip: Clip, kind: str, names: list[str], size: int) -> float:
         texts = texts._replace(tokens=tokens + 16 - 4, inputs=True, lora=False)
     products = needed(images) + needed(texts)
     products[Product((size * 196, 768), (768, 768), "right")] += 1  # the patches
-    return sum(count * seconds(product) for product, count in products.items())
+    return products
 
 
 def matrix_rate() -> float:
