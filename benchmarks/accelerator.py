@@ -5,7 +5,7 @@
 Random weights, ten classes. ``agreement``: one round of the same client on both, float32 without
 TF32, and the calibration sums of its images afterwards. ``speed``: a round of training and a pass
 of evaluation on the device, in float32 and with bfloat16 autocast, repeatable bit by bit or not,
-with the peak of device memory.
+with what torch has reserved of its memory.
 """
 
 from __future__ import annotations

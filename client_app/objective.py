@@ -90,7 +90,7 @@ class Objective:
                 batch.pixels,
                 batch.prefix,
                 (precision, self._plan.deterministic),
-                lambda: forward_in(precision, device, cache=False),
+                lambda: forward_in(precision, device),
             )
         if parts is not None:
             return ForwardPass(batch.pixels, *parts, zero_shot=known)

@@ -14,18 +14,10 @@ _HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _LARGEST = 2.0**16
 
 
-def forward_in(precision: str, device: torch.device, cache: bool = True) -> torch.autocast:
-    """Return the context of a forward pass; see ``TrainingPlan.precision``.
-
-    Args:
-        precision: of the pass.
-        device: where it runs.
-        cache: whether what is tuned is rounded once a pass and not wherever it is used.
-    """
+def forward_in(precision: str, device: torch.device) -> torch.autocast:
+    """Return the context of a forward pass; see ``TrainingPlan.precision``."""
     half = _HALVES.get(precision)
-    return torch.autocast(
-        device.type, dtype=half or torch.bfloat16, enabled=half is not None, cache_enabled=cache
-    )
+    return torch.autocast(device.type, dtype=half or torch.bfloat16, enabled=half is not None)
 
 
 @contextmanager

@@ -8,15 +8,17 @@ they compute, bit by bit, dropout's draws included.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
+from fl2ora.experiment.errors import UserError
 
 # Recording takes as long as some five passes and their backward passes.
 _WORTH = 8
@@ -40,6 +42,7 @@ class RecordedPasses:
         self._classifier = classifier
         self._asked: Counter[Hashable] = Counter()
         self._recorded: dict[Hashable, Callable[[Tensor], Parts] | None] = {}
+        self._waits = False
         self._where: tuple[Hashable, ...] = ()
         self._pool: Any = None
 
@@ -53,6 +56,7 @@ class RecordedPasses:
         if where != self._where:
             self._asked.clear()
             self._recorded.clear()
+            self._waits = False
             self._where = where
 
     def parts(
@@ -71,14 +75,18 @@ class RecordedPasses:
             pixels: see ``ClipClassifier.run``.
             prefix: see there.
             conditions: whatever else passes differ in that must not be taken for each other.
-            autocast: makes the context that a pass is computed in, which must not cache.
+            autocast: makes the context that a pass is computed in.
+
+        Raises:
+            UserError: the pass cannot be recorded, for a reason that is found too late.
         """
         given = pixels if prefix is None else prefix
         key = (given.shape, given.dtype, prefix is None, self._classifier.personalised, conditions)
         self._asked[key] += 1
-        if self._asked[key] > _WORTH and key not in self._recorded:
-            with autocast():
-                self._recorded[key] = self._record(given, prefix is None)
+        if self._asked[key] > _WORTH and key not in self._recorded and not self._waits:
+            like = _Pass(self._classifier, prefix is None, autocast)
+            with torch.random.fork_rng(devices=[given.device]):
+                self._recorded[key] = self._record(like, given.detach().clone())
         recorded = self._recorded.get(key)
         if recorded is None:
             return None
@@ -86,32 +94,64 @@ class RecordedPasses:
         # Copies, since the next pass writes into the same memory.
         return images.clone(), classes.clone(), logits.clone()
 
-    def _record(self, given: Tensor, of_pixels: bool) -> Callable[[Tensor], Parts] | None:
-        """Return a pass that was recorded; None if it does something that cannot be."""
+    def _record(self, like: _Pass, given: Tensor) -> Callable[[Tensor], Parts] | None:
+        """Return a pass that was recorded; None if it waits for the device on its way."""
         try:
-            with torch.random.fork_rng(devices=[given.device]):
-                if self._pool is None:
-                    self._pool = torch.cuda.graph_pool_handle()
-                made: Any = torch.cuda.make_graphed_callables(
-                    _Pass(self._classifier, of_pixels),
-                    (given.detach().clone(),),
-                    allow_unused_input=True,
-                    pool=self._pool,
-                )
+            with _waiting_refused():
+                like.forth_and_back(given)
         except RuntimeError as error:
+            self._waits = True
             logger.warning(
-                "cuda-graphs: training goes on without, since its pass could not be recorded: %s",
+                "cuda-graphs: training goes on without, as its pass cannot be recorded: %s",
                 str(error).partition("\n")[0],
             )
             return None
+        _do_not_warn_of_streams()
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        try:
+            made: Any = torch.cuda.make_graphed_callables(
+                like, (given,), allow_unused_input=True, pool=self._pool
+            )
+        except RuntimeError as error:  # which leaves torch's generator and memory unusable
+            raise UserError(
+                f"cuda-graphs: expected a pass that can be recorded, found one that cannot "
+                f"({str(error).partition(chr(10))[0]}); cuda-graphs=false trains without"
+            ) from error
         recorded: Callable[[Tensor], Parts] = made
         return recorded
 
 
+@contextmanager
+def _waiting_refused() -> Iterator[None]:
+    """Let whatever waits for the device raise, which is not allowed while a pass is recorded."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(action="ignore"):  # that it may not find everything
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def _do_not_warn_of_streams() -> None:
+    """Let torch say nothing of gradients from another stream than that of recording: it waits."""
+    # torch 2.10 and newer warn of it
+    silence = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
+    if silence is not None:
+        silence(False)
+
+
 def can_be_recorded(classifier: ClipClassifier) -> bool:
-    """Whether a classifier's training is a pass of the plain kind, and one backward pass of it."""
+    """Whether training is a pass of the plain kind, and one backward pass that repeats nothing."""
     own, plain = type(classifier), ClipClassifier
-    return own.run is plain.run and own.backward is plain.backward and bool(classifier.trained)
+    repeats = any(getattr(module, "recomputes", False) for module in classifier.modules())
+    return (
+        own.run is plain.run
+        and own.backward is plain.backward
+        and bool(classifier.trained)
+        and not repeats
+    )
 
 
 def recorded_passes(classifier: ClipClassifier) -> RecordedPasses:
@@ -125,15 +165,29 @@ def recorded_passes(classifier: ClipClassifier) -> RecordedPasses:
 
 
 class _Pass(nn.Module):
-    """``ClipClassifier.run`` from one tensor to three."""
+    """``ClipClassifier.run`` from one tensor to three.
 
-    def __init__(self, classifier: ClipClassifier, of_pixels: bool) -> None:
+    Autocast is on inside alone: the backward pass that is recorded must run without, as others do.
+    """
+
+    def __init__(
+        self,
+        classifier: ClipClassifier,
+        of_pixels: bool,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
         super().__init__()
-        self.classifier, self.of_pixels = classifier, of_pixels
+        self.classifier, self.of_pixels, self.autocast = classifier, of_pixels, autocast
 
     def forward(self, given: Tensor) -> Parts:
-        nothing = given.new_zeros(0)
-        passed = (
-            self.classifier.run(given) if self.of_pixels else self.classifier.run(nothing, given)
-        )
+        run, nothing = self.classifier.run, given.new_zeros(0)
+        with self.autocast():
+            passed = run(given) if self.of_pixels else run(nothing, given)
         return passed.images, passed.classes, passed.logits
+
+    def forth_and_back(self, given: Tensor) -> None:
+        """Compute what is to be recorded, and keep nothing of it."""
+        outputs = [each for each in self(given) if each.requires_grad]
+        ones = [torch.ones_like(each) for each in outputs]
+        trained = [each for each in self.classifier.trained if each.requires_grad]
+        torch.autograd.grad(outputs, trained, ones, allow_unused=True)
