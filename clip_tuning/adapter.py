@@ -39,13 +39,15 @@ def as_adapter(tensors: Mapping[str, Tensor]) -> Adapter:
 def moved_at_once(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """Return detached float32 copies of ``tensors`` on ``device``.
 
-    Between a CUDA device and the processor they travel as one: each copy waits for the device.
+    Between a CUDA device and the processor they travel as one: each copy waits for the device. On a
+    device they are then parts of one tensor.
     """
     if device.type == "cpu" and all(tensor.device == device for tensor in tensors):
         return [tensor.detach().to(device, torch.float32, copy=True) for tensor in tensors]
     flat = [tensor.detach().to(torch.float32).reshape(-1) for tensor in tensors]
     parts = torch.cat(flat).to(device).split([tensor.numel() for tensor in tensors])
-    return [part.view(like.shape).clone() for part, like in zip(parts, tensors, strict=True)]
+    views = [part.view(like.shape) for part, like in zip(parts, tensors, strict=True)]
+    return [view.clone() for view in views] if device.type == "cpu" else views
 
 
 def as_tensors(value: object) -> Adapter:

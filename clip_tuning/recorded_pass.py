@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import logging
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.experiment.errors import UserError
 
 # Recording takes as long as some five passes and their backward passes.
 _WORTH = 8
+_MOST = 4  # kinds of passes; each keeps its input and gradients
 
 logger = logging.getLogger(__name__)
 
@@ -31,17 +33,17 @@ Parts = tuple[Tensor, Tensor, Tensor]
 class RecordedPasses:
     """The passes of one classifier that were recorded, by the shape of their input.
 
-    They stay with the classifier, whose parameters they read where those are in memory. All share
-    the memory of their activations, since one is over before the next begins.
+    They stay with the classifier, whose parameters they read where those are in memory, and go with
+    it. All share the memory of their activations, since one is over before the next begins.
 
     Args:
         classifier: in training whenever passes are asked for.
     """
 
     def __init__(self, classifier: ClipClassifier) -> None:
-        self._classifier = classifier
+        self._classifier = weakref.ref(classifier)  # a cycle would keep a GPU's memory
         self._asked: Counter[Hashable] = Counter()
-        self._recorded: dict[Hashable, Callable[[Tensor], Parts] | None] = {}
+        self._recorded: dict[Hashable, Callable[..., Parts] | None] = {}
         self._waits = False
         self._where: tuple[Hashable, ...] = ()
         self._pool: Any = None
@@ -51,13 +53,19 @@ class RecordedPasses:
 
     def check(self) -> None:
         """Forget all passes if a tensor of the classifier's is not where it was, or is frozen."""
-        tensors = [*self._classifier.parameters(), *self._classifier.buffers()]
+        classifier = self._alive()
+        tensors = [*classifier.parameters(), *classifier.buffers()]
         where = tuple((tensor.data_ptr(), tensor.requires_grad) for tensor in tensors)
         if where != self._where:
             self._asked.clear()
             self._recorded.clear()
-            self._waits = False
+            self._waits, self._pool = False, None
             self._where = where
+
+    def _alive(self) -> ClipClassifier:
+        classifier = self._classifier()
+        assert classifier is not None
+        return classifier
 
     def parts(
         self,
@@ -80,25 +88,27 @@ class RecordedPasses:
         Raises:
             UserError: the pass cannot be recorded, for a reason that is found too late.
         """
-        given = pixels if prefix is None else prefix
-        key = (given.shape, given.dtype, prefix is None, self._classifier.personalised, conditions)
+        given, personalised = pixels if prefix is None else prefix, self._alive().personalised
+        key = (given.shape, given.dtype, prefix is None, personalised, conditions)
         self._asked[key] += 1
-        if self._asked[key] > _WORTH and key not in self._recorded and not self._waits:
-            like = _Pass(self._classifier, prefix is None, autocast)
-            with torch.random.fork_rng(devices=[given.device]):
+        new = key not in self._recorded and len(self._recorded) < _MOST and not self._waits
+        if new and self._asked[key] > _WORTH:
+            like = _Pass(self._alive(), prefix is None, autocast)
+            with torch.cuda.device_of(given), torch.random.fork_rng(devices=[given.device]):
                 self._recorded[key] = self._record(like, given.detach().clone())
         recorded = self._recorded.get(key)
         if recorded is None:
             return None
-        images, classes, logits = recorded(given)
+        images, classes, logits = recorded(given, *self._alive().trained)
         # Copies, since the next pass writes into the same memory.
         return images.clone(), classes.clone(), logits.clone()
 
-    def _record(self, like: _Pass, given: Tensor) -> Callable[[Tensor], Parts] | None:
+    def _record(self, like: _Pass, given: Tensor) -> Callable[..., Parts] | None:
         """Return a pass that was recorded; None if it waits for the device on its way."""
+        trained = self._alive().trained
         try:
             with _waiting_refused():
-                like.forth_and_back(given)
+                like.forth_and_back(given, *trained)
         except RuntimeError as error:
             self._waits = True
             logger.warning(
@@ -111,14 +121,14 @@ class RecordedPasses:
             self._pool = torch.cuda.graph_pool_handle()
         try:
             made: Any = torch.cuda.make_graphed_callables(
-                like, (given,), allow_unused_input=True, pool=self._pool
+                like, (given, *trained), allow_unused_input=True, pool=self._pool
             )
         except RuntimeError as error:  # which leaves torch's generator and memory unusable
             raise UserError(
                 f"cuda-graphs: expected a pass that can be recorded, found one that cannot "
                 f"({str(error).partition(chr(10))[0]}); cuda-graphs=false trains without"
             ) from error
-        recorded: Callable[[Tensor], Parts] = made
+        recorded: Callable[..., Parts] = made
         return recorded
 
 
@@ -164,8 +174,8 @@ def recorded_passes(classifier: ClipClassifier) -> RecordedPasses:
     return found
 
 
-class _Pass(nn.Module):
-    """``ClipClassifier.run`` from one tensor to three.
+class _Pass:
+    """``ClipClassifier.run`` as a function of what it is given and of what is trained.
 
     Autocast is on inside alone: the backward pass that is recorded must run without, as others do.
     """
@@ -176,18 +186,23 @@ class _Pass(nn.Module):
         of_pixels: bool,
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
-        super().__init__()
-        self.classifier, self.of_pixels, self.autocast = classifier, of_pixels, autocast
+        self.classifier, self.of_pixels, self.autocast = (
+            weakref.ref(classifier),
+            of_pixels,
+            autocast,
+        )
 
-    def forward(self, given: Tensor) -> Parts:
-        run, nothing = self.classifier.run, given.new_zeros(0)
+    def __call__(self, given: Tensor, *trained: Tensor) -> Parts:
+        classifier = self.classifier()
+        assert classifier is not None
+        run, nothing = classifier.run, given.new_zeros(0)
         with self.autocast():
             passed = run(given) if self.of_pixels else run(nothing, given)
         return passed.images, passed.classes, passed.logits
 
-    def forth_and_back(self, given: Tensor) -> None:
+    def forth_and_back(self, given: Tensor, *trained: Tensor) -> None:
         """Compute what is to be recorded, and keep nothing of it."""
         outputs = [each for each in self(given) if each.requires_grad]
         ones = [torch.ones_like(each) for each in outputs]
-        trained = [each for each in self.classifier.trained if each.requires_grad]
-        torch.autograd.grad(outputs, trained, ones, allow_unused=True)
+        moving = [each for each in trained if each.requires_grad]
+        torch.autograd.grad(outputs, moving, ones, allow_unused=True)

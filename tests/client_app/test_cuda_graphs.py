@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fl2ora.calibration.losses.cross_entropy import CrossEntropy
 from fl2ora.client_app import objective
@@ -48,16 +50,22 @@ class StandIn:
         self.recorded, self.replayed, self.error, self.mode = 0, 0, "", 0
 
     def __call__(
-        self, module: nn.Module, given: tuple[Tensor], *, allow_unused_input: bool, pool: object
-    ) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        self,
+        function: Callable[..., tuple[Tensor, ...]],
+        given: tuple[Tensor, ...],
+        *,
+        allow_unused_input: bool,
+        pool: object,
+    ) -> Callable[..., tuple[Tensor, ...]]:
         if self.error:
             raise RuntimeError(self.error)
         assert allow_unused_input
         assert pool == "pool"
         assert self.mode == 0
         self.recorded += 1
-        (entry,), parameters = given, [p for p in module.parameters() if p.requires_grad]
-        exits = [found.detach().clone() for _ in range(3) for found in module(entry)][-3:]
+        entry, *parameters = given
+        moving = [parameter for parameter in parameters if parameter.requires_grad]
+        exits = [found.detach().clone() for _ in range(3) for found in function(*given)][-3:]
         # What was on while recording is so in both directions.
         on = torch.is_autocast_enabled("cpu")
         inside: list[Tensor] = []
@@ -68,7 +76,7 @@ class StandIn:
                 self.replayed += 1
                 entry.copy_(pixels)
                 with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=on):
-                    inside[:] = module(entry)
+                    inside[:] = function(*given)
                 for exit_, found in zip(exits, inside, strict=True):
                     exit_.copy_(found.detach())
                 return tuple(exit_.detach() for exit_ in exits)
@@ -76,12 +84,16 @@ class StandIn:
             @staticmethod
             def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
                 pairs = [(o, g) for o, g in zip(inside, gradients, strict=True) if o.requires_grad]
-                outputs, given = zip(*pairs, strict=True)
+                outputs, known = zip(*pairs, strict=True)
                 with torch.autocast("cpu", torch.bfloat16, enabled=on):
-                    found = torch.autograd.grad(outputs, parameters, given, allow_unused=True)
-                return None, *found
+                    found = iter(torch.autograd.grad(outputs, moving, known, allow_unused=True))
+                return None, *(next(found) if p.requires_grad else None for p in parameters)
 
-        return lambda pixels: Replay.apply(pixels, *parameters)  # type: ignore[no-any-return, no-untyped-call]
+        def start(pixels: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+            assert all(one is other for one, other in zip(others, parameters, strict=True))
+            return Replay.apply(pixels, *others)  # type: ignore[no-any-return, no-untyped-call]
+
+        return start
 
 
 @pytest.fixture
@@ -164,6 +176,28 @@ def test_batches_of_each_size_are_recorded_once_they_came_often(stand_in: StandI
     assert (stand_in.recorded, stand_in.replayed) == (1, 24 - 8)
     local_train(model, some, plan)
     assert (stand_in.recorded, stand_in.replayed) == (2, 24 - 8 + 24 + 8)
+
+
+def test_few_sizes_are_recorded(stand_in: StandIn) -> None:
+    data, model = WORLD.split("train"), built("lora")
+    for size in (1, 2, 3, 4, 5):
+        some = LabelledImages(data.images[:size], data.labels[:size], data.domains[:size])
+        local_train(model, some, replace(PLAN, batch_size=size, epochs=9))
+    assert (stand_in.recorded, stand_in.replayed) == (4, 4)
+
+
+def test_passes_go_with_their_model(stand_in: StandIn) -> None:
+    model = built("lora")
+    rounds(model, PLAN, 1)
+    gone, passes = weakref.ref(model), weakref.ref(recorded_passes(model))
+    gc.collect()
+    gc.disable()
+    try:
+        del model
+        assert passes() is None
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_known_features_are_recorded_apart_from_pixels(stand_in: StandIn) -> None:
@@ -330,6 +364,19 @@ def test_on_a_cuda_device_recorded_passes_train_the_same(
     recorded = rounds(built(method).to("cuda"), plan)
     assert replays == 2 * 13 - 8
     assert equal(recorded, rounds(built(method).to("cuda"), replace(plan, cuda_graphs=False)))
+
+
+@NEEDS_CUDA
+def test_on_a_cuda_device_batches_of_two_sizes_train_the_same() -> None:
+    data = WORLD.split("train")
+    some = LabelledImages(data.images[:15], data.labels[:15], data.domains[:15])
+    found = []
+    for recorded in (True, False):
+        model = built("lora").to("cuda")
+        plan = replace(PLAN, epochs=20, cuda_graphs=recorded)
+        update, _ = local_train(model, some, plan)
+        found.append(update.adapter)
+    assert equal(found[:1], found[1:])
 
 
 @NEEDS_CUDA
