@@ -13,7 +13,6 @@ counts, in milliseconds a step, and what torch has reserved of its memory, in Gi
 
 from __future__ import annotations
 
-import copy
 import gc
 import json
 import statistics
@@ -25,21 +24,17 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import typer
 
-from benchmarks.needed_products import Product
-from benchmarks.round import bare, class_names, products_of_step, vit_b_16
-from benchmarks.tuning_cost import PLAN, TEMPLATES, random_images
+from benchmarks.accelerator import copied
+from benchmarks.needed_products import Product, sides
+from benchmarks.round import bare, class_names, ours, products_of_step, vit_b_16
+from benchmarks.tuning_cost import PLAN, random_images
 from fl2ora.client_app.precision import products_in
-from fl2ora.client_app.training import local_train
 from fl2ora.clip_tuning.build import resolve_device
 from fl2ora.clip_tuning.clip import Clip
-from fl2ora.clip_tuning.methods.base import TuningMethod
-from fl2ora.clip_tuning.quick_gelu import keep_less
-from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.images import LabelledImages
 
 DEVICE = torch.device("cuda")
 EAGER = 4  # steps of a measurement of the other ways, which take longer
-SPECS = {"lora": "lora(dropout=0.0)", "dropout": "lora", "coop": "coop"}
 
 
 class Setting(NamedTuple):
@@ -98,18 +93,21 @@ def measured(setting: Setting, steps: int, repeats: int) -> dict[str, float]:
     data = random_images(setting.batch * steps)
     data = LabelledImages(data.images, torch.arange(len(data)) % len(names), data.domains)
     found: dict[str, float] = {}
-    few = data.select(torch.arange(setting.batch * EAGER))
+    size, precision = setting.batch, setting.precision
+    plan = replace(PLAN, batch_size=size, precision=precision)
+    plain = replace(plan, cuda_graphs=False)
+    few = data.select(torch.arange(size * EAGER))
     ways: dict[str, Callable[[Clip], Callable[[], object]]] = {
-        "ours": lambda clip: ours(clip, setting, data, recorded=True),
-        "unrecorded": lambda clip: ours(clip, setting, few, recorded=False),
+        "ours": lambda clip: ours(clip, setting.tuning, names, data, plan),
+        "unrecorded": lambda clip: ours(clip, setting.tuning, names, few, plain),
         "careful": lambda clip: loop(clip, setting, few, released=False),
     }
     if setting.tuning != "coop":
         ways["released"] = lambda clip: loop(clip, setting, few, released=True)
     for way, make in ways.items():
         free()
-        own = Clip(clip.name, copy.deepcopy(clip.model), clip.tokenizer, clip.preprocessing)
-        with products_in(setting.precision):
+        own = copied(clip)
+        with products_in(precision):
             work = make(own)
             milliseconds(work)  # to warm up, and to record
             taken = steps if way == "ours" else EAGER
@@ -118,22 +116,10 @@ def measured(setting: Setting, steps: int, repeats: int) -> dict[str, float]:
         found[f"{way}_gib"] = torch.cuda.memory_reserved() / 2**30
         del work, own
     free()
-    with products_in(setting.precision):
-        needed = products_of_step(clip, setting.tuning, names, setting.batch)
-        found["limit"] = sum(n * product_ms(p, setting.precision) for p, n in needed.items())
+    with products_in(precision):
+        needed = products_of_step(clip, setting.tuning, names, size)
+        found["limit"] = sum(n * product_ms(p, precision) for p, n in needed.items())
     return found
-
-
-def ours(clip: Clip, setting: Setting, data: LabelledImages, recorded: bool) -> Callable[[], Any]:
-    """Return a round of ``local_train``."""
-    keep_less(clip.model)  # as ``load_clip`` does
-    names = class_names(setting.classes)
-    classifier = load(SPECS[setting.tuning], TuningMethod).attach(clip, names, TEMPLATES)
-    classifier.eval().to(DEVICE)
-    plan = replace(
-        PLAN, batch_size=setting.batch, precision=setting.precision, cuda_graphs=recorded
-    )
-    return lambda: local_train(classifier, data, plan)
 
 
 def loop(clip: Clip, setting: Setting, data: LabelledImages, released: bool) -> Callable[[], None]:
@@ -163,11 +149,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 def product_ms(product: Product, precision: str) -> float:
     """Return the milliseconds of one product, started without delay: the least of three times."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    left, right = (
-        torch.randn(shape, device=DEVICE, dtype=dtype) for shape in (product.left, product.right)
-    )
-    left = left.mT if product.transposed == "left" else left
-    right = right.mT if product.transposed == "right" else right
+    left, right = sides(product, "cuda", dtype)
     found, graph = left @ right, torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for _ in range(20):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 HEADS, HEAD, RANK = 12, 64, 2  # of ViT-B/16's image tower, and of LoRA
 
@@ -100,11 +101,21 @@ def _attention(images: int, tokens: int, backward: bool) -> Counter[Product]:
 
 def seconds(product: Product) -> float:
     """Return the processor's seconds of one product, into memory at hand."""
-    left, right = torch.randn(product.left), torch.randn(product.right)
-    left = left.mT if product.transposed == "left" else left
-    right = right.mT if product.transposed == "right" else right
+    left, right = sides(product)
     found = left @ right
     return fastest(lambda: torch.matmul(left, right, out=found), 7)
+
+
+def sides(
+    product: Product, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Return random numbers of a product's shapes, to be multiplied as they are."""
+    left = torch.randn(product.left, device=device, dtype=dtype)
+    right = torch.randn(product.right, device=device, dtype=dtype)
+    return (
+        left.mT if product.transposed == "left" else left,
+        right.mT if product.transposed == "right" else right,
+    )
 
 
 def fastest(work: Callable[[], object], repeats: int) -> float:

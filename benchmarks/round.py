@@ -40,6 +40,7 @@ from benchmarks.process_memory import peak
 from benchmarks.tuning_cost import PLAN, TEMPLATES, random_images
 from fl2ora.client_app.precision import forward_in
 from fl2ora.client_app.training import local_train
+from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods.base import TuningMethod
 from fl2ora.clip_tuning.preprocessing import Preprocessing
@@ -51,6 +52,7 @@ from fl2ora.federated_data.images import LabelledImages
 
 LENGTHS = {1: 0.28, 2: 0.34, 3: 0.2, 4: 0.1, 5: 0.05, 6: 0.02, 9: 0.01}  # of names, in tokens
 START, END = "<|startoftext|>", "<|endoftext|>"
+SPECS = {"lora": "lora(dropout=0.0)", "dropout": "lora", "coop": "coop"}
 TARGETS = ["q_proj", "k_proj", "v_proj"]
 
 
@@ -131,12 +133,14 @@ def _measure(way: str, kind: str, count: int, size: int, blocks: int) -> Step:
     return Step(*times, peak() / 2**30)
 
 
-def ours(clip: Clip, kind: str, names: list[str], data: LabelledImages) -> Callable[[], object]:
-    """Return one step of ``local_train``."""
+def ours(
+    clip: Clip, kind: str, names: list[str], data: LabelledImages, plan: TrainingPlan = PLAN
+) -> Callable[[], object]:
+    """Return a round of ``local_train``, by default one step, on the device of the model."""
     keep_less(clip.model)  # as ``load_clip`` does
-    specs = {"lora": "lora(dropout=0.0)", "dropout": "lora", "coop": "coop"}
-    classifier = load(specs[kind], TuningMethod).attach(clip, names, TEMPLATES)
-    return lambda: local_train(classifier, data, PLAN)
+    device = clip.model.device
+    classifier = load(SPECS[kind], TuningMethod).attach(clip, names, TEMPLATES).to(device)
+    return lambda: local_train(classifier, data, plan)
 
 
 def bare(
