@@ -23,7 +23,39 @@ def test_a_mask_is_where_float64_numbers_of_one_stream_are_below_what_is_kept(
     assert torch.equal(torch.rand(3), following)
 
 
-@pytest.mark.parametrize("rows", [40, 3_000])
+@pytest.mark.parametrize(("share", "bits"), [(0.25, 16), (2**-16, 16), (0.1, 32), (1 / 3, 32)])
+def test_a_large_mask_takes_as_few_bits_of_the_stream_as_hold_the_share(
+    share: float, bits: int
+) -> None:
+    parts = [2**16, 2**16, 2**16, 2**16, 1_001]  # of values, each from whole words of 64 bits
+    torch.manual_seed(4)
+    drawn: list[int] = []
+    for count in parts:
+        words = torch.empty(-(-count * bits // 64), dtype=torch.int64)
+        words = words.random_(-(2**63), None).tolist()
+        numbers = [(word >> shift) % 2**bits for word in words for shift in range(0, 64, bits)]
+        # Numbers are read with a sign, which takes the upper half below zero.
+        drawn += [(n + 2 ** (bits - 1)) % 2**bits for n in numbers[:count]]
+    following = torch.rand(3)
+    torch.manual_seed(4)
+    mask = keep_mask(torch.Size([sum(parts)]), share)
+    assert mask.dtype == torch.bool
+    assert mask.tolist() == [number < round((1 - share) * 2**bits) for number in drawn]
+    assert torch.equal(torch.rand(3), following)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.1, 0.999, 1e-12])
+def test_a_large_mask_keeps_the_share_that_it_is_asked_for(share: float) -> None:
+    torch.manual_seed(5)
+    mask = keep_mask(torch.Size([3_000, 700]), share)
+    off = float(mask.double().mean()) - (1 - share)
+    assert abs(off) < 4 * (share * (1 - share) / mask.numel()) ** 0.5 + 1e-9
+    # Neighbours, which come of the same word, are no more alike than others.
+    pairs = (mask[:, 1:] & mask[:, :-1]).double().mean() - (1 - share) ** 2
+    assert abs(float(pairs)) < 8 * (share * (1 - share) / mask.numel()) ** 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("rows", [40, 3_000, 9_000])
 def test_a_mask_from_a_generator_leaves_the_global_stream_alone(rows: int) -> None:
     torch.manual_seed(1)
     following = torch.rand(3)
