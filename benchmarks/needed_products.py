@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+REPEATS = 5
 HEADS, HEAD, RANK = 12, 64, 2  # of ViT-B/16's image tower, and of LoRA
 
 
@@ -100,10 +100,13 @@ def _attention(images: int, tokens: int, backward: bool) -> Counter[Product]:
 
 
 def seconds(product: Product) -> float:
-    """Return the processor's seconds of one product, into memory at hand."""
+    """Return the processor's seconds of one product into memory at hand, the mean of some."""
     left, right = sides(product)
     found = left @ right
-    return fastest(lambda: torch.matmul(left, right, out=found), 7)
+    started = time.process_time()
+    for _ in range(REPEATS):
+        torch.matmul(left, right, out=found)
+    return (time.process_time() - started) / REPEATS
 
 
 def sides(
@@ -116,13 +119,3 @@ def sides(
         left.mT if product.transposed == "left" else left,
         right.mT if product.transposed == "right" else right,
     )
-
-
-def fastest(work: Callable[[], object], repeats: int) -> float:
-    """Return the processor's seconds of some work, the least of some times after the first."""
-    times = []
-    for _ in range(repeats + 1):
-        started = time.process_time()
-        work()
-        times.append(time.process_time() - started)
-    return min(times[1:])

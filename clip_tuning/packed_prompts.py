@@ -3,36 +3,41 @@
 CLIP's text tower is causal: the states of "a photo of a" are the same in the prompt of every class,
 and nothing behind the end of a text is seen by its feature. So the prompts are laid into trees in
 which a beginning that several prompts share is there once, and a mask lets each token look at its
-own prompt's tokens only. Features and gradients are those of the prompts one by one.
+own prompt's tokens only. Where one tree would be too large, what all prompts begin with, the stem,
+is there once for all trees; see ``stem``. Features and gradients are those of the prompts one by
+one.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# Linear layers cost 12 d^2 a token, attention 2 d for each token of a tree: with 128 about 4 % more
-# at d = 512. Fewer would repeat the common beginning more often.
-_MOST = 128
+from fl2ora.clip_tuning.prompt_trees import Tree, alike, groups, tokens_of
+
+_MOST = 128  # tokens of a tree that has all prompts
 _OWN = -(2**32)  # and below: keys that no other prompt has
 _WORTH = 0.8  # of the padded prompts' tokens; with more, a tree's mask costs what it saves
 
 
 class PackedPrompts(NamedTuple):
-    """N prompts of up to L tokens in G trees of up to T tokens.
+    """N prompts of up to L tokens in R rows of S places.
+
+    The rows are prompts, or trees of them. With a stem of B tokens there is one row: the stem,
+    then G trees of T tokens, ``S = B + G T``.
 
     Attributes:
-        tokens: ``(G, T)``, which of the ``N * L`` tokens stands in a place.
-        positions: ``(G, T)``, its position in its prompt.
-        mask: ``(G, 1, T, T)`` or ``(1, 1, T, T)``, True where a token may look; None where all
-            look at all.
-        ends: ``(G, E)``, which of the ``G * T`` places are ends of prompts; a tree with fewer
-            than E has its first place for the others.
-        picks: ``(N,)``, which of the ``G * E`` ends is that of a prompt.
+        tokens: ``(R, S)``, which of the ``N * L`` tokens stands in a place.
+        positions: ``(R, S)``, its position in its prompt.
+        mask: ``(R, 1, S, S)`` or ``(1, 1, S, S)``, True where a token may look; None where all
+            look at all. With a stem, ``(G, 1, T, B + T)`` for the tokens of the trees.
+        ends: ``(R, E)``, which of the ``R * S`` places are ends of prompts; a tree with fewer
+            than others has its first place for the rest.
+        picks: ``(N,)``, which of the ``R * E`` ends is that of a prompt.
+        stem: B, or 0.
     """
 
     tokens: Tensor
@@ -40,47 +45,10 @@ class PackedPrompts(NamedTuple):
     mask: Tensor | None
     ends: Tensor
     picks: Tensor
+    stem: int = 0
 
 
-@dataclass
-class _Tree:
-    """Tokens of prompts that came in sorted order.
-
-    Attributes:
-        tokens: which tokens.
-        positions: where in their prompts.
-        looks: for each token, the places it may look at.
-        row: the last prompt's keys.
-        path: the last prompt's places.
-        ends: the places where prompts end, and which of them comes how late.
-    """
-
-    tokens: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    looks: list[list[int]] = field(default_factory=list)
-    row: list[int] = field(default_factory=list)
-    path: list[int] = field(default_factory=list)
-    ends: dict[int, int] = field(default_factory=dict)
-
-    def shared(self, row: list[int]) -> int:
-        """Return how many tokens ``row`` begins with that the last prompt begins with."""
-        pairs = zip(row, self.row, strict=False)
-        return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(row), len(self.row)))
-
-    def add(self, row: list[int], first: int) -> int:
-        """Add a prompt whose tokens are numbered from ``first``; return which end is its own."""
-        known = self.shared(row)
-        self.path = self.path[:known]
-        for position in range(known, len(row)):
-            self.path.append(len(self.tokens))
-            self.tokens.append(first + position)
-            self.positions.append(position)
-            self.looks.append(list(self.path))
-        self.row = row
-        return self.ends.setdefault(self.path[-1], len(self.ends))
-
-
-def pack(keys: Tensor, ends: Tensor, shared: bool = True, most: int = _MOST) -> PackedPrompts:
+def pack(keys: Tensor, ends: Tensor, shared: bool = True) -> PackedPrompts:
     """Lay prompts into trees, if that saves a fifth of their tokens; else leave them as they are.
 
     Args:
@@ -89,7 +57,6 @@ def pack(keys: Tensor, ends: Tensor, shared: bool = True, most: int = _MOST) -> 
         ends: ``(N,)`` position of each prompt's end.
         shared: whether a common beginning is there once. It must not be where states differ in
             spite of equal keys: with dropout, and with vectors of a class's own put in later.
-        most: tokens of a tree, unless a prompt is longer.
 
     Example:
         "a cat ." and "a dog .", with 9 for the padding; only the "a" is common:
@@ -108,53 +75,50 @@ def pack(keys: Tensor, ends: Tensor, shared: bool = True, most: int = _MOST) -> 
     rows = [row[: last + 1] for row, last in zip(keys.tolist(), lasts, strict=True)]
     if not shared:
         rows = [[_OWN - index, *row[1:]] for index, row in enumerate(rows)]
-    trees, placed = _evened(rows, keys.shape[1], most)
-    size = max(len(tree.tokens) for tree in trees)
-    if len(trees) * size > _WORTH * keys.numel():
+    one = tokens_of(rows) <= _MOST
+    stem = 0 if one else _stem(rows)
+    rows = [row[stem:] for row in rows]
+    order = [sorted(range(len(rows)), key=rows.__getitem__)] if one else groups(rows, stem)
+    packed = _laid(rows, order, keys.shape[1], stem)
+    if packed.tokens.numel() > _WORTH * keys.numel():
         return whole(keys, ends)
-    mask = torch.eye(size, dtype=torch.bool).repeat(len(trees), 1, 1)
-    for tree, seen in zip(trees, mask, strict=True):
-        for place, looks in enumerate(tree.looks):
-            seen[place, looks] = True
-    ends = _filled([[*tree.ends] for tree in trees])
-    picks = torch.tensor([tree * ends.shape[1] + end for tree, end in placed])
-    parts = (
-        _filled([tree.tokens for tree in trees]),
-        _filled([tree.positions for tree in trees]),
-        mask[:, None],
-        ends + size * torch.arange(len(trees))[:, None],
-        picks,
-    )
-    return PackedPrompts(*(part.to(keys.device) for part in parts))
+    tensors = {name: part for name, part in packed._asdict().items() if name != "stem"}
+    return packed._replace(**{name: part.to(keys.device) for name, part in tensors.items()})
 
 
-def _evened(
-    rows: list[list[int]], length: int, most: int
-) -> tuple[list[_Tree], list[tuple[int, int]]]:
-    """Return as few trees as ``_laid`` does, and those as small as so many can be.
-
-    All are padded to the largest, so that an emptier last one would cost as much as a full one.
-    """
-    sizes, count = range(max(map(len, rows)), most), len(_laid(rows, length, most)[0])
-    index = bisect_left(sizes, True, key=lambda size: len(_laid(rows, length, size)[0]) <= count)
-    return _laid(rows, length, sizes.start + index)
+def _stem(rows: Sequence[list[int]]) -> int:
+    """Return how many tokens all prompts begin with, without the end of any."""
+    first, last = min(rows), max(rows)
+    return min(alike(first, last), min(map(len, rows)) - 1)
 
 
 def _laid(
-    rows: list[list[int]], length: int, most: int
-) -> tuple[list[_Tree], list[tuple[int, int]]]:
-    """Return trees, each as full as it gets, and the tree and the end of each of ``rows``.
+    rows: Sequence[Sequence[int]], order: Sequence[Sequence[int]], length: int, stem: int
+) -> PackedPrompts:
+    """Return one tree for each of ``order``, which says which of ``rows`` it has.
 
-    Rows are of texts of ``length`` tokens, padding included, by which tokens are numbered.
+    Rows are of texts of ``length`` tokens, padding and stem included, by which they are numbered.
     """
-    trees, placed = [_Tree()], [(0, 0)] * len(rows)
-    for index in sorted(range(len(rows)), key=rows.__getitem__):
-        tree, row = trees[-1], rows[index]
-        if tree.tokens and len(tree.tokens) + len(row) - tree.shared(row) > most:
-            tree = _Tree()
-            trees.append(tree)
-        placed[index] = len(trees) - 1, tree.add(row, index * length)
-    return trees, placed
+    trees, picks = [Tree() for _ in order], [(0, 0)] * len(rows)
+    for index, (tree, some) in enumerate(zip(trees, order, strict=True)):
+        for row in some:
+            picks[row] = index, tree.add(rows[row], row * length + stem)
+    tokens, ends = (
+        _filled([[*part] for part in parts])
+        for parts in zip(*((tree.tokens, tree.ends) for tree in trees), strict=True)
+    )
+    count, size = tokens.shape
+    mask = torch.eye(size, dtype=torch.bool).repeat(count, 1, 1)
+    for tree, seen in zip(trees, mask, strict=True):
+        for place, looks in enumerate(tree.looks):
+            seen[place, looks] = True
+    numbers = torch.tensor([tree * ends.shape[1] + end for tree, end in picks])
+    ends = ends + size * torch.arange(count)[:, None]
+    if stem:
+        tokens = torch.cat([torch.arange(stem), tokens.flatten()])[None]
+        ends = ends.flatten()[None] + stem
+        mask = torch.cat([mask.new_ones(count, size, stem), mask], dim=2)
+    return PackedPrompts(tokens, tokens % length, mask[:, None], ends, numbers, stem)
 
 
 def _filled(rows: list[list[int]]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPModel, SiglipModel
 
-from fl2ora.clip_tuning.last_block import dropout_is_on
+from fl2ora.clip_tuning.block_parts import dropout_is_on
 from fl2ora.clip_tuning.packed_prompts import PackedPrompts
 from fl2ora.clip_tuning.towers import pack_ids, text_from_states, text_states
 

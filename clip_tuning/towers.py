@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPModel, SiglipModel
 
-from fl2ora.clip_tuning.last_block import last_block
+from fl2ora.clip_tuning.block_parts import last_block, whole_block
 from fl2ora.clip_tuning.packed_prompts import PackedPrompts, pack, whole
 from fl2ora.clip_tuning.recomputation import recompute
+from fl2ora.clip_tuning.sight import ALL_SEEN, Sight, sight
 
 TOWERS = ("vision", "text")
 
@@ -74,7 +75,7 @@ def encode_text(
     """
     hidden = embeddings.flatten(0, 1)[packed.tokens]
     hidden = hidden + clip.text_model.embeddings.position_embedding(packed.positions)
-    mask = _mask(packed, hidden)
+    seen = sight(packed, hidden)
 
     def enter(index: int, hidden: Tensor) -> Tensor:
         if not inserted or index not in inserted:
@@ -83,12 +84,12 @@ def encode_text(
         return _with_first(hidden, inserted[index], packed.positions, owners)
 
     some = blocks(clip, "text")
-    hidden = _through(some[:-1], hidden, mask, enter)
-    return _end_text(clip, enter(len(some) - 1, hidden), mask, packed)
+    hidden = _through(some[:-1], hidden, seen, enter)
+    return _end_text(clip, enter(len(some) - 1, hidden), seen, packed)
 
 
 def _with_first(hidden: Tensor, prompts: Tensor, positions: Tensor, owners: Tensor) -> Tensor:
-    """Replace positions 1 to n in ``hidden (G, T, d)`` by ``prompts (n, d)`` or ``(N, n, d)``."""
+    """Replace positions 1 to n in ``hidden (R, S, d)`` by ``prompts (n, d)`` or ``(N, n, d)``."""
     slots, count = positions - 1, prompts.shape[-2]
     inside = (slots >= 0) & (slots < count)
     slots = slots.clamp(0, count - 1)
@@ -109,31 +110,32 @@ def pack_ids(clip: CLIPModel | SiglipModel, ids: Tensor, shared: bool = True) ->
 def text_states(
     clip: CLIPModel | SiglipModel, ids: Tensor, packed: PackedPrompts, first: int
 ) -> Tensor:
-    """Return the states ``(G, T, d)`` of ``ids (N, L)`` before block ``first``.
+    """Return the states ``(R, S, d)`` of ``ids (N, L)`` before block ``first``.
 
     ``text_from_states`` goes on from there.
     """
     embeddings = clip.text_model.embeddings
     hidden: Tensor = embeddings.token_embedding(ids.flatten()[packed.tokens])
     hidden = hidden + embeddings.position_embedding(packed.positions)
-    mask = _mask(packed, hidden) if first else None
-    return _through(blocks(clip, "text")[:first], hidden, mask)
+    return _through(
+        blocks(clip, "text")[:first], hidden, sight(packed, hidden) if first else ALL_SEEN
+    )
 
 
 def text_from_states(
     clip: CLIPModel | SiglipModel, hidden: Tensor, packed: PackedPrompts, first: int
 ) -> Tensor:
     """Return ``(N, D)`` projected features, not normalised, from states before block ``first``."""
-    mask = _mask(packed, hidden)
-    return _end_text(clip, _through(blocks(clip, "text")[first:-1], hidden, mask), mask, packed)
+    seen = sight(packed, hidden)
+    return _end_text(clip, _through(blocks(clip, "text")[first:-1], hidden, seen), seen, packed)
 
 
 def _end_text(
-    clip: CLIPModel | SiglipModel, hidden: Tensor, mask: Tensor | None, packed: PackedPrompts
+    clip: CLIPModel | SiglipModel, hidden: Tensor, seen: Sight, packed: PackedPrompts
 ) -> Tensor:
-    """Return ``(N, D)`` projected features from states ``(G, T, d)`` before the last block."""
+    """Return ``(N, D)`` projected features from states ``(R, S, d)`` before the last block."""
     last = blocks(clip, "text")[-1]
-    ends = last_block(last, hidden, mask, lambda states: states.flatten(0, 1)[packed.ends])
+    ends = last_block(last, hidden, seen, lambda states: states.flatten(0, 1)[packed.ends])
     pooled = clip.text_model.final_layer_norm(ends.flatten(0, 1)[packed.picks])
     project = clip.text_model.head if _is_siglip(clip) else clip.text_projection
     features: Tensor = project(pooled)
@@ -164,7 +166,7 @@ def encode_image(
         return _with_last(hidden[:, :patches], prompts[index])
 
     some = blocks(clip, "vision")
-    hidden = _through(some[:-1], vision.pre_layrnorm(hidden), None, enter)
+    hidden = _through(some[:-1], vision.pre_layrnorm(hidden), enter=enter)
     return _end_image(clip, enter(len(some) - 1, hidden))
 
 
@@ -174,12 +176,12 @@ def image_states(clip: CLIPModel | SiglipModel, pixels: Tensor, first: int) -> T
     hidden: Tensor = vision.embeddings(pixels)
     if not _is_siglip(clip):
         hidden = vision.pre_layrnorm(hidden)
-    return _through(blocks(clip, "vision")[:first], hidden, None)
+    return _through(blocks(clip, "vision")[:first], hidden)
 
 
 def image_from_states(clip: CLIPModel | SiglipModel, hidden: Tensor, first: int) -> Tensor:
     """Return ``(B, D)`` projected features, not normalised, from states before block ``first``."""
-    return _end_image(clip, _through(blocks(clip, "vision")[first:-1], hidden, None))
+    return _end_image(clip, _through(blocks(clip, "vision")[first:-1], hidden))
 
 
 def _end_image(clip: CLIPModel | SiglipModel, hidden: Tensor) -> Tensor:
@@ -189,7 +191,7 @@ def _end_image(clip: CLIPModel | SiglipModel, hidden: Tensor) -> Tensor:
     if _is_siglip(clip):  # its head attends to all
         features = vision.head(vision.post_layernorm(last(hidden, None)))
     else:
-        pooled = last_block(last, hidden, None, lambda states: states[:, :1])
+        pooled = last_block(last, hidden, ALL_SEEN, lambda states: states[:, :1])
         features = clip.visual_projection(vision.post_layernorm(pooled[:, 0]))
     return features
 
@@ -197,12 +199,12 @@ def _end_image(clip: CLIPModel | SiglipModel, hidden: Tensor) -> Tensor:
 def _through(
     some: nn.ModuleList,
     hidden: Tensor,
-    mask: Tensor | None,
+    seen: Sight = ALL_SEEN,
     enter: Callable[[int, Tensor], Tensor] = lambda _, hidden: hidden,
 ) -> Tensor:
     """Return what ``some`` blocks make of ``hidden``, with ``enter`` before each."""
     for index, block in enumerate(some):
-        hidden = block(enter(index, hidden), mask)
+        hidden = whole_block(block, enter(index, hidden), seen)
     return hidden
 
 
@@ -213,15 +215,3 @@ def _is_siglip(clip: CLIPModel | SiglipModel) -> bool:
 def _with_last(hidden: Tensor, prompts: Tensor) -> Tensor:
     """Append ``prompts (n, d)`` to every row of ``hidden (B, L, d)``."""
     return torch.cat([hidden, prompts.expand(len(hidden), -1, -1).to(hidden.dtype)], dim=1)
-
-
-def _mask(packed: PackedPrompts, hidden: Tensor) -> Tensor | None:
-    """Return 0 where a token may look and minus infinity elsewhere; None for no mask."""
-    if packed.mask is None:
-        return None
-    kind, dtype = hidden.device.type, hidden.dtype
-    if not hidden.is_meta and torch.is_autocast_enabled(kind):
-        # Else every block would make and keep a copy of its own.
-        dtype = torch.get_autocast_dtype(kind)
-    full = torch.full_like(packed.mask, -torch.inf, dtype=dtype)
-    return full.masked_fill_(packed.mask, 0.0)

@@ -17,7 +17,7 @@ from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.tasks import build_loss
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
-from fl2ora.clip_tuning import dropout, low_rank, quick_gelu
+from fl2ora.clip_tuning import dropout, low_rank, packed_prompts, quick_gelu
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.own_copy import check_joint, own_copy
@@ -134,6 +134,17 @@ def test_every_client_gets_what_it_gets_alone(method: str) -> None:
         assert_close(mine, theirs)
         assert not isinstance(mine, Exception)
         assert any(not torch.equal(mine[0].adapter[name], moved[name]) for name in moved)
+
+
+@pytest.mark.parametrize("method", ["lora(dropout=0.0)", "coop(length=2)", "lora"])
+def test_prompts_in_trees_are_each_clients_own(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_prompts, "_MOST", 0)
+    monkeypatch.setattr(packed_prompts, "_WORTH", 1e9)
+    model = classifier(method)
+    for mine, theirs in zip(together(model, plans()), alone(model, plans()), strict=True):
+        assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize("method", ["lora", "lora_residual(dropout=0.0)"])

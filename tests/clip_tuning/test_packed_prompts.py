@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fl2ora.clip_tuning import packed_prompts
+from fl2ora.clip_tuning import packed_prompts, prompt_trees
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.imagenet_templates import IMAGENET_TEMPLATES
@@ -51,13 +52,27 @@ def _always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed_prompts, "_WORTH", 1e9)
 
 
-def _read(packed: PackedPrompts, keys: Tensor, end: int) -> tuple[list[int], list[int]]:
-    """Return the keys and positions that the place ``end`` looks at, in the order of places."""
+@contextmanager
+def tokens_of_a_tree(most: int) -> Iterator[None]:
+    """Make trees of few tokens, unless a prompt is longer, and one with all only below that."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(packed_prompts, "_MOST", most)
+        patched.setattr(prompt_trees, "_PIECE", max(1, most // 2))
+        patched.setattr(prompt_trees, "_LARGEST", most)
+        yield
+
+
+def _looks(packed: PackedPrompts) -> list[list[int]]:
+    """Return for every place those it looks at, in order."""
     assert packed.mask is not None
-    tree, place = divmod(end, packed.tokens.shape[1])
-    looks = packed.mask[tree, 0, place]
-    tokens = packed.tokens[tree][looks]
-    return keys.flatten()[tokens].tolist(), packed.positions[tree][looks].tolist()
+    stem, (trees, _, size, _) = packed.stem, packed.mask.shape
+    assert packed.tokens.shape == ((1, stem + trees * size) if stem else (trees, size))
+    looks = [list(range(place + 1)) for place in range(stem)]
+    for tree, rows in enumerate(packed.mask[:, 0].tolist()):
+        for row in rows:
+            seen = [place for place, looked_at in enumerate(row) if looked_at]
+            looks.append([p if p < stem else p + tree * size for p in seen])
+    return looks
 
 
 def _places(packed: PackedPrompts) -> list[int]:
@@ -71,15 +86,15 @@ def test_every_place_looks_at_its_own_prompt_up_to_itself(
     given_prompts: tuple[Tensor, Tensor], most: int, shared: bool
 ) -> None:
     keys, ends = given_prompts
-    packed = pack(keys, ends, shared, most)
-    assert packed.mask is not None
+    with tokens_of_a_tree(most):
+        packed = pack(keys, ends, shared)
+    looks, tokens = _looks(packed), keys.flatten()[packed.tokens.flatten()]
+    positions = packed.positions.flatten()
     for row, last, end in zip(keys.tolist(), ends.tolist(), _places(packed), strict=True):
-        assert _read(packed, keys, end) == (row[: last + 1], list(range(last + 1)))
-        tree, place = divmod(end, packed.tokens.shape[1])
-        for before in packed.mask[tree, 0, place].nonzero().flatten().tolist():
-            read, positions = _read(packed, keys, tree * packed.tokens.shape[1] + before)
-            assert positions == list(range(len(read)))
-            assert read == row[: len(read)]
+        assert tokens[looks[end]].tolist() == row[: last + 1]
+        for place in looks[end]:
+            assert positions[looks[place]].tolist() == list(range(len(looks[place])))
+            assert tokens[looks[place]].tolist() == row[: len(looks[place])]
 
 
 @settings(deadline=None)
@@ -95,55 +110,41 @@ def test_a_shared_beginning_is_there_once_and_only_if_asked(
 
 
 @settings(deadline=None)
-@given(prompts(), st.sampled_from([1, 4, 128]))
-def test_ends_are_in_the_rows_of_their_trees_and_each_is_there_once(
-    given_prompts: tuple[Tensor, Tensor], most: int
+@given(prompts(), st.sampled_from([1, 4, 128]), st.booleans())
+def test_of_each_tree_there_are_as_many_ends_and_the_first_place_stands_for_missing_ones(
+    given_prompts: tuple[Tensor, Tensor], most: int, shared: bool
 ) -> None:
-    packed = pack(*given_prompts, most=most)
-    (trees, size), places = packed.tokens.shape, {*_places(packed)}
-    own = [{place for place in places if place // size == tree} for tree in range(trees)]
-    assert packed.ends.shape == (trees, max(map(len, own)))
-    for tree, row in enumerate(packed.ends.tolist()):
-        assert {*row[: len(own[tree])]} == own[tree]
-        assert {*row[len(own[tree]) :]} <= {tree * size}
+    with tokens_of_a_tree(most):
+        packed = pack(*given_prompts, shared)
+    assert packed.mask is not None
+    trees, _, size, _ = packed.mask.shape
+    starts = [packed.stem + tree * size for tree in range(trees)]
+    places = {*_places(packed)}
+    own = [{place for place in places if start <= place < start + size} for start in starts]
+    assert packed.ends.numel() == trees * max(map(len, own))
+    assert len(packed.ends) == (1 if packed.stem else trees)
+    for start, mine, row in zip(starts, own, packed.ends.view(trees, -1).tolist(), strict=True):
+        assert {*row[: len(mine)]} == mine
+        assert {*row[len(mine) :]} <= {start}
 
 
 @settings(deadline=None)
-@given(prompts(), st.integers(1, 12))
-def test_a_tree_has_no_more_tokens_than_asked_but_for_one_longer_prompt(
-    given_prompts: tuple[Tensor, Tensor], most: int
-) -> None:
-    keys, ends = given_prompts
-    longest = int(ends.max()) + 1
-    assert pack(keys, ends, most=most).tokens.shape[1] <= max(most, longest)
-
-
-@settings(deadline=None)
-@given(prompts(), st.integers(1, 12), st.booleans())
-def test_trees_are_as_few_as_they_can_be_and_no_larger_than_so_many_must_be(
+@given(prompts(), st.sampled_from([0, 1, 4]), st.booleans())
+def test_the_stem_is_what_all_begin_with_but_the_end_of_none(
     given_prompts: tuple[Tensor, Tensor], most: int, shared: bool
 ) -> None:
     keys, ends = given_prompts
     rows = [row[: last + 1] for row, last in zip(keys.tolist(), ends.tolist(), strict=True)]
-    most = max(most, *map(len, rows))
-    if not shared:
-        rows = [[("own", index), *row[1:]] for index, row in enumerate(rows)]  # type: ignore[list-item]
-    rows = sorted(rows) if shared else rows
-
-    def tokens(some: list[list[int]]) -> int:
-        return len({tuple(row[: i + 1]) for row in some for i in range(len(row))})
-
-    def fewest(size: int) -> int:
-        """Return into how many parts that stand together the rows can be cut, by all ways."""
-        found = [0]
-        for end in range(1, len(rows) + 1):
-            starts = [start for start in range(end) if tokens(rows[start:end]) <= size]
-            found.append(min((found[start] for start in starts), default=len(rows)) + 1)
-        return found[-1]
-
-    trees, size = pack(keys, ends, shared, most).tokens.shape
-    assert trees == fewest(most)
-    assert size == min(s for s in range(1, most + 1) if fewest(s) == trees)
+    with tokens_of_a_tree(most):
+        packed = pack(keys, ends, shared)
+    tokens = len({tuple(row[: i + 1]) for row in rows for i in range(len(row))})
+    if tokens <= most or (not shared and len(rows) > 1):
+        assert packed.stem == 0
+        return
+    shortest = min(map(len, rows))
+    alike = [i for i in range(shortest) if len({tuple(row[: i + 1]) for row in rows}) == 1]
+    assert packed.stem == min(len(alike), shortest - 1)
+    assert packed.tokens[0, : packed.stem].tolist() == list(range(packed.stem))
 
 
 @pytest.mark.parametrize(("tokens", "packs"), [(4, True), (5, False)])
@@ -172,9 +173,11 @@ def _answer(classifier: ClipClassifier, pixels: Tensor) -> tuple[Tensor, list[Te
 def test_logits_and_gradients_are_those_of_the_prompts_one_by_one(
     method: str, tiny_clip_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of all in one tree, of trees with a stem, and as they are."""
     pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     answers = []
-    for worth in (1e9, 0.0):
+    for most, worth in ((10_000, 1e9), (0, 1e9), (0, 0.0)):
+        monkeypatch.setattr(packed_prompts, "_MOST", most)
         monkeypatch.setattr(packed_prompts, "_WORTH", worth)
         classifier = build_classifier(str(tiny_clip_folder), method, NAMES, TEMPLATES, 0)
         generator = torch.Generator().manual_seed(2)
@@ -182,12 +185,14 @@ def test_logits_and_gradients_are_those_of_the_prompts_one_by_one(
             for tensor in classifier.trained:
                 tensor.add_(0.05 * torch.randn(tensor.shape, generator=generator))
         answers.append(_answer(classifier, pixels))
-    (logits, gradients), (expected, wanted) = answers
-    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
-    assert len(gradients) == len(wanted)
+    *packed, (expected, wanted) = answers
     largest = max((float(want.abs().max()) for want in wanted), default=0.0)
-    for gradient, want in zip(gradients, wanted, strict=True):
-        torch.testing.assert_close(gradient, want, rtol=0, atol=1e-5 * largest)
+    for logits, gradients in packed:
+        near = 1e-5 * float(expected.abs().max())
+        torch.testing.assert_close(logits, expected, rtol=0, atol=near)
+        assert len(gradients) == len(wanted)
+        for gradient, want in zip(gradients, wanted, strict=True):
+            torch.testing.assert_close(gradient, want, rtol=0, atol=1e-5 * largest)
 
 
 def test_features_of_many_templates_are_those_of_transformers(tiny_clip_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The last block of a tower, for the tokens whose states are read and no others.
+"""Blocks of a tower in parts: where a stem is shared, and the last one for what is read of it.
 
 CLIP reads one state of an image, that of the class token, and one of a text, that of its end. What
 they attend to needs keys and values of every token; queries, the attention's output and the MLP,
@@ -11,51 +11,52 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.clip.modeling_clip import eager_attention_forward
 
 from fl2ora.clip_tuning.recomputation import recomputed
+from fl2ora.clip_tuning.sight import Sight
 
 
-def last_block(
-    block: Any, hidden: Tensor, mask: Tensor | None, pick: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Return ``pick(block(hidden, mask))``, equal to rounding, gradients too.
+def whole_block(block: Any, hidden: Tensor, seen: Sight) -> Tensor:
+    """Return ``block(hidden)``.
+
+    Args:
+        block: of transformers' CLIP or SigLIP.
+        hidden: ``(G, T, d)`` states before it.
+        seen: by each token.
+    """
+    if seen.stem is None:
+        found: Tensor = block(hidden, seen.mask)
+    else:
+        found = recomputed(block, _in_parts, block, hidden, seen, lambda states: states)
+    return found
+
+
+def last_block(block: Any, hidden: Tensor, seen: Sight, pick: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return ``pick(whole_block(block, hidden, seen))``, equal to rounding, gradients too.
 
     Layers with dropout see every token, so that they draw what they draw in a whole block.
 
     Args:
         block: of transformers' CLIP or SigLIP.
         hidden: ``(G, T, d)`` states before it.
-        mask: ``(G, 1, T, T)`` or ``(1, 1, T, T)``, added to what the attention weighs; or None.
+        seen: by each token.
         pick: from ``(G, T, n)`` the E tokens of each row that are read, ``(G, E, n)``.
     """
     attention = block.self_attn
     if dropout_is_on(attention.out_proj, block.mlp) or (attention.training and attention.dropout):
-        return pick(block(hidden, mask))
-    found: Tensor = recomputed(block, _picked, block, hidden, mask, pick)
+        return pick(whole_block(block, hidden, seen))
+    seen = seen.picked(len(hidden), pick)
+    found: Tensor = recomputed(block, _in_parts, block, hidden, seen, pick)
     return found
 
 
-def _picked(
-    block: Any, hidden: Tensor, mask: Tensor | None, pick: Callable[[Tensor], Tensor]
-) -> Tensor:
+def _in_parts(block: Any, hidden: Tensor, seen: Sight, pick: Callable[[Tensor], Tensor]) -> Tensor:
     attention = block.self_attn
     normed = block.layer_norm1(hidden)
     whole = dropout_is_on(attention.q_proj)
     queries = pick(attention.q_proj(normed)) if whole else attention.q_proj(pick(normed))
     keys, values = attention.k_proj(normed), attention.v_proj(normed)
-    if mask is not None:
-        mask = pick(mask[:, 0].expand(len(hidden), -1, -1))[:, None]
-    attend = ALL_ATTENTION_FUNCTIONS.get(
-        attention.config._attn_implementation, eager_attention_forward
-    )
-    heads = [
-        each.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-        for each in (queries, keys, values)
-    ]
-    found, _ = attend(attention, *heads, mask, scaling=attention.scale, is_causal=False)
-    picked = pick(hidden) + attention.out_proj(found.reshape(queries.shape))
+    picked = pick(hidden) + attention.out_proj(seen.attend(attention, queries, keys, values))
     result: Tensor = picked + block.mlp(block.layer_norm2(picked))
     return result
 

@@ -1,4 +1,4 @@
-"""The last block of a tower for some tokens: what a whole block returns of them."""
+"""Blocks in parts: what whole blocks return, of some tokens and of trees behind a stem."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
-from fl2ora.clip_tuning.last_block import last_block
+from fl2ora.clip_tuning.block_parts import last_block, whole_block
+from fl2ora.clip_tuning.recomputation import recompute
+from fl2ora.clip_tuning.sight import ALL_SEEN, Sight
 from fl2ora.clip_tuning.towers import blocks
 
 WIDTH, TOKENS = 16, 5
@@ -64,7 +66,7 @@ def test_values_and_gradients_are_those_of_the_whole_block(
     attention: str, kind: str, mask: Tensor | None, pick: Any
 ) -> None:
     block, states = _block(kind, attention), _states()
-    found = _answers(block, states, last_block(block, states, mask, pick))
+    found = _answers(block, states, last_block(block, states, Sight(mask), pick))
     wanted = _answers(block, states, pick(block(states, mask)))
     for one, other in zip(found, wanted, strict=True):
         largest = float(other.abs().max())
@@ -83,24 +85,24 @@ def _with_dropout(block: Any, layer: str, share: float = 0.5) -> Any:
 def test_dropout_draws_what_it_draws_in_a_whole_block(layer: str) -> None:
     block, states = _with_dropout(_block(), layer).train(), _states()
     torch.manual_seed(3)
-    found = last_block(block, states, None, _some)
+    found = last_block(block, states, ALL_SEEN, _some)
     after = torch.rand(3)
     torch.manual_seed(3)
     wanted = _some(block(states, None))
     torch.testing.assert_close(found, wanted)
     assert torch.equal(after, torch.rand(3))
     torch.manual_seed(4)
-    assert not torch.allclose(last_block(block, states, None, _some), wanted)
+    assert not torch.allclose(last_block(block, states, ALL_SEEN, _some), wanted)
 
 
 def test_dropout_of_the_attention_draws_what_it_draws_in_a_whole_block() -> None:
     block, states = _block(attention_dropout=0.5).train(), _states()
     torch.manual_seed(3)
-    found = last_block(block, states, None, _first)
+    found = last_block(block, states, ALL_SEEN, _first)
     torch.manual_seed(3)
     torch.testing.assert_close(found, _first(block(states, None)))
     torch.testing.assert_close(
-        last_block(block.eval(), states, None, _first), _first(block(states, None))
+        last_block(block.eval(), states, ALL_SEEN, _first), _first(block(states, None))
     )
 
 
@@ -128,5 +130,64 @@ def test_tokens_that_each_layer_sees(
             seen[name] += given[0][..., 0].numel()
 
         block.get_submodule(name).register_forward_pre_hook(count)
-    last_block(block, _states(), None, _first)
+    last_block(block, _states(), ALL_SEEN, _first)
     assert list(seen.values()) == [queries, keys, rest, rest, rest]
+
+
+STEM, TREES, SIZE = 3, 4, 5
+# Of each tree: two prompts of 2 and 3 tokens, of which the second begins with the first's token.
+OWN = torch.tensor(
+    [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
+)
+
+
+def _trees() -> Sight:
+    looks = torch.cat([torch.ones(SIZE, STEM), OWN], dim=1).bool().repeat(TREES, 1, 1)
+    looks[1, 3] = looks[1, 1]  # not alike in all trees
+    mask = torch.full(looks.shape, -torch.inf).masked_fill(looks, 0.0)[:, None]
+    return Sight(mask, torch.full((1, 1, STEM, STEM), -torch.inf).triu(1))
+
+
+def _as_one_row(seen: Sight) -> Tensor:
+    """Return the mask of one row in which every token may look at stem and tree."""
+    assert seen.mask is not None
+    assert seen.stem is not None
+    places = STEM + TREES * SIZE
+    mask = torch.full((1, 1, places, places), -torch.inf)
+    mask[..., :STEM, :STEM] = seen.stem
+    for tree, own in enumerate(seen.mask[:, 0]):
+        start = STEM + tree * SIZE
+        rows = slice(start, start + SIZE)
+        mask[0, 0, rows, :STEM], mask[0, 0, rows, rows] = own[:, :STEM], own[:, STEM:]
+    return mask
+
+
+def _ends(states: Tensor) -> Tensor:
+    """Return two places of every tree, the fourth of the second tree twice."""
+    places = [STEM + tree * SIZE + end for tree in range(TREES) for end in (1, 3)]
+    places[2] = places[3]
+    return states[:, places]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("recomputes", [False, True])
+@pytest.mark.parametrize("pick", [None, _ends])
+def test_trees_behind_a_stem_are_as_one_row_with_a_mask(
+    attention: str, recomputes: bool, pick: Any
+) -> None:
+    block, seen = _block(attention=attention).train(), _trees()
+    states = torch.randn(1, STEM + TREES * SIZE, WIDTH, generator=torch.Generator().manual_seed(1))
+    states.requires_grad_()
+    expected = block(states, _as_one_row(seen))
+    if pick is not None:
+        expected = pick(expected)
+    wanted = _answers(block, states, expected)
+    if recomputes:
+        recompute(block)
+    if pick is None:
+        found = whole_block(block, states, seen)
+    else:
+        found = last_block(block, states, seen, pick)
+    for one, other in zip(_answers(block, states, found), wanted, strict=True):
+        largest = float(other.abs().max())
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * max(1.0, largest))
