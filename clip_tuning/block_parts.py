@@ -17,7 +17,7 @@ from fl2ora.clip_tuning.sight import Sight
 
 
 def whole_block(block: Any, hidden: Tensor, seen: Sight) -> Tensor:
-    """Return ``block(hidden)``.
+    """Return ``block(hidden)``; with a stem, hooks of the block itself are not called.
 
     Args:
         block: of transformers' CLIP or SigLIP.

@@ -133,7 +133,7 @@ def test_text_blocks_below_the_first_tuned_one_run_once(templates: tuple[str, ..
     adapter = {name: tensor + 0.2 for name, tensor in model.export().items()}
     whole.first_tuned = {"vision": 0, "text": 0}
     calls: list[Any] = []
-    lowest = model.clip.text_model.encoder.layers[0]
+    lowest = model.clip.text_model.encoder.layers[0].mlp
     lowest.register_forward_hook(lambda *_: calls.append(1))
     with torch.no_grad():
         before = model.encode_classes()
