@@ -2,7 +2,7 @@
 
 On Intel's processors torch draws by MKL, on all others one number after the other. Masks of few
 numbers are those of such others. Of many, where drawing took a twentieth of a training step, a
-number has as few bits as tell whether it is kept.
+number has as few bits as tell whether it is kept; they are read as little-endian processors do.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def keep_mask(shape: torch.Size, share: float, generator: torch.Generator | None
     if shape.numel() <= _AT_ONCE:
         return torch.rand(shape, dtype=torch.float64, generator=generator) < 1 - share
     mask = torch.empty(shape, dtype=torch.bool)
-    draw = _numbers if shape.numel() <= _MANY else _few_bits
+    draw = _53_bits if shape.numel() <= _MANY else _few_bits
     for part in mask.view(-1).split(_AT_ONCE):
         draw(part, 1 - share, generator)
     return mask
 
 
-def _numbers(mask: Tensor, kept: float, generator: torch.Generator | None) -> None:
+def _53_bits(mask: Tensor, kept: float, generator: torch.Generator | None) -> None:
     numbers = torch.empty(len(mask), dtype=torch.float64)
     torch.lt(numbers.uniform_(generator=generator), kept, out=mask)
 
@@ -59,5 +59,5 @@ def _few_bits(mask: Tensor, kept: float, generator: torch.Generator | None) -> N
     words = torch.empty(-(-len(mask) * bits // 64), dtype=torch.int64)
     words.random_(-(2**63), None, generator=generator)
     numbers = words.view(torch.int16 if bits == 16 else torch.int32)[: len(mask)]
-    below = min(round(kept * 2**bits), 2**bits - 1)
-    torch.lt(numbers, below - 2 ** (bits - 1), out=mask)
+    # The lowest number is -2^(bits - 1), and the highest is still kept where nothing is dropped.
+    torch.le(numbers, round(kept * 2**bits) - 1 - 2 ** (bits - 1), out=mask)

@@ -135,7 +135,7 @@ def _add_kept(total: Tensor, low: Tensor, a: Tensor, mask: Tensor | None) -> Non
         total.addmm_(low, a)
         return
     for rows, part, kept in zip(*(_rows(each, mask) for each in (total, low, mask)), strict=True):
-        rows += (part @ a).mul_(_numbers(kept))
+        rows += (part @ a).mul_(_as_numbers(kept))
 
 
 def _kept(states: Tensor, mask: Tensor | None) -> Iterator[Tensor]:
@@ -144,10 +144,10 @@ def _kept(states: Tensor, mask: Tensor | None) -> Iterator[Tensor]:
         yield states
     else:
         for rows, kept in zip(_rows(states, mask), _rows(mask, mask), strict=True):
-            yield rows * _numbers(kept)
+            yield rows * _as_numbers(kept)
 
 
-def _numbers(mask: Tensor) -> Tensor:
+def _as_numbers(mask: Tensor) -> Tensor:
     """Return a mask as numbers 0 and 1, by which torch multiplies three times as fast."""
     return mask.view(torch.uint8)
 

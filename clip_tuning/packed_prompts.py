@@ -16,10 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fl2ora.clip_tuning.prompt_trees import Tree, alike, groups, tokens_of
+from fl2ora.clip_tuning.prompt_trees import Tree, alike, lay_out, tokens_of
 
 _MOST = 128  # tokens of a tree that has all prompts
-_OWN = -(2**32)  # and below: keys that no other prompt has
 _WORTH = 0.8  # of the padded prompts' tokens; with more, a tree's mask costs what it saves
 
 
@@ -52,8 +51,8 @@ def pack(keys: Tensor, ends: Tensor, shared: bool = True) -> PackedPrompts:
     """Lay prompts into trees, if that saves a fifth of their tokens; else leave them as they are.
 
     Args:
-        keys: ``(N, L)`` numbers above -2^32; tokens with equal keys, and equal ones before them,
-            are the same vector in the same place.
+        keys: ``(N, L)`` whole numbers; tokens with equal keys, and equal ones before them, are the
+            same vector in the same place.
         ends: ``(N,)`` position of each prompt's end.
         shared: whether a common beginning is there once. It must not be where states differ in
             spite of equal keys: with dropout, and with vectors of a class's own put in later.
@@ -74,22 +73,28 @@ def pack(keys: Tensor, ends: Tensor, shared: bool = True) -> PackedPrompts:
     lasts = ends.tolist()
     rows = [row[: last + 1] for row, last in zip(keys.tolist(), lasts, strict=True)]
     if not shared:
-        rows = [[_OWN - index, *row[1:]] for index, row in enumerate(rows)]
-    one = tokens_of(rows) <= _MOST
-    stem = 0 if one else _stem(rows)
-    rows = [row[stem:] for row in rows]
-    order = [sorted(range(len(rows)), key=rows.__getitem__)] if one else groups(rows, stem)
-    packed = _laid(rows, order, keys.shape[1], stem)
+        rows = [[index, *row[1:]] for index, row in enumerate(rows)]
+    fewest = tokens_of(rows)
+    if fewest > _WORTH * keys.numel():
+        return whole(keys, ends)
+    if fewest <= _MOST:
+        stem, order = 0, [sorted(range(len(rows)), key=lambda index: rows[index])]
+    else:
+        stem, order = _arranged(rows)
+    packed = _laid([row[stem:] for row in rows], order, keys.shape[1], stem)
     if packed.tokens.numel() > _WORTH * keys.numel():
         return whole(keys, ends)
     tensors = {name: part for name, part in packed._asdict().items() if name != "stem"}
     return packed._replace(**{name: part.to(keys.device) for name, part in tensors.items()})
 
 
-def _stem(rows: Sequence[list[int]]) -> int:
-    """Return how many tokens all prompts begin with, without the end of any."""
-    first, last = min(rows), max(rows)
-    return min(alike(first, last), min(map(len, rows)) - 1)
+def _arranged(rows: Sequence[list[int]]) -> tuple[int, list[list[int]]]:
+    """Return the stem that costs less, all that the prompts begin with or none, and the trees."""
+    common = alike(min(rows), max(rows)) if len(rows) > 1 else 0
+    stems = [0, min(common, min(map(len, rows)) - 1)]  # every prompt ends in a tree
+    layouts = {stem: lay_out([row[stem:] for row in rows], stem) for stem in stems}
+    best = min(stems, key=lambda stem: layouts[stem].cost(stem))
+    return best, layouts[best].groups
 
 
 def _laid(

@@ -6,14 +6,19 @@ and a token is weighed against all others of its tree, so trees are to be full a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-_PIECE = 32  # tokens of prompts that begin alike, beyond which they are cut
-_LARGEST = 64  # tokens of a tree, unless a piece is larger
+# Tokens of prompts that begin alike, beyond which they are cut, so that what they share is there
+# again. Large pieces pay where some prompts share much.
+_PIECES = (32, 64, 128)
+_LARGEST = 128  # tokens of a tree of pieces, unless one of them has more
+_FILLED = (80, 96, 112, 128)  # tokens of trees that are filled in order
 # A token's linear layers take as long as attention to so many others, forward and backward: with
 # d = 512 on a CPU, where small products reach a third of what large ones do.
 _LAYERS = 1_200
+_JOINED = 40  # and putting a stem before each tree as long as attention to so many
 
 
 @dataclass
@@ -56,27 +61,56 @@ def alike(row: Sequence[int], other: Sequence[int]) -> int:
     return next((i for i, (a, b) in pairs if a != b), min(len(row), len(other)))
 
 
-def groups(rows: Sequence[list[int]], beginning: int) -> list[list[int]]:
-    """Return which prompts stand together, those that begin alike next to each other.
+class Layout(NamedTuple):
+    """Which prompts share a tree.
+
+    Attributes:
+        groups: the prompts of each tree, those that begin alike next to each other.
+        size: how many tokens a tree has, to which all are padded.
+    """
+
+    groups: list[list[int]]
+    size: int
+
+    def cost(self, stem: int) -> int:
+        """Return what all tokens cost, with the unit a token that one token attends to.
+
+        Args:
+            stem: tokens to which every token attends beside its tree's.
+        """
+        attended = stem + _JOINED + self.size if stem else self.size
+        return len(self.groups) * self.size * (_LAYERS + attended) + stem * _LAYERS
+
+
+def lay_out(rows: Sequence[list[int]], stem: int) -> Layout:
+    """Return which prompts are to share a tree.
 
     Args:
-        rows: the prompts' keys, without the ``beginning`` keys that all have.
-        beginning: tokens to which every token of a tree attends beside the tree's.
+        rows: the prompts' keys, without the ``stem`` keys that all begin with.
+        stem: tokens to which every token attends beside its tree's.
 
-    >>> groups([[1, 2], [1, 3], [4, 5]], beginning=0)
-    [[0, 1, 2]]
+    >>> lay_out([[1, 2], [1, 3], [4, 5]], stem=0)
+    Layout(groups=[[0, 1, 2]], size=5)
     """
-    pieces, sizes = _pieces(rows)
+    layouts = [layout for most in _PIECES for layout in _fitted(rows, most)]
+    layouts += [_filled(rows, most) for most in _FILLED]
+    return min(layouts, key=lambda layout: layout.cost(stem))
+
+
+def _filled(rows: Sequence[list[int]], most: int) -> Layout:
+    """Return prompts in order, each tree as full as it gets."""
+    pieces, sizes = _pieces(rows, most, apart=False)
+    return Layout(pieces, max(sizes))
+
+
+def _fitted(rows: Sequence[list[int]], most: int) -> Iterator[Layout]:
+    """Yield layouts of pieces of ``most`` tokens in trees of several sizes."""
+    pieces, sizes = _pieces(rows, most, apart=True)
     largest = max(sizes)
-    rooms = range(largest, max(largest, _LARGEST) + 1, 2)  # every second is fine enough
-    tried = [_best_fit(sizes, room) for room in rooms]
-
-    def cost(found: list[list[int]]) -> int:
+    for room in range(largest, max(largest, min(2 * most, _LARGEST)) + 1, max(2, most // 16)):
+        found = _best_fit(sizes, room)
         size = max(sum(sizes[piece] for piece in group) for group in found)
-        return len(found) * size * (_LAYERS + beginning + size)
-
-    best = min(tried, key=cost)
-    return [[index for piece in group for index in pieces[piece]] for group in best]
+        yield Layout([[row for piece in group for row in pieces[piece]] for group in found], size)
 
 
 def tokens_of(rows: Iterable[list[int]]) -> int:
@@ -87,15 +121,21 @@ def tokens_of(rows: Iterable[list[int]]) -> int:
     return len(tree.tokens)
 
 
-def _pieces(rows: Sequence[list[int]]) -> tuple[list[list[int]], list[int]]:
-    """Return prompts that begin alike, in order, and how many tokens they have together."""
+def _pieces(rows: Sequence[list[int]], most: int, apart: bool) -> tuple[list[list[int]], list[int]]:
+    """Return prompts in order, cut into pieces, and how many tokens each piece has.
+
+    Args:
+        rows: the prompts' keys.
+        most: tokens of a piece, unless one prompt has more.
+        apart: whether prompts that begin with different keys are never in one piece.
+    """
     pieces: list[list[int]] = []
     sizes: list[int] = []
     before: Sequence[int] = ()
     for index in sorted(range(len(rows)), key=lambda index: rows[index]):
         row = rows[index]
         known = alike(row, before)
-        if not known or sizes[-1] + len(row) - known > _PIECE:
+        if not pieces or (apart and not known) or sizes[-1] + len(row) - known > most:
             pieces.append([])
             sizes.append(0)
             known = 0

@@ -30,9 +30,10 @@ class Sight(NamedTuple):
     stem: Tensor | None = None
 
     def picked(self, rows: int, pick: Callable[[Tensor], Tensor]) -> Sight:
-        """Return what the tokens see that ``pick`` leaves of ``rows (G, T, n)``.
+        """Return what the tokens see that ``pick`` takes of states ``(rows, T, n)``.
 
-        With a stem it leaves tokens of trees alone, as many of each.
+        With a stem, of ``(1, B + G T, n)`` it takes ``(1, G E, n)``, E tokens of the first tree,
+        then of the second, and so on.
         """
         if self.mask is None:
             return self
@@ -44,26 +45,27 @@ class Sight(NamedTuple):
         return self._replace(mask=found.unflatten(0, (len(self.mask), -1))[:, None])
 
     def attend(self, attention: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Return what queries find, ``(G, E, d)``; with a stem there is one row.
+        """Return what queries find, in their shape.
 
         Args:
-            attention: of transformers' CLIP or SigLIP.
-            queries: ``(G, E, d)``, of all tokens or those picked.
-            keys: ``(G, T, d)``, of all tokens.
-            values: ``(G, T, d)``, of all tokens.
+            attention: of transformers' CLIP or SigLIP, without dropout where there is a stem.
+            queries: ``(G, T, d)``, or of what was picked ``(G, E, d)``; with a stem
+                ``(1, B + G T, d)`` or ``(1, G E, d)``.
+            keys: of all tokens.
+            values: of all tokens.
         """
         if self.stem is None:
             return _attend(attention, queries, keys, values, self.mask)
         assert self.mask is not None
         length, trees = self.stem.shape[-1], len(self.mask)
-        whole = queries.shape[1] == keys.shape[1]  # those of trees alone are always fewer
+        of_all = queries.shape[1] == keys.shape[1]  # those of trees alone are always fewer
         # A split has one gradient; of slices, each would have its own, filled up with zeros.
         parts = [length, keys.shape[1] - length]
         (first_keys, keys), (first_values, values) = (
             each.split(parts, 1) for each in (keys, values)
         )
         before: Tensor | None = None
-        if whole:
+        if of_all:
             first, queries = queries.split(parts, 1)
             before = _attend(attention, first, first_keys, first_values, self.stem)
         found = _attend(

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from fl2ora.clip_tuning.block_parts import last_block, whole_block
+from fl2ora.clip_tuning.packed_prompts import pack
 from fl2ora.clip_tuning.recomputation import recompute
-from fl2ora.clip_tuning.sight import ALL_SEEN, Sight
+from fl2ora.clip_tuning.sight import ALL_SEEN, Sight, sight
 from fl2ora.clip_tuning.towers import blocks
 
 WIDTH, TOKENS = 16, 5
@@ -182,8 +183,10 @@ def test_trees_behind_a_stem_are_as_one_row_with_a_mask(
     if pick is not None:
         expected = pick(expected)
     wanted = _answers(block, states, expected)
+    seen_twice = []
     if recomputes:
         recompute(block)
+        block.mlp.register_forward_pre_hook(lambda *_: seen_twice.append(1))
     if pick is None:
         found = whole_block(block, states, seen)
     else:
@@ -191,3 +194,18 @@ def test_trees_behind_a_stem_are_as_one_row_with_a_mask(
     for one, other in zip(_answers(block, states, found), wanted, strict=True):
         largest = float(other.abs().max())
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * max(1.0, largest))
+    assert len(seen_twice) == (2 if recomputes else 0)
+
+
+def test_masks_have_the_precision_in_which_the_attention_weighs() -> None:
+    packed = pack(torch.arange(12).view(3, 4) % 5, torch.tensor([3, 3, 3]))
+    states = torch.zeros(1, 4)
+    mask = sight(packed, states).mask
+    assert mask is not None
+    assert mask.dtype == torch.float32
+    assert torch.equal(mask, torch.zeros(mask.shape).masked_fill(~packed.mask, -torch.inf))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = sight(packed, states).mask
+    assert found is not None
+    assert found.dtype == torch.bfloat16
+    assert sight(packed._replace(mask=None), states) == ALL_SEEN

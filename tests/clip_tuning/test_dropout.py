@@ -9,7 +9,7 @@ from fl2ora.clip_tuning.dropout import Dropout, keep_mask
 
 
 @pytest.mark.parametrize("share", [0.25, 0.1, 1 / 3, 0.7, 0.999, 1e-9])
-@pytest.mark.parametrize("shape", [(3, 5), (65_536,), (130, 1_009)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 5), (65_536,), (130, 1_009), (512, 512)], ids=str)
 def test_a_mask_is_where_float64_numbers_of_one_stream_are_below_what_is_kept(
     share: float, shape: tuple[int, ...]
 ) -> None:
@@ -53,6 +53,12 @@ def test_a_large_mask_keeps_the_share_that_it_is_asked_for(share: float) -> None
     # Neighbours, which come of the same word, are no more alike than others.
     pairs = (mask[:, 1:] & mask[:, :-1]).double().mean() - (1 - share) ** 2
     assert abs(float(pairs)) < 8 * (share * (1 - share) / mask.numel()) ** 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-17, 1e-12])
+@pytest.mark.parametrize("count", [10, 600_000])
+def test_all_is_kept_where_next_to_nothing_is_dropped(share: float, count: int) -> None:
+    assert keep_mask(torch.Size([count]), share).all()
 
 
 @pytest.mark.parametrize("rows", [40, 3_000, 9_000])

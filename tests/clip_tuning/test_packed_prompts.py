@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -57,8 +57,17 @@ def tokens_of_a_tree(most: int) -> Iterator[None]:
     """Make trees of few tokens, unless a prompt is longer, and one with all only below that."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(packed_prompts, "_MOST", most)
-        patched.setattr(prompt_trees, "_PIECE", max(1, most // 2))
+        patched.setattr(prompt_trees, "_PIECES", (max(1, most // 2),))
         patched.setattr(prompt_trees, "_LARGEST", most)
+        patched.setattr(prompt_trees, "_FILLED", (most,))
+        yield
+
+
+@contextmanager
+def stems_wherever_possible() -> Iterator[None]:
+    """Make small trees behind what all prompts begin with."""
+    with tokens_of_a_tree(0), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(prompt_trees, "_JOINED", -(10**9))
         yield
 
 
@@ -129,22 +138,71 @@ def test_of_each_tree_there_are_as_many_ends_and_the_first_place_stands_for_miss
 
 
 @settings(deadline=None)
-@given(prompts(), st.sampled_from([0, 1, 4]), st.booleans())
+@given(prompts(), st.booleans())
 def test_the_stem_is_what_all_begin_with_but_the_end_of_none(
-    given_prompts: tuple[Tensor, Tensor], most: int, shared: bool
+    given_prompts: tuple[Tensor, Tensor], shared: bool
 ) -> None:
     keys, ends = given_prompts
     rows = [row[: last + 1] for row, last in zip(keys.tolist(), ends.tolist(), strict=True)]
-    with tokens_of_a_tree(most):
+    with stems_wherever_possible():
         packed = pack(keys, ends, shared)
-    tokens = len({tuple(row[: i + 1]) for row in rows for i in range(len(row))})
-    if tokens <= most or (not shared and len(rows) > 1):
-        assert packed.stem == 0
-        return
     shortest = min(map(len, rows))
     alike = [i for i in range(shortest) if len({tuple(row[: i + 1]) for row in rows}) == 1]
-    assert packed.stem == min(len(alike), shortest - 1)
-    assert packed.tokens[0, : packed.stem].tolist() == list(range(packed.stem))
+    expected = min(len(alike), shortest - 1) if shared and len(rows) > 1 else 0
+    assert packed.stem == expected
+    assert packed.tokens.flatten()[:expected].tolist() == list(range(expected))
+
+
+def _named(own: list[int], stem: int) -> tuple[Tensor, Tensor]:
+    """Return prompts of so many tokens each behind a common stem, and their ends."""
+    width = stem + max(own)
+    rows = [[*range(-stem, 0), 1000 + i, *range(1, length)] for i, length in enumerate(own)]
+    return (
+        torch.tensor([row + [9] * (width - len(row)) for row in rows]),
+        torch.tensor([stem + length - 1 for length in own]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "stem", "expected"),
+    [
+        ([4] * 30, 8, (0, 1, 128)),  # 128 tokens in one tree
+        ([4] * 29 + [5], 8, (8, 3, 41)),  # one more, and there are several behind what is common
+        ([4] * 32, 0, (0, 1, 128)),
+        ([4] * 33, 0, (0, 33, 4)),
+        ([90] * 20, 1, (0, 20, 91)),  # one token that is there once is not worth trees behind it
+        ([6] * 200, 17, (17, 200, 6)),
+    ],
+)
+def test_a_stem_is_there_where_all_are_too_many_for_one_tree_and_it_saves_work(
+    own: list[int], stem: int, expected: tuple[int, int, int]
+) -> None:
+    packed = pack(*_named(own, stem))
+    assert packed.mask is not None
+    trees, _, size, _ = packed.mask.shape
+    assert (packed.stem, trees, size) == expected
+
+
+def test_trees_behind_a_stem_are_chosen_with_what_they_attend_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As ``test_prompt_trees`` has it: 42 * (1,400 + ...) against 41 * (1,400 + ...)."""
+    monkeypatch.setattr(packed_prompts, "_MOST", 0)
+    monkeypatch.setattr(prompt_trees, "_LAYERS", 1_380)
+    monkeypatch.setattr(prompt_trees, "_JOINED", 0)
+    sizes = {}
+    for stem in (1, 60):
+        packed = pack(*_named([6] * 6 + [5], stem))
+        assert packed.stem == stem
+        sizes[stem] = packed.tokens.numel() - stem
+    assert sizes == {1: 42, 60: 41}
+
+
+def test_keys_without_values_are_left_as_they_are() -> None:
+    keys, ends = torch.zeros(3, 5, dtype=torch.int64), torch.tensor([4, 4, 4])
+    packed = pack(keys.to("meta"), ends.to("meta"))
+    assert packed.tokens.shape == (3, 5)
+    assert packed.stem == 0
 
 
 @pytest.mark.parametrize(("tokens", "packs"), [(4, True), (5, False)])
@@ -176,15 +234,15 @@ def test_logits_and_gradients_are_those_of_the_prompts_one_by_one(
     """Of all in one tree, of trees with a stem, and as they are."""
     pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     answers = []
-    for most, worth in ((10_000, 1e9), (0, 1e9), (0, 0.0)):
-        monkeypatch.setattr(packed_prompts, "_MOST", most)
+    for way, worth in ((nullcontext, 1e9), (stems_wherever_possible, 1e9), (nullcontext, 0.0)):
         monkeypatch.setattr(packed_prompts, "_WORTH", worth)
         classifier = build_classifier(str(tiny_clip_folder), method, NAMES, TEMPLATES, 0)
         generator = torch.Generator().manual_seed(2)
         with torch.no_grad():
             for tensor in classifier.trained:
                 tensor.add_(0.05 * torch.randn(tensor.shape, generator=generator))
-        answers.append(_answer(classifier, pixels))
+        with way():
+            answers.append(_answer(classifier, pixels))
     *packed, (expected, wanted) = answers
     largest = max((float(want.abs().max()) for want in wanted), default=0.0)
     for logits, gradients in packed:

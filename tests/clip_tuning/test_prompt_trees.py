@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl2ora.clip_tuning import prompt_trees
-from fl2ora.clip_tuning.prompt_trees import Tree, groups, tokens_of
+from fl2ora.clip_tuning.prompt_trees import Layout, Tree, lay_out, tokens_of
 
 KEYS = st.lists(st.integers(0, 2), min_size=1, max_size=6)
 
@@ -57,40 +57,59 @@ def test_every_prompt_is_in_one_tree_that_is_no_larger_than_it_may_be(
     rows: list[list[int]], piece: int, largest: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(prompt_trees, "_PIECE", piece)
+        patched.setattr(prompt_trees, "_PIECES", (piece,))
         patched.setattr(prompt_trees, "_LARGEST", largest)
-        found = groups(rows, beginning=0)
+        patched.setattr(prompt_trees, "_FILLED", (piece,))
+        found = lay_out(rows, stem=0).groups
     assert sorted(row for group in found for row in group) == list(range(len(rows)))
     longest = max(map(len, rows))
     for group in found:
         assert tokens_of([rows[row] for row in group]) <= max(largest, piece, longest)
 
 
-def test_prompts_that_begin_alike_are_together_unless_they_are_too_many() -> None:
-    rows = [[1, each] for each in range(40)] + [[2, each] for each in range(20)]
-    found = groups(rows, beginning=0)
-    sizes = [tokens_of([rows[row] for row in group]) for group in found]
-    # Of those with 1, which no tree may have all of, 31 are together, and the rest have it again.
-    assert sum(sizes) == beginnings(rows) + 1
+@pytest.mark.parametrize(
+    ("prefixes", "length", "most"), [(2, 40, 1.05), (2, 25, 1.05), (8, 20, 1.6), (3, 20, 1.15)]
+)
+def test_long_beginnings_of_some_prompts_are_there_about_once(
+    prefixes: int, length: int, most: float
+) -> None:
+    """As often as trees of 128 tokens must have them."""
+    common = [[100 * each + i for i in range(length)] for each in range(prefixes)]
+    rows = [[*common[i % prefixes], 5_000 + i, i] for i in range(40 * prefixes)]
+    layout = lay_out(rows, stem=0)
+    own, trees = 2 * len(rows), len(layout.groups)
+    assert trees <= -(-own // (128 - length)) + prefixes
+    assert trees * layout.size <= most * (own + trees * length)
+
+
+def test_a_layout_costs_its_layers_and_what_its_tokens_attend_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prompt_trees, "_LAYERS", 100)
+    monkeypatch.setattr(prompt_trees, "_JOINED", 7)
+    layout = Layout([[0], [1, 2]], size=10)
+    assert layout.cost(0) == 20 * (100 + 10)
+    assert layout.cost(5) == 20 * (100 + 5 + 7 + 10) + 5 * 100
 
 
 @pytest.mark.parametrize(
-    ("lengths", "beginning", "sizes"),
+    ("lengths", "stem", "sizes"),
     [
         ([4] * 8, 0, [4] * 8),  # as small as they get, where all are full
         ([4] * 7 + [5], 0, [33]),
         # Seven trees of 6 have one place of padding, and one of 41 attends to more: 42 * 1,206
-        # is less than 41 * 1,241, and 42 * 3,206 is not less than 41 * 3,241.
+        # is less than 41 * 1,241, and 42 * 3,246 is not less than 41 * 3,281.
         ([6] * 6 + [5], 0, [5] + [6] * 6),
         ([6] * 6 + [5], 2_000, [41]),
     ],
 )
 def test_trees_are_as_small_as_padding_lets_them(
-    lengths: list[int], beginning: int, sizes: list[int]
+    lengths: list[int], stem: int, sizes: list[int]
 ) -> None:
     rows = [[index, *range(length - 1)] for index, length in enumerate(lengths)]
-    found = groups(rows, beginning)
-    assert sorted(sum(lengths[row] for row in group) for group in found) == sizes
+    layout = lay_out(rows, stem)
+    assert sorted(sum(lengths[row] for row in group) for group in layout.groups) == sizes
+    assert layout.size == max(sizes)
 
 
 def test_of_names_as_long_as_imagenets_little_is_padding() -> None:
@@ -100,7 +119,6 @@ def test_of_names_as_long_as_imagenets_little_is_padding() -> None:
     for before, attended in ((0, 5), (5, 0)):  # with a stem, and where nothing is shared
         lengths = (words + before + 2).tolist()
         rows = [[index, *range(length - 1)] for index, length in enumerate(lengths)]
-        found = groups(rows, attended)
-        largest = max(sum(lengths[row] for row in group) for group in found)
-        assert len(found) * largest < 1.05 * sum(lengths)
-        assert largest <= 64
+        layout = lay_out(rows, attended)
+        assert len(layout.groups) * layout.size < 1.05 * sum(lengths)
+        assert layout.size <= 64
