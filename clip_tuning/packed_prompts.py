@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fl2ora.clip_tuning.prompt_trees import Tree, alike, lay_out, tokens_of
+from fl2ora.clip_tuning.prompt_trees import Tree, alike, filled, lay_out
 
 _MOST = 128  # tokens of a tree that has all prompts
 _WORTH = 0.8  # of the padded prompts' tokens; with more, a tree's mask costs what it saves
@@ -74,13 +74,10 @@ def pack(keys: Tensor, ends: Tensor, shared: bool = True) -> PackedPrompts:
     rows = [row[: last + 1] for row, last in zip(keys.tolist(), lasts, strict=True)]
     if not shared:
         rows = [[index, *row[1:]] for index, row in enumerate(rows)]
-    fewest = tokens_of(rows)
-    if fewest > _WORTH * keys.numel():
+    one = filled(rows, most=keys.numel())  # all in one tree, which has every token once
+    if one.size > _WORTH * keys.numel():
         return whole(keys, ends)
-    if fewest <= _MOST:
-        stem, order = 0, [sorted(range(len(rows)), key=lambda index: rows[index])]
-    else:
-        stem, order = _arranged(rows)
+    stem, order = (0, one.groups) if one.size <= _MOST else _arranged(rows)
     packed = _laid([row[stem:] for row in rows], order, keys.shape[1], stem)
     if packed.tokens.numel() > _WORTH * keys.numel():
         return whole(keys, ends)

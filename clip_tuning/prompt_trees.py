@@ -6,7 +6,7 @@ and a token is weighed against all others of its tree, so trees are to be full a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -93,12 +93,12 @@ def lay_out(rows: Sequence[list[int]], stem: int) -> Layout:
     Layout(groups=[[0, 1, 2]], size=5)
     """
     layouts = [layout for most in _PIECES for layout in _fitted(rows, most)]
-    layouts += [_filled(rows, most) for most in _FILLED]
+    layouts += [filled(rows, most) for most in _FILLED]
     return min(layouts, key=lambda layout: layout.cost(stem))
 
 
-def _filled(rows: Sequence[list[int]], most: int) -> Layout:
-    """Return prompts in order, each tree as full as it gets."""
+def filled(rows: Sequence[list[int]], most: int) -> Layout:
+    """Return prompts in order, in trees of ``most`` tokens, each as full as it gets."""
     pieces, sizes = _pieces(rows, most, apart=False)
     return Layout(pieces, max(sizes))
 
@@ -111,14 +111,6 @@ def _fitted(rows: Sequence[list[int]], most: int) -> Iterator[Layout]:
         found = _best_fit(sizes, room)
         size = max(sum(sizes[piece] for piece in group) for group in found)
         yield Layout([[row for piece in group for row in pieces[piece]] for group in found], size)
-
-
-def tokens_of(rows: Iterable[list[int]]) -> int:
-    """Return how many tokens the tree of these prompts has."""
-    tree = Tree()
-    for row in sorted(rows):
-        tree.add(row, 0)
-    return len(tree.tokens)
 
 
 def _pieces(rows: Sequence[list[int]], most: int, apart: bool) -> tuple[list[list[int]], list[int]]:

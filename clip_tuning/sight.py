@@ -84,7 +84,7 @@ ALL_SEEN = Sight()
 def sight(packed: PackedPrompts, states: Tensor) -> Sight:
     """Return what tokens of packed prompts see, for the device and precision of their states."""
     if packed.mask is None:
-        return Sight()
+        return ALL_SEEN
     kind, dtype = states.device.type, states.dtype
     if not states.is_meta and torch.is_autocast_enabled(kind):
         # Else every block would make and keep a copy of its own.

@@ -10,9 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl2ora.clip_tuning import prompt_trees
-from fl2ora.clip_tuning.prompt_trees import Layout, Tree, lay_out, tokens_of
+from fl2ora.clip_tuning.prompt_trees import Layout, Tree, filled, lay_out
 
 KEYS = st.lists(st.integers(0, 2), min_size=1, max_size=6)
+
+
+def tokens_of(rows: list[list[int]]) -> int:
+    tree = Tree()
+    for row in sorted(rows):
+        tree.add(row, 0)
+    return len(tree.tokens)
 
 
 def beginnings(rows: list[list[int]]) -> int:
@@ -23,6 +30,9 @@ def beginnings(rows: list[list[int]]) -> int:
 @given(st.lists(KEYS, min_size=1, max_size=12))
 def test_a_tree_has_every_beginning_once(rows: list[list[int]]) -> None:
     assert tokens_of(rows) == beginnings(rows)
+    one = filled(rows, most=6 * 12)
+    assert one.size == beginnings(rows)
+    assert [sorted(group) for group in one.groups] == [list(range(len(rows)))]
 
 
 def test_each_token_of_a_tree_looks_at_those_before_it_in_its_prompt() -> None:
