@@ -17,7 +17,7 @@ from fl2ora.client_app.loss_context import ZeroShotReference
 from fl2ora.client_app.tasks import build_loss
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
-from fl2ora.clip_tuning import dropout, low_rank, packed_prompts, prompt_trees, quick_gelu
+from fl2ora.clip_tuning import dropout, low_rank, packed_prompts, quick_gelu
 from fl2ora.clip_tuning.build import build_classifier
 from fl2ora.clip_tuning.classifier import ClipClassifier
 from fl2ora.clip_tuning.own_copy import check_joint, own_copy
@@ -28,6 +28,7 @@ from fl2ora.federated_data.datasets.shapes import Shapes
 from fl2ora.federated_data.images import LabelledImages
 from fl2ora.strategies.client_rule import ClientRule
 from fl2ora.strategies.updates import ClientUpdate
+from small_trees import stems_wherever_possible
 
 WORLD = Shapes(styles="held-back", train=40, validation=16, test=16)
 PLAN = TrainingPlan(
@@ -140,12 +141,11 @@ def test_every_client_gets_what_it_gets_alone(method: str) -> None:
 def test_prompts_in_trees_are_each_clients_own(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed_prompts, "_MOST", 0)
     monkeypatch.setattr(packed_prompts, "_WORTH", 1e9)
-    monkeypatch.setattr(prompt_trees, "_PIECES", (8,))
-    monkeypatch.setattr(prompt_trees, "_JOINED", -(10**9))  # a stem wherever possible
     model = classifier(method)
-    for mine, theirs in zip(together(model, plans()), alone(model, plans()), strict=True):
+    with stems_wherever_possible():
+        found, expected = together(model, plans()), alone(model, plans())
+    for mine, theirs in zip(found, expected, strict=True):
         assert_close(mine, theirs)
 
 

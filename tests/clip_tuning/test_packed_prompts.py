@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,10 +21,10 @@ from fl2ora.clip_tuning.packed_prompts import PackedPrompts, pack, whole
 from fl2ora.clip_tuning.prompts import fill_templates, tokenise
 from fl2ora.clip_tuning.towers import blocks
 from fl2ora.experiment.plugins import available
+from small_trees import stems_wherever_possible, tokens_of_a_tree
 
 NAMES = ("cat", "ankle_boot", "catfish", "dog", "ankle", "cattle")
 TEMPLATES = ("a photo of a {}.",)
-PACKED = ["always", "never"]
 METHODS = [
     *sorted(set(available(TuningMethod)) - {"lora", "lora_residual", "logit_scale"}),
     "lora(dropout=0.0)",
@@ -50,25 +50,6 @@ def prompts(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 def _always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make trees also where they save nothing."""
     monkeypatch.setattr(packed_prompts, "_WORTH", 1e9)
-
-
-@contextmanager
-def tokens_of_a_tree(most: int) -> Iterator[None]:
-    """Make trees of few tokens, unless a prompt is longer, and one with all only below that."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(packed_prompts, "_MOST", most)
-        patched.setattr(prompt_trees, "_PIECES", (max(1, most // 2),))
-        patched.setattr(prompt_trees, "_LARGEST", most)
-        patched.setattr(prompt_trees, "_FILLED", (most,))
-        yield
-
-
-@contextmanager
-def stems_wherever_possible() -> Iterator[None]:
-    """Make small trees behind what all prompts begin with."""
-    with tokens_of_a_tree(0), pytest.MonkeyPatch.context() as patched:
-        patched.setattr(prompt_trees, "_JOINED", -(10**9))
-        yield
 
 
 def _looks(packed: PackedPrompts) -> list[list[int]]:
