@@ -26,7 +26,8 @@ import typer
 
 from benchmarks.accelerator import copied
 from benchmarks.needed_products import Product, sides
-from benchmarks.round import bare, class_names, ours, products_of_step, vit_b_16
+from benchmarks.random_clip import class_names, vit_b_16
+from benchmarks.round import bare, ours, products_of_step
 from benchmarks.tuning_cost import PLAN, random_images
 from fl2ora.client_app.precision import products_in
 from fl2ora.clip_tuning.build import resolve_device

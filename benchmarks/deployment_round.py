@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.round import vit_b_16
+from benchmarks.random_clip import vit_b_16
 from fl2ora.clip_tuning.model_folder import write_model
 from fl2ora.engines.private_superlink import PrivateSuperLink, free_port, stop, tool
 from fl2ora.experiment.config import RunConfig, Value

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -96,6 +97,15 @@ def _attention(images: int, tokens: int, backward: bool) -> Counter[Product]:
         found[Product(states, states, "right")] += 1
         found[Product(weights, states)] += 1
         found[Product(weights, states, "left")] += 2
+    return found
+
+
+def operations(products: Counter[Product]) -> int:
+    """Return the multiplications and additions of some products."""
+    found = 0
+    for product, count in products.items():
+        columns = product.right[-2 if product.transposed == "right" else -1]
+        found += 2 * count * prod(product.left) * columns
     return found
 
 

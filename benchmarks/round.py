@@ -5,19 +5,22 @@
 
 ViT-B/16 shapes in float32 with random weights, one thread; names have as many tokens as CLIP's own
 tokenizer makes of ImageNet's names (two or three on average, nine at most). Each way takes the same
-step, its second one, in a process of its own, in turn; the table has medians:
+step after one to warm up, in a process of its own, in turn; the table has medians of the steps, and
+of the ratios in each turn:
 
 - ``ours``: ``local_train`` on one batch, everything included;
 - ``careful``: transformers and peft as a careful person would write it: prompts tokenised once and
   padded to the longest, features of classes and images, cross-entropy, SGD;
 - ``released``: as ``careful``, but in every step all prompts are tokenised anew, 77 tokens long;
 - ``limit``: the matrix products that the step needs, each timed by itself, five times in a row;
-  see ``needed_products``.
+  see ``needed_products``. ``text tower`` is the share of their operations that it has.
 
 Seconds are of the processor, so that other work on the machine counts for little, and once of the
-clock; GiB are the most memory that the process ever had, libraries and weights included. A shared
-machine still has faster and slower minutes: a step meets those of its own time, and so do the
-products, of which the mean is taken therefore and not the least.
+clock; GiB are the most memory that the process ever had, libraries and weights included. All ways
+are in memory at once: with ``released``, 100 classes and 32 images want more than 24 GB, 1,000
+classes more than 40; ``--no-released`` and ``--blocks`` make it less. A shared machine still has
+faster and slower minutes: a step meets those of its own time, and so do the products, of which the
+mean is taken therefore and not the least.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from math import nan
 from multiprocessing import get_context
 from typing import Annotated, NamedTuple
@@ -33,30 +39,31 @@ from typing import Annotated, NamedTuple
 import torch
 import typer
 from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
-from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+from transformers import CLIPModel
 
-from benchmarks.needed_products import Product, Tower, needed, seconds
+from benchmarks.needed_products import Product, Tower, needed, operations, seconds
 from benchmarks.process_memory import peak
+from benchmarks.random_clip import class_names, vit_b_16
 from benchmarks.tuning_cost import PLAN, TEMPLATES, random_images
 from fl2ora.client_app.precision import forward_in
 from fl2ora.client_app.training import local_train
 from fl2ora.client_app.training_plan import TrainingPlan
 from fl2ora.clip_tuning.clip import Clip
 from fl2ora.clip_tuning.methods.base import TuningMethod
-from fl2ora.clip_tuning.preprocessing import Preprocessing
 from fl2ora.clip_tuning.processor import use_processor
 from fl2ora.clip_tuning.prompts import fill_templates, tokenise
 from fl2ora.clip_tuning.quick_gelu import keep_less
 from fl2ora.experiment.plugins import load
 from fl2ora.federated_data.images import LabelledImages
 
-LENGTHS = {1: 0.28, 2: 0.34, 3: 0.2, 4: 0.1, 5: 0.05, 6: 0.02, 9: 0.01}  # of names, in tokens
-START, END = "<|startoftext|>", "<|endoftext|>"
 SPECS = {"lora": "lora(dropout=0.0)", "dropout": "lora", "coop": "coop"}
 TARGETS = ["q_proj", "k_proj", "v_proj"]
+COLUMNS = (
+    *("tuning", "classes", "batch", "text tower", "ours s", "wall s", "GiB", "careful s", "GiB"),
+    *("ours / careful", "released / ours", "limit s", "limit / ours"),
+)
 
 
 def main(
@@ -65,15 +72,14 @@ def main(
     tuning: Annotated[list[str] | None, typer.Option(help="lora, dropout or coop.")] = None,
     repeats: Annotated[int, typer.Option(help="Steps of which the median is taken.")] = 3,
     released: Annotated[
-        bool, typer.Option(help="Take that way too: 1,000 classes want 40 GB of memory.")
+        bool, typer.Option(help="Take that way too; without, less memory is needed.")
     ] = True,
     blocks: Annotated[int, typer.Option(help="Of either tower; fewer want less memory.")] = 12,
 ) -> None:
     """Print the table."""
     use_processor(1)
     print(f"Matrix products: {matrix_rate() / 1e9:.1f} GFLOP/s.\n")
-    print("| tuning | classes | batch | ours s | wall s | GiB | careful s | GiB | ", end="")
-    print("ours / careful | released / ours | limit s | limit / ours |\n|---|" + "---:|" * 11)
+    print(f"| {' | '.join(COLUMNS)} |\n|---|{'---:|' * (len(COLUMNS) - 1)}")
     for kind in tuning or ("lora", "dropout", "coop"):
         for size in batch or (32, 8):
             for count in classes or (10, 100, 1000):
@@ -83,16 +89,29 @@ def main(
 def row(kind: str, count: int, size: int, repeats: int, released: bool, blocks: int) -> str:
     """Return one line of the table."""
     ways = ["limit", "ours", "careful", *(["released"] if released and kind != "coop" else [])]
-    steps: dict[str, list[Step]] = {way: [] for way in ways}
-    for way in ways * repeats:
-        steps[way].append(step_of(way, kind, count, size, blocks))
-    limit, mine, careful, *rest = map(median, steps.values())
-    slow = f"{rest[0].seconds / mine.seconds:.2f}" if rest else "-"
+    spawned = get_context("spawn")
+    with ExitStack() as stack:
+        processes = [stack.enter_context(ProcessPoolExecutor(1, spawned)) for _ in ways]
+        for way, process in zip(ways, processes, strict=True):
+            process.submit(_prepare, way, kind, count, size, blocks).result()
+        turns = [[each.submit(_take).result() for each in processes] for _ in range(repeats)]
+    limit, mine, careful, *rest = zip(*turns, strict=True)
+    share = text_share(kind, count, size, blocks)
+    own, other, least = map(_median, (mine, careful, limit))
     return (
-        f"| {kind} | {count} | {size} | {mine.seconds:.2f} | {mine.wall:.2f} | {mine.peak:.1f} | "
-        f"{careful.seconds:.2f} | {careful.peak:.1f} | {mine.seconds / careful.seconds:.2f} | "
-        f"{slow} | {limit.seconds:.2f} | {limit.seconds / mine.seconds:.2f} |"
+        f"| {kind} | {count} | {size} | {share:.0%} | "
+        f"{own.seconds:.2f} | {own.wall:.2f} | {own.peak:.1f} | "
+        f"{other.seconds:.2f} | {other.peak:.1f} | {_ratio(mine, careful):.2f} | "
+        f"{f'{_ratio(rest[0], mine):.2f}' if rest else '-'} | "
+        f"{least.seconds:.2f} | {_ratio(limit, mine):.2f} |"
     )
+
+
+def text_share(kind: str, count: int, size: int, blocks: int) -> float:
+    """Return which share of the needed operations is the text tower's; the rest is the images'."""
+    names = class_names(count)
+    images, texts = map(operations, products_of_towers(vit_b_16(names, blocks), kind, names, size))
+    return texts / (images + texts)
 
 
 class Step(NamedTuple):
@@ -103,31 +122,42 @@ class Step(NamedTuple):
     peak: float
 
 
-def median(steps: list[Step]) -> Step:
-    """Return the median of each part."""
+def _median(steps: Sequence[Step]) -> Step:
     return Step(*map(statistics.median, zip(*steps, strict=True)))
 
 
-def step_of(*given: str | int) -> Step:
-    """Return what one step takes in a process of its own; see ``_measure``."""
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, given)
+def _ratio(steps: Sequence[Step], others: Sequence[Step]) -> float:
+    """Return the median of the ratios in each turn, of the processor's seconds."""
+    return statistics.median(a.seconds / b.seconds for a, b in zip(steps, others, strict=True))
 
 
-def _measure(way: str, kind: str, count: int, size: int, blocks: int) -> Step:
-    """Take a step to warm up and a step; for the limit, the products of one alone."""
+def _prepare(way: str, kind: str, count: int, size: int, blocks: int) -> None:
+    """Make ready what ``_take`` does in this process, and take a step to warm up."""
+    global _take_one
     torch.set_num_threads(1)
     names, data = class_names(count), random_images(size)
     clip = vit_b_16(names, blocks)
     data = LabelledImages(data.images, torch.arange(size) % count, data.domains)
     if way == "limit":
-        return Step(needed_seconds(clip, kind, names, size), nan, nan)
+        _take_one = partial(needed_seconds, clip, kind, names, size)
+        return
     if way == "ours":
         use_processor(1)  # as every command of fl2ora that computes
         step = ours(clip, kind, names, data)
     else:
         step = bare(clip, kind, names, data, way == "released")
     step()
+    _take_one = partial(_timed, step)
+
+
+_take_one: Callable[[], Step]  # of a process that was prepared
+
+
+def _take() -> Step:
+    return _take_one()
+
+
+def _timed(step: Callable[[], object]) -> Step:
     processor, clock = time.process_time(), time.perf_counter()
     step()
     times = time.process_time() - processor, time.perf_counter() - clock
@@ -210,14 +240,22 @@ def with_context(model: CLIPModel, ids: Tensor, context: Tensor) -> Tensor:
     return model.text_projection(pooled)  # type: ignore[no-any-return]
 
 
-def needed_seconds(clip: Clip, kind: str, names: list[str], size: int) -> float:
-    """Return the seconds of the products that a step needs."""
+def needed_seconds(clip: Clip, kind: str, names: list[str], size: int) -> Step:
+    """Return what the products take that a step needs, in seconds of the processor."""
     found = products_of_step(clip, kind, names, size)
-    return sum(count * seconds(product) for product, count in found.items())
+    return Step(sum(count * seconds(product) for product, count in found.items()), nan, nan)
 
 
 def products_of_step(clip: Clip, kind: str, names: list[str], size: int) -> Counter[Product]:
     """Return the products that a step needs, and how often."""
+    images, texts = products_of_towers(clip, kind, names, size)
+    return images + texts
+
+
+def products_of_towers(
+    clip: Clip, kind: str, names: list[str], size: int
+) -> tuple[Counter[Product], Counter[Product]]:
+    """Return the products that a step needs of the image tower, and those of the text tower."""
     ids = tokenise(clip.tokenizer, fill_templates(names, TEMPLATES), 77)
     end = clip.model.config.text_config.eos_token_id
     rows = [row[: row.index(end) + 1] for row in ids.tolist()]
@@ -230,9 +268,9 @@ def products_of_step(clip: Clip, kind: str, names: list[str], size: int) -> Coun
     if kind == "coop":
         images = images._replace(backward=False, lora=False)
         texts = texts._replace(tokens=tokens + 16 - 4, inputs=True, lora=False)
-    products = needed(images) + needed(texts)
-    products[Product((size * 196, 768), (768, 768), "right")] += 1  # the patches
-    return products
+    of_images = needed(images)
+    of_images[Product((size * 196, 768), (768, 768), "right")] += 1  # the patches
+    return of_images, needed(texts)
 
 
 def matrix_rate() -> float:
@@ -246,45 +284,6 @@ def matrix_rate() -> float:
             left @ right
         rates.append(sum(2 * m * k * n for m, k, n in shapes) / (time.process_time() - started))
     return statistics.median(rates[1:])
-
-
-def class_names(count: int) -> list[str]:
-    """Return names of ``LENGTHS`` words, which are a token each."""
-    rng = torch.Generator().manual_seed(0)
-    weights = torch.tensor(list(LENGTHS.values()))
-    picks = torch.multinomial(weights, count, replacement=True, generator=rng).tolist()
-    words = [list(LENGTHS)[pick] for pick in picks]
-    words[-1] = 9 if count > 10 else 5  # the longest name is always there
-    draws = torch.randint(5, 8000, (count, 9), generator=rng).tolist()
-    return [" ".join(f"w{d}" for d in row[:n]) for row, n in zip(draws, words, strict=True)]
-
-
-def vit_b_16(names: list[str], blocks: int = 12) -> Clip:
-    """Return a CLIP of ViT-B/16's shapes with random weights; every word is a token."""
-    known = ["a", "photo", "of", ".", START, END, *sorted({w for n in names for w in n.split()})]
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="."))
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
-    )
-    core.add_special_tokens([START, END])
-    core.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}", special_tokens=[(t, core.token_to_id(t)) for t in (START, END)]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token=START, eos_token=END, pad_token=END
-    )
-    shapes = CLIPConfig(
-        text_config={
-            "hidden_size": 512,
-            "num_hidden_layers": blocks,
-            "eos_token_id": core.token_to_id(END),
-        },
-        vision_config={"patch_size": 16, "num_hidden_layers": blocks},
-        projection_dim=512,
-    )
-    torch.manual_seed(0)
-    model = CLIPModel(shapes).eval().requires_grad_(False)
-    return Clip("ViT-B/16", model, tokenizer, Preprocessing(224, 224))
 
 
 if __name__ == "__main__":
