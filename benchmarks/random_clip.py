@@ -50,3 +50,9 @@ def vit_b_16(names: list[str], blocks: int = 12) -> Clip:
     torch.manual_seed(0)
     model = CLIPModel(shapes).eval().requires_grad_(False)
     return Clip("ViT-B/16", model, tokenizer, Preprocessing(224, 224))
+
+
+def without_weights(names: list[str], blocks: int = 12) -> Clip:
+    """Return what ``vit_b_16`` does, on the meta device: its tokenizer and its shapes alone."""
+    with torch.device("meta"):
+        return vit_b_16(names, blocks)

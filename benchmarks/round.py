@@ -45,7 +45,7 @@ from transformers import CLIPModel
 
 from benchmarks.needed_products import Product, Tower, needed, operations, seconds
 from benchmarks.process_memory import peak
-from benchmarks.random_clip import class_names, vit_b_16
+from benchmarks.random_clip import class_names, vit_b_16, without_weights
 from benchmarks.tuning_cost import PLAN, TEMPLATES, random_images
 from fl2ora.client_app.precision import forward_in
 from fl2ora.client_app.training import local_train
@@ -110,7 +110,8 @@ def row(kind: str, count: int, size: int, repeats: int, released: bool, blocks: 
 def text_share(kind: str, count: int, size: int, blocks: int) -> float:
     """Return which share of the needed operations is the text tower's; the rest is the images'."""
     names = class_names(count)
-    images, texts = map(operations, products_of_towers(vit_b_16(names, blocks), kind, names, size))
+    clip = without_weights(names, blocks)
+    images, texts = map(operations, products_of_towers(clip, kind, names, size))
     return texts / (images + texts)
 
 
@@ -135,12 +136,12 @@ def _prepare(way: str, kind: str, count: int, size: int, blocks: int) -> None:
     """Make ready what ``_take`` does in this process, and take a step to warm up."""
     global _take_one
     torch.set_num_threads(1)
-    names, data = class_names(count), random_images(size)
-    clip = vit_b_16(names, blocks)
-    data = LabelledImages(data.images, torch.arange(size) % count, data.domains)
+    names = class_names(count)
     if way == "limit":
-        _take_one = partial(needed_seconds, clip, kind, names, size)
+        _take_one = partial(needed_seconds, without_weights(names, blocks), kind, names, size)
         return
+    clip, data = vit_b_16(names, blocks), random_images(size)
+    data = LabelledImages(data.images, torch.arange(size) % count, data.domains)
     if way == "ours":
         use_processor(1)  # as every command of fl2ora that computes
         step = ours(clip, kind, names, data)
